@@ -1,0 +1,3 @@
+"""loravault: an asset manager and daemon for LoRA adapters that lives in an Obsidian vault."""
+
+__version__ = "0.1.0"

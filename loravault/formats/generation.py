@@ -1,0 +1,59 @@
+"""The values that describe a picture to be made: what a request becomes and what the engine takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRef:
+    """A base model on disk."""
+
+    #: What the user calls it: `demo`, or the folder or file name without its extension.
+    name: str
+    #: Absolute path of a diffusers folder.
+    path: str
+    #: `demo`, `sd15`, …
+    family: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterUse:
+    """One adapter with the strengths it is applied at."""
+
+    #: The name shown to people and written into the infotext.
+    name: str
+    #: Absolute path of the `.safetensors` file.
+    path: str
+    #: `w1-<16 hex>`.
+    weight_id: str
+    #: Strength for the text encoder; may be negative.
+    te: float
+    #: Strength for the UNet or transformer; may be negative.
+    unet: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSpec:
+    """Everything that decides the pixels. Two equal specs give the same pictures on one machine."""
+
+    base: BaseRef
+    #: The prompt as the text encoder gets it: tags cut out, trigger words inserted.
+    prompt: str
+    negative: str = ""
+    #: One image each, in order; 0 … 2**53-1 (Obsidian corrupts larger integers).
+    seeds: tuple[int, ...]
+    #: Pixels, multiples of 8.
+    width: int
+    height: int
+    steps: int
+    cfg: float
+    #: A canonical name of `formats.samplers`.
+    sampler: str
+    #: 1 = last layer of the text encoder, as A1111 counts.
+    clip_skip: int = 1
+    adapters: tuple[AdapterUse, ...] = ()
+    #: `webp`, `png` or `jpeg`.
+    image_format: str = "webp"
+    #: The prompt as the user wrote it, tags included: what the infotext shows.
+    written_prompt: str = ""
