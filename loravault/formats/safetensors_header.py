@@ -1,7 +1,7 @@
 """The header of a `.safetensors` file, read with plain bounded reads, and in words why a file is not one.
 
-The daemon never maps these files: truncating a mapped file kills the process that has it open. Everything is checked before
-memory is spent on it: the caps first, then the JSON, then that the table of tensors covers the file exactly.
+The daemon never maps these files: truncating a mapped file kills the process that has it open. Everything is checked
+before memory is spent on it: the caps first, then the JSON, then that the table of tensors covers the file exactly.
 """
 
 from __future__ import annotations
@@ -111,17 +111,18 @@ def _header_length(start: bytes, size: int) -> int:
     """The length that the first eight bytes declare; refused, with what the file really is, if it cannot be true."""
     if size == 0:
         raise BrokenFile("it is empty (a download that has not begun, or failed)")
-    foreign = _foreign(start)
-    if foreign:
+    length = int.from_bytes(start[:8], "little")
+    plausible = start[8:9] == b"{" and length <= MAX_HEADER_BYTES
+    # Only then ask what else it is: a header of 640 bytes begins like a pickle does (80 02).
+    if not plausible and (foreign := _foreign(start)):
         raise BrokenFile(foreign)
     if size < 10:
         raise BrokenFile(f"it is only {size} bytes long: not a safetensors file")
-    length = int.from_bytes(start[:8], "little")
     if start[8:9] != b"{":
         raise BrokenFile("it is not a safetensors file (no table of tensors at its beginning)")
     if length > MAX_HEADER_BYTES:
         raise BrokenFile(
-            f"its header claims {length:,} bytes; above {MAX_HEADER_BYTES // 2**20} MiB none is read (no real adapter needs it)"
+            f"its header claims {length:,} bytes; no real adapter needs more than {MAX_HEADER_BYTES // 2**20} MiB"
         )
     if 8 + length > size:
         raise BrokenFile(f"it ends inside its header, after {size:,} bytes: the download is incomplete")

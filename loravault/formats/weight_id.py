@@ -1,6 +1,6 @@
 """The weight id: what an adapter *is*, known from its header and 64 KiB, whatever its name, place or metadata.
 
-The byte layout is a public format (`docs/note-format.md`, section "Weight id"). It never changes; another one would be `w2-`.
+The byte layout is a public format (`docs/note-format.md`, section "Weight id"); it never changes: another is `w2-`.
 """
 
 from __future__ import annotations
