@@ -1,0 +1,262 @@
+"""What is configured: `config.toml` in the platform's configuration folder, one `[[vault]]` table per vault.
+
+Settings may stand at the top of the file (for every vault) or in a vault's own table (which wins). All problems are
+reported at once, unknown keys with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from loravault.errors import UserError
+from loravault.settings import DEFAULT_FOLDER, OWN, SHARED, NotThis, Root, same_path, unknown
+
+FILE_NAME = "config.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaultConfig:
+    """Everything in force for one vault."""
+
+    #: Absolute path of the vault.
+    vault: Path
+    #: The one folder inside the vault that is ours, with `/` between its parts.
+    folder: str = DEFAULT_FOLDER
+    #: Where adapters are looked for.
+    loras: tuple[Root, ...] = ()
+    #: Folders in which base models are looked for, besides the demo base that comes with loravault.
+    bases: tuple[Path, ...] = ()
+    #: Name of the base that is used where neither the note nor the adapters decide; None = the demo base.
+    default_base: str | None = None
+    #: Name of this machine, as in `lv_job: <id>@<machine>`.
+    machine: str = "here"
+    #: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
+    device: str = "auto"
+    #: Whether anything may be fetched.
+    network: bool = False
+    #: `webp`, `png` or `jpeg`.
+    image_format: str = "webp"
+    #: A folder outside the vault for lossless PNGs of everything made; None = they are not kept.
+    originals: Path | None = None
+    #: Seconds a note must be unchanged before it is read.
+    read_quiet_s: float = 1.5
+    #: Seconds a note must be unchanged before it is written to.
+    write_quiet_s: float = 5.0
+    #: Seconds after which a write is checked against an edit that crossed it.
+    grace_s: float = 3.0
+    #: Seconds between full scans.
+    rescan_s: float = 30.0
+    #: Results of one note that are ready within this many seconds are written together.
+    together_s: float = 15.0
+    #: Seconds without work after which the worker leaves.
+    idle_exit_s: float = 120.0
+    #: How many intact results are kept below a block; None = all.
+    result_cap: int | None = None
+    #: What an adapter that is not there does to a request: `fail` or `skip`.
+    missing_loras: str = "fail"
+    #: The most pictures one block may ask for.
+    max_count: int = 64
+    #: Options of requests that neither the note nor the block sets (`steps`, `cfg`, …).
+    defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    #: For each setting where its value is from: `default`, `config.toml` or `config.toml, this vault`.
+    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+
+    @property
+    def state_path(self) -> Path:
+        """Where this vault's index, ledger and lock are: named after the vault, told apart by a hash of its path."""
+        digest = hashlib.blake2b(same_path(self.vault).encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        return state_home(os.environ) / f"{_slug(self.vault.name) or 'vault'}-{digest}"
+
+    @property
+    def state_dir(self) -> Path:
+        """`state_path`, made if it is missing, for the user alone (mode 0700)."""
+        path = self.state_path
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    @property
+    def own_folder(self) -> Path:
+        """Absolute path of our folder in the vault."""
+        return self.vault.joinpath(*self.folder.split("/"))
+
+
+def config_file(env: Mapping[str, str]) -> Path:
+    """Where `config.toml` is, whether it exists or not."""
+    if chosen := env.get("LORAVAULT_CONFIG_DIR"):
+        return Path(chosen) / FILE_NAME
+    from platformdirs import user_config_path  # noqa: PLC0415 - `--help` needs no folder of the platform
+
+    return user_config_path("loravault", appauthor=False) / FILE_NAME
+
+
+def state_home(env: Mapping[str, str]) -> Path:
+    """The folder that holds one state folder per vault."""
+    if chosen := env.get("LORAVAULT_STATE_DIR"):
+        return Path(chosen)
+    from platformdirs import user_state_path  # noqa: PLC0415
+
+    return user_state_path("loravault", appauthor=False)
+
+
+def find_vault(option: str | None, env: Mapping[str, str], cwd: Path) -> Path:
+    """The vault that is meant: the option, else LORAVAULT_VAULT, else the nearest one at or above `cwd`."""
+    for value, source in ((option, "--vault"), (env.get("LORAVAULT_VAULT"), "LORAVAULT_VAULT")):
+        if value:
+            path = Path(os.path.abspath(cwd / Path(value).expanduser()))
+            if not path.is_dir():
+                raise UserError(f"There is no vault at {path} (from {source}): there is no such folder.")
+            return path
+    known = known_vaults(env)
+    known_keys = {same_path(path) for path in known}
+    for folder in (cwd, *cwd.parents):
+        if same_path(folder) in known_keys or (folder / ".obsidian").is_dir():
+            return folder
+    listed = f" Known vaults: {', '.join(map(str, known))}." if known else ""
+    raise UserError(f"No vault at or above {cwd}: name one with `--vault PATH` or LORAVAULT_VAULT.{listed}")
+
+
+def known_vaults(env: Mapping[str, str]) -> tuple[Path, ...]:
+    """The vaults in `config.toml`, in its order; () when there is no such file."""
+    file = config_file(env)
+    if not file.exists():
+        return ()
+    tables = _read(file).get("vault", [])
+    paths = [table.get("path") for table in tables if isinstance(table, Mapping)] if isinstance(tables, list) else []
+    return tuple(Path(path).expanduser() for path in paths if isinstance(path, str))
+
+
+def load(vault: Path, env: Mapping[str, str] | None = None) -> VaultConfig:
+    """What is in force for `vault`. Raises `UserError` naming every problem of the file that concerns it."""
+    env = os.environ if env is None else env
+    if not vault.is_dir():
+        raise UserError(f"There is no vault at {vault}: there is no such folder.")
+    file = config_file(env)
+    document = _read(file) if file.exists() else {}
+    table = _table_of(document, vault)
+    if table is None:
+        raise UserError(f"{vault} is not set up yet: run `loravault init {_quoted(vault)} --loras FOLDER` first.")
+    return parse(document, table, vault, str(file))
+
+
+def parse(document: Mapping[str, Any], table: Mapping[str, Any], vault: Path, where: str) -> VaultConfig:
+    """Join the shared settings of `document` with the vault's own `table`. Raises one `UserError` for all problems."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    problems: list[str] = []
+    shared = {key: value for key, value in document.items() if key != "vault"}
+    for settings, allowed, origin in (
+        (shared, SHARED, FILE_NAME),
+        ({k: v for k, v in table.items() if k != "path"}, SHARED | OWN, f"{FILE_NAME}, this vault"),
+    ):
+        for key, raw in settings.items():
+            check = allowed.get(key)
+            if check is None:
+                problems.append(unknown(key, allowed))
+                continue
+            try:
+                checked = check(raw)
+            except NotThis as reason:
+                problems.append(f"`{key}` {reason}")
+                continue
+            values[key] = {**values.get("defaults", {}), **checked} if key == "defaults" else checked
+            origins[key] = origin
+    if problems:
+        raise UserError(f"{where} needs a correction: {'; '.join(problems)}.")
+    if "defaults" in values:
+        values["defaults"] = MappingProxyType(values["defaults"])
+    values.setdefault("machine", this_machine())
+    return VaultConfig(vault=vault, **values, origins=MappingProxyType(origins))
+
+
+def this_machine() -> str:
+    """A short name of this machine that is safe inside `<id>@<machine>`."""
+    return _slug(platform.node().split(".")[0]).lower() or "here"
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+_HEADER = """\
+# Which vaults loravault serves, and with what. `loravault config` prints what is in force and where it is from.
+# Settings above the first [[vault]] hold for all vaults; a vault's own table wins.
+"""
+
+
+def save_vault(config: VaultConfig, env: Mapping[str, str] | None = None) -> Path:
+    """Write the vault's folder, roots and bases into `config.toml`; everything else there stays as it is."""
+    import tomlkit  # noqa: PLC0415 - only `init` writes
+
+    env = os.environ if env is None else env
+    file = config_file(env)
+    text = file.read_text("utf-8") if file.exists() else _HEADER
+    try:
+        document = tomlkit.parse(text)
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read as TOML: {error}.") from error
+    tables = document.setdefault("vault", tomlkit.aot())
+    if not isinstance(tables, list):
+        raise UserError(f"{file} needs a correction: `vault` must be written as [[vault]] tables.")
+    table = _table_of(document, config.vault)
+    if table is None:
+        table = tomlkit.table()
+        table["path"] = str(config.vault)
+        tables.append(table)
+        table = tables[-1]
+    _fill(table, config)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = file.with_name(f".{FILE_NAME}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(tomlkit.dumps(document))
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)
+    return file
+
+
+def _fill(table: Any, config: VaultConfig) -> None:
+    import tomlkit  # noqa: PLC0415
+
+    if config.folder != DEFAULT_FOLDER or "folder" in table:
+        table["folder"] = config.folder
+    if config.bases or "bases" in table:
+        table["bases"] = tomlkit.item([str(path) for path in config.bases]).multiline(len(config.bases) > 1)
+    if config.default_base is not None:
+        table["default_base"] = config.default_base
+    roots = tomlkit.table()
+    for root in config.loras:
+        roots[root.name] = str(root.path)
+    table["loras"] = roots
+
+
+def _table_of(document: Mapping[str, Any], vault: Path) -> Any:
+    """The `[[vault]]` table of `vault`, or None."""
+    tables = document.get("vault", [])
+    for table in tables if isinstance(tables, list) else []:
+        path = table.get("path") if isinstance(table, Mapping) else None
+        if isinstance(path, str) and same_path(Path(path).expanduser()) == same_path(vault):
+            return table
+    return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import tomlkit  # noqa: PLC0415
+
+    try:
+        return tomlkit.parse(file.read_text("utf-8")).unwrap()
+    except (ValueError, OSError) as error:  # tomlkit's errors and UnicodeDecodeError are ValueErrors
+        raise UserError(f"{file} cannot be read as TOML: {error}.") from error
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40].strip("-")
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"' if " " in str(path) else str(path)
