@@ -15,3 +15,12 @@ class UserError(Exception):
     def message(self) -> str:
         """The sentence."""
         return str(self.args[0])
+
+
+class AlreadyRunning(UserError):
+    """Another process serves this vault. The command line leaves with its own exit code, so that a script can tell."""
+
+    def __init__(self, message: str, pid: int | None = None) -> None:
+        super().__init__(message)
+        #: The process that holds the vault's lock, where it is known.
+        self.pid = pid
