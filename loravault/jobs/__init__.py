@@ -1,0 +1,1 @@
+"""Queue, scheduling, the worker and its supervisor, delivery and recovery: from a settled note to its answer."""

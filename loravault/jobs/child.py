@@ -1,0 +1,231 @@
+"""The worker: `python -m loravault.jobs.child`. Owns the device, takes jobs on stdin, answers on stdout.
+
+Torch is imported after the hello, so that a wrong version is noticed before seconds are spent. End of stdin means that
+the daemon is gone or done with us: leave at once, whatever runs (files appear whole or not at all).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from loravault import __version__
+from loravault.engine.ends import OutOfMemory, Stopped
+from loravault.errors import UserError
+from loravault.formats.generation import GenerationSpec
+from loravault.formats.outcome import GenerationOutcome, Provenance, StepReport
+from loravault.jobs.protocol import (
+    MAX_ORDER_LINE,
+    PROTOCOL,
+    Answer,
+    Cancel,
+    Cancelled,
+    Done,
+    Failed,
+    Hello,
+    Job,
+    LineSplitter,
+    Log,
+    Phase,
+    Progress,
+    ProtocolError,
+    Ready,
+    decode_order,
+    encode,
+)
+
+#: Importing torch and diffusers from a cold disk.
+START_DEADLINE_S = 300.0
+#: How long a running step may finish after stdin ended.
+LAST_STEP_S = 1.0
+
+
+class Engine(Protocol):
+    """What the worker needs of an engine."""
+
+    def device_name(self) -> str:
+        """The device in words."""
+
+    def versions(self) -> dict[str, str]:
+        """Library name → version."""
+
+    def generate(
+        self,
+        spec: GenerationSpec,
+        out_dir: Path,
+        *,
+        stem: str,
+        provenance: Provenance,
+        originals: Path | None,
+        on_phase: Callable[[str, float], None],
+        on_step: Callable[[StepReport], None],
+        cancelled: Callable[[], bool],
+    ) -> GenerationOutcome:
+        """Makes the pictures. Raises `UserError`, `Stopped`."""
+
+
+class Channel:
+    """Our end of the pipes. The first thing made in the process: whatever prints afterwards prints to stderr."""
+
+    def __init__(self) -> None:
+        self._answers = os.dup(1)
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        self._orders = os.dup(0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        self._lock = threading.Lock()
+
+    def say(self, message: Answer) -> None:
+        """Writes one line; a daemon that is gone ends the process."""
+        self.write(encode(message))
+
+    def write(self, line: bytes) -> None:
+        """Writes bytes as they are."""
+        view = memoryview(line)
+        with self._lock:
+            try:
+                while view:
+                    view = view[os.write(self._answers, view) :]
+            except OSError:
+                os._exit(0)
+
+    def read(self) -> bytes:
+        """The next piece; empty at the end."""
+        try:
+            return os.read(self._orders, 1 << 16)
+        except OSError:
+            return b""
+
+
+class Worker:
+    """One engine, one job at a time on the main thread; a second thread listens for orders."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._cancelled: set[str] = set()
+        self._leaving = threading.Event()
+
+    def run(self, make_engine: Callable[[], Engine]) -> None:
+        """Greets, loads the engine, works until told to leave."""
+        say = self._channel.say
+        say(Hello(PROTOCOL, __version__, os.getpid()))
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+        say(Phase(job=None, name="start", deadline_s=START_DEADLINE_S))
+        engine = make_engine()
+        say(Ready(device=engine.device_name(), versions=engine.versions()))
+        while (job := self._jobs.get()) is not None and not self._leaving.is_set():
+            say(self._answer(engine, job))
+
+    def _listen(self) -> None:
+        lines = LineSplitter(MAX_ORDER_LINE)
+        while data := self._channel.read():
+            try:
+                for line in lines.feed(data):
+                    self._obey(line)
+            except ProtocolError as error:
+                self._channel.say(Log(level="error", text=f"the daemon sent nonsense: {error}"))
+                break
+        self._leaving.set()
+        self._jobs.put(None)
+        # The main thread may be inside a step, an import or a kernel that never returns.
+        timer = threading.Timer(LAST_STEP_S, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+
+    def _obey(self, line: bytes) -> None:
+        order = decode_order(line)
+        if isinstance(order, Job):
+            self._jobs.put(order)
+        elif isinstance(order, Cancel):
+            self._cancelled.add(order.id)
+        else:
+            self._jobs.put(None)
+
+    def _answer(self, engine: Engine, job: Job) -> Answer:
+        try:
+            outcome = engine.generate(
+                job.spec,
+                Path(job.out_dir),
+                stem=job.stem,
+                provenance=job.provenance,
+                originals=Path(job.originals) if job.originals else None,
+                on_phase=lambda name, deadline_s: self._phase(job.id, name, deadline_s),
+                on_step=lambda report: self._step(job.id, report),
+                cancelled=lambda: job.id in self._cancelled or self._leaving.is_set(),
+            )
+        except Stopped as stop:
+            return Cancelled(job=job.id, images=stop.images)
+        except OutOfMemory as error:
+            return Failed(job=job.id, message=error.message, kind="oom")
+        except UserError as error:
+            return Failed(job=job.id, message=error.message, kind="user")
+        except Exception as error:  # an exception is an answer
+            traceback.print_exc()
+            return Failed(job=job.id, message=_in_words(error), kind="internal")
+        finally:
+            self._cancelled.discard(job.id)
+        return Done(job.id, outcome)
+
+    def _phase(self, job: str, name: str, deadline_s: float) -> None:
+        self._channel.say(Phase(job=job, name=name, deadline_s=deadline_s))
+
+    def _step(self, job: str, report: StepReport) -> None:
+        self._channel.say(
+            Progress(
+                job=job,
+                image=report.image,
+                batch=report.batch,
+                images=report.images,
+                step=report.step,
+                steps=report.steps,
+                deadline_s=report.deadline_s,
+            )
+        )
+
+
+def _in_words(error: Exception) -> str:
+    text = " ".join(str(error).split())[:300] or "no reason given"
+    return f"A bug in loravault or its libraries: {type(error).__name__}: {text}. The worker's log has the details."
+
+
+def real_engine() -> Engine:
+    """Imports torch."""
+    from loravault.engine.generate import Engine as RealEngine  # noqa: PLC0415 - seconds, and only after the hello
+
+    return RealEngine()
+
+
+def main(make_engine: Callable[[], Engine] = real_engine) -> None:
+    """Runs the worker and ends the process."""
+    channel = Channel()
+    faulthandler.enable()
+    with contextlib.suppress(ImportError, OSError):
+        from loravault.osdep import parent_death_signal  # noqa: PLC0415 - absent on some systems
+
+        parent_death_signal()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon
+    try:
+        Worker(channel).run(make_engine)
+    except Exception:  # the engine could not be made; the last line of the log says why
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    # Not sys.exit: tearing down torch takes a second and may crash, and nothing is left to be written.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What the supervisor tells the daemon about the worker and its job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loravault.formats.outcome import GenerationOutcome, MadeImage
+
+
+@dataclass(frozen=True)
+class Started:
+    """The worker has the job."""
+
+    job: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class PhaseChanged:
+    """The worker begins something else: `start`, `load`, `adapters`, `prompt`, `draw`, `decode`."""
+
+    job: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One denoising step is done; `fraction` is over all images of the job."""
+
+    job: str
+    image: int
+    images: int
+    step: int
+    steps: int
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Every picture is durably on disk."""
+
+    job: str
+    outcome: GenerationOutcome
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """The worker answered with a reason; trying again would give the same."""
+
+    job: str
+    message: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class JobCancelled:
+    """Stopped because `cancel` was called; `images` were finished before that."""
+
+    job: str
+    images: tuple[MadeImage, ...] = ()
+
+
+@dataclass(frozen=True)
+class WorkerDied:
+    """The worker died, hung or spoke nonsense. `job` (if it had one) has no answer: try again at most twice."""
+
+    job: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class VersionMismatch:
+    """The installed package is another version than this process: restart yourself. `job` has no answer."""
+
+    job: str | None
+    theirs: str
+    ours: str
+
+    @property
+    def message(self) -> str:
+        """One sentence for the log."""
+        return f"The installed loravault is {self.theirs}, this process is {self.ours}: upgraded, restarting."
+
+
+Event = Started | PhaseChanged | Stepped | Finished | JobFailed | JobCancelled | WorkerDied | VersionMismatch

@@ -1,0 +1,188 @@
+"""What daemon and worker say to each other: one JSON object per line, over the worker's stdin and stdout.
+
+The worker answers every job exactly once (`Done`, `Failed` or `Cancelled`). Before it works it says `Hello`; the daemon
+sends nothing before that line was read and its versions were compared. Every message about work names how long the next
+silence may last (`deadline_s`), because only the worker knows whether it loads a checkpoint or takes one step.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from loravault.formats.generation import GenerationSpec
+from loravault.formats.outcome import GenerationOutcome, MadeImage, Provenance
+
+#: Changes with every change of a message; both sides refuse another number.
+PROTOCOL = 1
+
+#: Longest line the daemon accepts from a worker. An outcome of 1000 images with warnings is 200 KiB.
+MAX_ANSWER_LINE = 1 << 20
+
+#: Longest line a worker accepts: a prompt can be as long as a note (1 MiB), and JSON may escape every character of it.
+MAX_ORDER_LINE = 16 << 20
+
+
+class ProtocolError(Exception):
+    """The other side sent something that is not this protocol."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job"):
+    """Make the pictures of one spec."""
+
+    id: str
+    spec: GenerationSpec
+    #: Absolute folder, made by the worker if missing. Files appear there whole or not at all.
+    out_dir: str
+    #: Image n is `<stem>-<n>.<ext>`, n from 1.
+    stem: str
+    provenance: Provenance
+    #: Absolute folder for lossless PNG copies.
+    originals: str | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, tag_field="type", tag="cancel"):
+    """Stop this job between two steps. Unknown or finished jobs are ignored."""
+
+    id: str
+
+
+class Leave(msgspec.Struct, frozen=True, tag_field="type", tag="leave"):
+    """Exit when the present job is answered."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
+    """The first line of a worker, before it imports anything heavy."""
+
+    protocol: int
+    version: str
+    pid: int
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ready"):
+    """The heavy imports are done and the device is chosen."""
+
+    #: `cpu`, `cuda:0`, `mps`, with the name a person knows: "cpu (2 threads)".
+    device: str
+    #: Library versions: torch, diffusers, transformers.
+    versions: dict[str, str]
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="phase"):
+    """What the worker does now, and how many seconds may pass before it speaks again."""
+
+    job: str | None
+    name: str
+    deadline_s: float
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="progress"):
+    """One denoising step is done."""
+
+    job: str
+    #: Images that are already on disk.
+    image: int
+    #: Images that are being denoised together now.
+    batch: int
+    images: int
+    step: int
+    steps: int
+    deadline_s: float
+
+    @property
+    def fraction(self) -> float:
+        """0 … 1 over all images of the job."""
+        whole = max(1, self.images * self.steps)
+        return min(1.0, (self.image * self.steps + self.batch * self.step) / whole)
+
+
+class Done(msgspec.Struct, frozen=True, tag_field="type", tag="done"):
+    """The pictures are durably on disk."""
+
+    job: str
+    outcome: GenerationOutcome
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="failed"):
+    """An exception is an answer, not retried. `user`: a sentence of ours; `oom`: memory ran out; `internal`: a bug."""
+
+    job: str
+    message: str
+    kind: Literal["user", "internal", "oom"]
+
+
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancelled"):
+    """Stopped on request. `images` were finished before that and are durably on disk."""
+
+    job: str
+    images: tuple[MadeImage, ...] = ()
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="log"):
+    """A line for the log file."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+
+
+Order = Job | Cancel | Leave
+AboutWork = Phase | Progress | Done | Failed | Cancelled
+Answer = Hello | Ready | Log | AboutWork
+
+_orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+_answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+
+
+def encode(message: Order | Answer) -> bytes:
+    """One line, newline included. Raises `ProtocolError` for text that is not Unicode (an undecodable file name)."""
+    try:
+        return msgspec.json.encode(message) + b"\n"
+    except (UnicodeEncodeError, TypeError, ValueError) as error:
+        raise ProtocolError(f"cannot be written as JSON: {error}") from error
+
+
+def decode_order(line: bytes) -> Order:
+    """What the daemon said. Raises `ProtocolError`."""
+    try:
+        return _orders.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"not an order: {error}") from error
+
+
+def decode_answer(line: bytes) -> Answer:
+    """What the worker said. Raises `ProtocolError`."""
+    try:
+        return _answers.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"not an answer: {error}") from error
+
+
+class LineSplitter:
+    """Cuts a stream into lines and never holds more than `limit` bytes of an unfinished one."""
+
+    def __init__(self, limit: int = MAX_ANSWER_LINE) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines completed by `data`, without newline or blank ones. Raises `ProtocolError` if one is too long."""
+        self._rest += data
+        if b"\n" not in data:
+            self._check(len(self._rest))
+            return []
+        *lines, rest = bytes(self._rest).split(b"\n")
+        self._rest = bytearray(rest)
+        for line in (*lines, rest):
+            self._check(len(line))
+        return [line for line in lines if line.strip()]
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a line that has not ended."""
+        return len(self._rest)
+
+    def _check(self, length: int) -> None:
+        if length > self._limit:
+            self._rest.clear()
+            raise ProtocolError(f"a line of more than {self._limit} bytes")
