@@ -1,7 +1,7 @@
 """The grammar of adapter keys: which component, which module, which part; and from the parts the network type.
 
-A key is `<prefix><module path><separator><part>`. Writers differ in prefix and part names and in dots or underscores; what
-is the same everywhere is the module path with its dots turned into underscores, so that is what everything compares.
+A key is `<prefix><module path><separator><part>`. Writers differ in prefix and part names and in dots or underscores.
+The module path with its dots turned into underscores is the same everywhere: that is what everything here compares.
 """
 
 from __future__ import annotations
