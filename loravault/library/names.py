@@ -1,0 +1,139 @@
+"""Which adapter a person means by a name."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from loravault.formats.hashes import names_file
+
+CLOSEST = 3
+
+
+class Named(Protocol):
+    """What of an adapter's record the search for a name needs."""
+
+    @property
+    def name(self) -> str:
+        """File name without its ending."""
+
+    @property
+    def alias(self) -> str | None:
+        """The name its trainer gave it."""
+
+    @property
+    def root(self) -> str:
+        """Name of its root."""
+
+    @property
+    def rel(self) -> str:
+        """Path inside the root."""
+
+    @property
+    def state(self) -> str:
+        """`ok`, `broken`, `missing`."""
+
+    @property
+    def weight_id(self) -> str | None:
+        """Its weights, if they could be read."""
+
+
+R = TypeVar("R", bound=Named)
+
+
+@dataclass(frozen=True)
+class Ambiguous(Generic[R]):
+    """Several different adapters go by this name."""
+
+    records: tuple[R, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What to write instead, one per adapter: the path inside its root, with the root's name where that is needed."""
+        rels = [_bare(record.rel) for record in self.records]
+        return tuple(
+            rel if rels.count(rel) == 1 else f"{record.root}/{rel}"
+            for record, rel in zip(self.records, rels, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Missing:
+    """No adapter goes by this name."""
+
+    #: The names that come closest, best first.
+    closest: tuple[str, ...]
+
+
+def find(name: str, records: Iterable[R]) -> R | Ambiguous[R] | Missing:
+    """The adapter a name means: its file name, `folder/name`, its trainer's name for it; then the same in any case.
+
+    Copies (equal weights) are one adapter. Of files with equal names those that can be used come first.
+    """
+    known = list(records)
+    wanted = _bare(name)
+    for fold in (_exact, _any_case):
+        key = fold(wanted)
+        for keys in (_file_name, _path, _alias):
+            found = [record for record in known if key in map(fold, keys(record))]
+            if found:
+                return _one(found)
+    return Missing(closest(wanted, known))
+
+
+def find_by_hash(text: str, records: Iterable[R], hashes: Callable[[R], Iterable[str]]) -> R | Ambiguous[R] | None:
+    """The adapter whose file a hash of an image's text names; `hashes` gives the texts known of a record."""
+    found = [record for record in records if names_file(text, hashes(record))]
+    return _one(found) if found else None
+
+
+def closest(name: str, records: Iterable[Named], limit: int = CLOSEST) -> tuple[str, ...]:
+    """The names nearest to one that nobody has: similar spelling first, then names that contain it."""
+    spelled = {_any_case(record.name): record.name for record in records if record.state != "missing"}
+    key = _any_case(name).rpartition("/")[2]
+    near = difflib.get_close_matches(key, spelled, n=limit, cutoff=0.6)
+    if len(key) >= 3:
+        near += [other for other in sorted(spelled) if other not in near and (key in other or other in key)]
+    return tuple(spelled[match] for match in near[:limit])
+
+
+def _one(found: Sequence[R]) -> R | Ambiguous[R]:
+    usable = [record for record in found if record.state == "ok"]
+    candidates = sorted(usable or found, key=lambda record: (record.root, record.rel))
+    first = candidates[0]
+    if len(candidates) == 1 or (first.weight_id and len({record.weight_id for record in candidates}) == 1):
+        return first
+    distinct: dict[str, R] = {}
+    for record in candidates:
+        distinct.setdefault(record.weight_id or f"{record.root}/{record.rel}", record)
+    return Ambiguous(tuple(distinct.values()))
+
+
+def _file_name(record: Named) -> list[str]:
+    return [record.name]
+
+
+def _path(record: Named) -> list[str]:
+    """Every way to write the file's place: `Styles/ink`, `art/Styles/ink`, and with the root's name in front."""
+    parts = f"{record.root}/{_bare(record.rel)}".split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts) - 1)]
+
+
+def _alias(record: Named) -> list[str]:
+    return [record.alias] if record.alias else []
+
+
+def _exact(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _any_case(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _bare(name: str) -> str:
+    text = name.strip().replace("\\", "/").strip("/")
+    return text[: -len(".safetensors")] if text.lower().endswith(".safetensors") else text

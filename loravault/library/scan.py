@@ -1,0 +1,149 @@
+"""Which adapter files lie in a root. Only names and sizes are looked at; nothing is opened.
+
+People link their LoRA folders together. A link is followed only if it leads into a configured root; loops end; a file that
+is reachable twice (hard link, link) is reported once, under the path that is no link.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUFFIX = ".safetensors"
+#: Listed, so that people learn why they are not used; never opened.
+PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+# A file beside `x.safetensors` that says a download of it is still going on.
+_UNFINISHED_BESIDE = (".part", ".crdownload", ".aria2", ".!qb", ".download", ".tmp", ".incomplete")
+_MAX_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file in a root."""
+
+    root: str
+    #: Path inside the root with `/`, spelled as on the disk.
+    rel: str
+    size: int
+    mtime_ns: int
+    dev: int
+    ino: int
+
+
+@dataclass
+class Scan:
+    """What a whole scan saw. If something could not be read, what was not seen there must not count as gone."""
+
+    found: list[Found] = field(default_factory=list)
+    #: Files of kinds that are never opened, by path inside the root.
+    pickles: list[str] = field(default_factory=list)
+    #: What could not be looked at, in words.
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every folder of the root could be read."""
+        return not self.problems
+
+
+def scan_root(root: str, path: Path, roots: Sequence[Path] = ()) -> Iterator[Found]:
+    """The adapter files of a root in the order of their paths. Raises `OSError` if the root or a folder in it is unreadable.
+
+    `roots` are all configured roots: links may lead into them, and into this one.
+    """
+    result = scan(root, path, roots)
+    if result.problems:
+        raise OSError(result.problems[0])
+    yield from result.found
+
+
+def scan(root: str, path: Path, roots: Sequence[Path] = ()) -> Scan:
+    """Everything in a root: adapters, pickles, and what could not be read. Raises `OSError` if the root itself cannot."""
+    return _Walk(root, path, roots).run()
+
+
+class _Walk:
+    """One scan: the real tree first, then what links lead to, so that a real path wins over a link to it."""
+
+    def __init__(self, root: str, path: Path, roots: Sequence[Path]) -> None:
+        self._root = root
+        self._path = path
+        self._inside = [os.path.realpath(one) for one in (path, *roots)]
+        self._folders: set[tuple[int, int]] = set()
+        self._files: set[tuple[int, int]] = set()
+        self._links: list[tuple[str, str, int]] = []
+        self._result = Scan()
+
+    def run(self) -> Scan:
+        with os.scandir(self._path):  # the root itself being unreadable is not an empty root
+            pass
+        self._folder(str(self._path), "", 0)
+        while self._links:
+            self._link(*self._links.pop(0))
+        self._result.found.sort(key=lambda item: item.rel)
+        self._result.pickles.sort()
+        return self._result
+
+    def _folder(self, path: str, rel: str, depth: int) -> None:
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in self._folders or depth > _MAX_DEPTH:
+                return
+            self._folders.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            self._result.problems.append(
+                f'The folder "{_shown(rel) or "."}" cannot be read: {error.strerror or error}.'
+            )
+            return
+        names = {entry.name.casefold() for entry in entries}
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            place = f"{rel}/{entry.name}" if rel else entry.name
+            if entry.is_symlink():
+                self._links.append((entry.path, place, depth))
+            elif entry.is_dir(follow_symlinks=False):
+                self._folder(entry.path, place, depth + 1)
+            else:
+                self._file(entry.path, place, names)
+
+    def _link(self, path: str, rel: str, depth: int) -> None:
+        target = os.path.realpath(path)
+        if not any(target == inside or target.startswith(inside.rstrip(os.sep) + os.sep) for inside in self._inside):
+            return
+        if os.path.isdir(target):
+            self._folder(target, rel, depth + 1)
+        elif os.path.exists(target):
+            self._file(path, rel, frozenset())
+
+    def _file(self, path: str, rel: str, beside: Iterable[str]) -> None:
+        name = os.path.basename(rel)
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix in PICKLE_SUFFIXES:
+            self._result.pickles.append(_shown(rel))
+        if suffix != SUFFIX or any(name.casefold() + ending in beside for ending in _UNFINISHED_BESIDE):
+            return
+        try:
+            rel.encode("utf-8")
+            status = os.stat(path)
+        except UnicodeEncodeError:
+            # Not a problem of the scan: the file was seen, and can never be named in a note.
+            return
+        except OSError as error:
+            self._result.problems.append(f'The file "{_shown(rel)}" cannot be looked at: {error.strerror or error}.')
+            return
+        key = (status.st_dev, status.st_ino)
+        if stat.S_ISREG(status.st_mode) and key not in self._files:
+            self._files.add(key)
+            self._result.found.append(
+                Found(self._root, rel, status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+            )
+
+
+def _shown(rel: str) -> str:
+    return rel.encode("utf-8", "replace").decode("utf-8")
