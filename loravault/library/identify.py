@@ -27,7 +27,7 @@ PREVIEW_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 
 # What covers every picture of a set without being what it was trained for.
 _COMMON_TAGS = frozenset(
-    "1girl 1boy solo looking_at_viewer simple_background white_background best_quality masterpiece highres".split()
+    {"1girl", "1boy", "solo", "looking_at_viewer", "simple_background", "best_quality", "masterpiece", "highres"}
 )
 _PLAIN_FOLDERS = frozenset(
     {"img", "image", "images", "train", "training", "data", "dataset", "lora", "input", "default"}
@@ -70,7 +70,7 @@ class AdapterRecord:
 
 def read_adapter(path: Path, root: str, rel: str) -> AdapterRecord:
     """Look at one file. Never raises for a bad one: its record says what is wrong."""
-    name = unicodedata.normalize("NFC", PurePosixPath(rel).stem)
+    name = _name(rel)
     size = mtime_ns = 0
     try:
         status = os.stat(path)
@@ -80,9 +80,10 @@ def read_adapter(path: Path, root: str, rel: str) -> AdapterRecord:
             identity = families.identify(header, reader(file))
             identifier = weight_id(header, reader(file))
     except UserError as error:
-        return _broken(root, rel, name, size, mtime_ns, error.message)
+        return _broken(root, rel, size=size, mtime_ns=mtime_ns, reason=error.message)
     except OSError as error:
-        return _broken(root, rel, name, size, mtime_ns, f"it cannot be read ({error.strerror or error})")
+        reason = f"it cannot be read ({error.strerror or error})"
+        return _broken(root, rel, size=size, mtime_ns=mtime_ns, reason=reason)
     autov2, autov3 = _hashes(path, header)
     alias = _line(header.metadata.get("ss_output_name", ""))
     return AdapterRecord(
@@ -108,9 +109,13 @@ def read_adapter(path: Path, root: str, rel: str) -> AdapterRecord:
     )
 
 
-def _broken(root: str, rel: str, name: str, size: int, mtime_ns: int, reason: str) -> AdapterRecord:
+def _name(rel: str) -> str:
+    return unicodedata.normalize("NFC", PurePosixPath(rel).stem)
+
+
+def _broken(root: str, rel: str, *, size: int, mtime_ns: int, reason: str) -> AdapterRecord:
     return AdapterRecord(
-        weight_id=None, root=root, rel=rel, name=name, alias=None, size=size, mtime_ns=mtime_ns, family="unknown",
+        weight_id=None, root=root, rel=rel, name=_name(rel), alias=None, size=size, mtime_ns=mtime_ns, family="unknown",
         variant=None, network="unknown", rank=None, alpha=None, trigger_words=(), title=None, preview=None,
         state="broken", reason=reason,
     )  # fmt: skip
@@ -141,7 +146,7 @@ def find_preview(path: Path, rel: str) -> str | None:
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """The words a file says it was trained on: the declared phrase, else the tags that cover all pictures of a folder."""
+    """The words a file was trained on: the phrase it declares, else the tags that cover every picture of a folder."""
     declared = metadata.get("modelspec.trigger_phrase", "")
     words = [part for part in (_line(piece) for piece in declared.split(",")) if part]
     if not words:
@@ -192,7 +197,6 @@ def _json(text: str | None) -> dict[Any, Any]:
 
 def _line(text: str) -> str | None:
     """A stranger's text as one short line; None if nothing is left, or if it is too long to be a name or a word."""
-    clean = " ".join(
-        "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") else char for char in text).split()
-    )
+    visible = "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") else char for char in text)
+    clean = " ".join(visible.split())
     return clean if 0 < len(clean) <= MAX_WORD_LENGTH and clean != "None" else None

@@ -52,7 +52,7 @@ class Ambiguous(Generic[R]):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What to write instead, one per adapter: the path inside its root, with the root's name where that is needed."""
+        """What to write instead, one each: the path inside the root, with the root's name where that is needed."""
         rels = [_bare(record.rel) for record in self.records]
         return tuple(
             rel if rels.count(rel) == 1 else f"{record.root}/{rel}"

@@ -1,7 +1,7 @@
 """Which adapter files lie in a root. Only names and sizes are looked at; nothing is opened.
 
-People link their LoRA folders together. A link is followed only if it leads into a configured root; loops end; a file that
-is reachable twice (hard link, link) is reported once, under the path that is no link.
+People link their LoRA folders together. A link is followed only if it leads into a configured root; loops end; a file
+that is reachable twice (hard link, link) is reported once, under the path that is no link.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Scan:
 
 
 def scan_root(root: str, path: Path, roots: Sequence[Path] = ()) -> Iterator[Found]:
-    """The adapter files of a root in the order of their paths. Raises `OSError` if the root or a folder in it is unreadable.
+    """The adapter files of a root in the order of their paths. Raises `OSError` if any of its folders is unreadable.
 
     `roots` are all configured roots: links may lead into them, and into this one.
     """
@@ -61,7 +61,7 @@ def scan_root(root: str, path: Path, roots: Sequence[Path] = ()) -> Iterator[Fou
 
 
 def scan(root: str, path: Path, roots: Sequence[Path] = ()) -> Scan:
-    """Everything in a root: adapters, pickles, and what could not be read. Raises `OSError` if the root itself cannot."""
+    """Everything in a root: adapters, pickles, what could not be read. Raises `OSError` if the root itself cannot."""
     return _Walk(root, path, roots).run()
 
 
