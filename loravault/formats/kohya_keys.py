@@ -1,7 +1,8 @@
 """kohya's names for the modules of Stable-Diffusion-architecture models, and what shapes those modules have.
 
 A kohya key is a prefix and the module's path with every dot turned into an underscore. Module names themselves contain
-underscores, so the way back is a look-up in a table made from the modules there are, never a guess. The tables are generated from the numbers in a model's config; the demo base and SD 1.x come out of the same code.
+underscores, so the way back is a look-up in a table made from the modules there are, never a guess. The tables are
+generated from the numbers in a model's config; the demo base and SD 1.x come out of the same code.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def module_path(kohya_name: str, key_map: Mapping[str, Target]) -> Target | None
 
 
 def clip_modules(config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Module path (with the `text_model` level) → weight shape of a CLIP text encoder's linear layers, from its config."""
+    """Module path (with `text_model`) → weight shape of a CLIP text encoder's linear layers, from its config."""
     width, inner = config["hidden_size"], config["intermediate_size"]
     shapes: dict[str, Shape] = {}
     for layer in range(config["num_hidden_layers"]):

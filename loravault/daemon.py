@@ -1,0 +1,259 @@
+"""The daemon, put together: watch, reconcile, dispatch, deliver. It holds the vault's lock and is its only writer.
+
+    events (hints) ─▶ feed ─(read gate)▶ intake ─▶ index ─▶ dispatcher ─▶ worker ─▶ images ─▶ index ─▶ deliverer ─(write gate)▶ note
+
+Everything happens in one thread, in `tick`; threads of the watcher and of the worker's pipe only wake it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from loravault.config import VaultConfig
+from loravault.errors import UserError
+from loravault.index import commands
+from loravault.index.database import Index
+from loravault.index.refresh import Refreshed, refresh_adapters, refresh_images
+from loravault.jobs.board import Board
+from loravault.jobs.context import Context, log
+from loravault.jobs.deliver import Deliverer
+from loravault.jobs.dispatch import Dispatcher
+from loravault.jobs.feed import NoteFeed
+from loravault.jobs.intake import Intake
+from loravault.jobs.orders import Orders
+from loravault.jobs.supervisor import Supervisor
+from loravault.osdep import Lock, lock_file
+from loravault.vault.ignore import IgnoreRules
+from loravault.vault.ledger import Ledger
+from loravault.vault.safewrite import VaultWriter
+from loravault.watching import Watcher
+
+#: Between two ticks while something is going on, and while nothing is (seconds).
+BUSY_S, IDLE_S = 0.1, 1.0
+
+#: Adapters are looked at again this long after the last hint (seconds): a copy of many files comes as many hints.
+ADAPTER_SETTLE_S = 2.5
+
+#: Without working events the vault is walked this often (seconds).
+POLLING_S = 10.0
+
+
+class AlreadyRunning(UserError):
+    """Another daemon holds the vault."""
+
+    def __init__(self, vault: Path, pid: int) -> None:
+        super().__init__(f"A loravault daemon already looks after {vault} (pid {pid}); stop that one first, or let it work.")
+        self.pid = pid
+
+
+class Daemon:
+    """One vault, held from `open` to `close`."""
+
+    def __init__(
+        self,
+        config: VaultConfig,
+        *,
+        worker_command: Sequence[str] | None = None,
+        only: set[str] | None = None,
+        watch: bool = True,
+    ) -> None:
+        self._config = config
+        self._worker_command = worker_command
+        self._only = only
+        self._watch = watch
+        self._wake = threading.Event()
+        self._hints: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._next_rescan = 0.0
+        self._next_adapters = 0.0
+        self._data_version = -1
+        self._lock: Lock | None = None
+        self._watcher: Watcher | None = None
+
+    # ---- opening and closing
+
+    def open(self) -> None:
+        """Take the lock, mend what an earlier process left half done, and look at everything once.
+
+        Raises `AlreadyRunning`, or `UserError` when the vault cannot be used.
+        """
+        config = self._config
+        check_vault(config)
+        self._lock = take_lock(config)
+        try:
+            self._open_rooms()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_rooms(self) -> None:
+        config, state = self._config, self._config.state_dir
+        ledger = Ledger(state / "ledger.jsonl")
+        writer = VaultWriter(config.vault, ledger, state / "displaced", grace_s=config.grace_s)
+        for sentence in writer.recover():
+            log.warning("%s", sentence)
+        rules = IgnoreRules.read(config.vault, config.folder)
+        index = Index(state / "index.sqlite")
+        if index.rebuilt_because:
+            log.warning("the index was rebuilt because %s", index.rebuilt_because)
+        self.ctx = ctx = Context(config=config, index=index, ledger=ledger, writer=writer, rules=rules)
+        self._supervisor = Supervisor(
+            self._worker_command,
+            idle_exit_s=config.idle_exit_s,
+            log_path=state / "worker.log",
+            wake=self._wake.set,
+        )
+        self.feed = NoteFeed(ctx)
+        self.intake = Intake(ctx)
+        self.dispatcher = Dispatcher(ctx, self._supervisor, self._only)
+        self.deliverer = Deliverer(ctx)
+        self.board = Board(ctx, self.dispatcher, self._supervisor)
+        self.orders = Orders(ctx, self.intake, self.feed, self.refresh)
+        self.dispatcher.recover()
+        self.deliverer.load()
+        if self._watch:
+            self._watcher = Watcher(config, self._on_hint)
+            trouble = self._watcher.start()
+            if trouble:
+                ctx.troubles["watcher"] = trouble
+        with index.session() as session:
+            commands.forget_commands(session, ctx.now() - 60)
+
+    def close(self) -> None:
+        """Leave everything as another start expects it. Never raises on the way out of an error."""
+        if self._watcher is not None:
+            self._watcher.stop()
+        if hasattr(self, "board"):
+            self.dispatcher.stop()
+            if self._only is None:
+                self.board.write(stopped=True)
+        if hasattr(self, "ctx"):
+            self.ctx.index.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def restart_wanted(self) -> bool:
+        """The installed package is newer than this process."""
+        return self.dispatcher.restart_wanted
+
+    # ---- the loop
+
+    def run(self, stop: threading.Event, until: Callable[[], bool] | None = None) -> None:
+        """Tick until `stop` is set (from a signal handler or another thread) or `until` says so."""
+        while not stop.is_set() and not (until is not None and until()):
+            pause = self.tick()
+            if self.dispatcher.restart_wanted:
+                return
+            self._wake.wait(pause)
+            self._wake.clear()
+
+    def wake(self) -> None:
+        """Make a sleeping loop look at its stop flag."""
+        self._wake.set()
+
+    def tick(self) -> float:
+        """Do everything that is due. Returns the seconds until something may be due again."""
+        ctx = self.ctx
+        self._drain_hints()
+        if ctx.steady() >= self._next_rescan:
+            self.rescan()
+        if ctx.steady() >= self._next_adapters:
+            self.refresh()
+        for rel in self.feed.ready():
+            if self._only is None or rel in self._only:
+                self.intake.consider(rel)
+        self.intake.baseline_taken()
+        self.intake.look_at_invalid()
+        self._obey()
+        self.dispatcher.step()
+        self.deliverer.step()
+        for sentence in ctx.writer.verify_due():
+            log.warning("%s", sentence)
+            ctx.troubles["conflict"] = sentence
+        if self._only is None:
+            self.board.write()
+        return self._pause()
+
+    def _pause(self) -> float:
+        busy = self.feed.waiting or self.ctx.to_deliver or self._supervisor.busy
+        return BUSY_S if busy else IDLE_S
+
+    def rescan(self) -> None:
+        """Look at every note."""
+        ctx = self.ctx
+        ctx.rules = IgnoreRules.read(ctx.config.vault, ctx.config.folder)
+        for rel in self.feed.rescan():
+            self.intake.gone(rel)
+        degraded = self._watcher is not None and not self._watcher.alive
+        self._next_rescan = ctx.steady() + (min(POLLING_S, ctx.config.rescan_s) if degraded else ctx.config.rescan_s)
+
+    def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> Refreshed:
+        """Look at every adapter and every picture."""
+        ctx = self.ctx
+        result = refresh_adapters(ctx.index, ctx.config.loras, on_progress)
+        refresh_images(ctx.index, ctx.config.vault, ctx.config.folder)
+        self.intake.library_changed(result.changed)
+        for root in ctx.config.loras:
+            ctx.troubles.pop(f"root.{root.name}", None)
+        for name, trouble in result.troubles.items():
+            ctx.troubles[f"root.{name}"] = trouble
+        wait = ADAPTER_SETTLE_S if result.unsettled else ctx.config.rescan_s
+        self._next_adapters = ctx.steady() + wait
+        return result
+
+    def _obey(self) -> None:
+        """Commands come as rows; a counter of SQLite's says for next to nothing whether anybody wrote."""
+        version = self.ctx.index.data_version()
+        if version != self._data_version:
+            self._data_version = version
+            self.orders.step()
+
+    # ---- hints
+
+    def _on_hint(self, kind: str, rel: str) -> None:
+        """Called from the watcher's thread."""
+        self._hints.put((kind, rel))
+        self._wake.set()
+
+    def _drain_hints(self) -> None:
+        while True:
+            try:
+                kind, rel = self._hints.get_nowait()
+            except queue.Empty:
+                return
+            if kind == "note":
+                self.feed.hint(rel)
+            elif kind == "adapter":
+                self._next_adapters = min(self._next_adapters, self.ctx.steady() + ADAPTER_SETTLE_S)
+            else:
+                self._next_rescan = 0.0
+
+
+def check_vault(config: VaultConfig) -> None:
+    """Raises `UserError` when there is no vault, or it cannot be written to."""
+    vault = config.vault
+    if not vault.is_dir():
+        raise UserError(f"There is no vault at {vault}: there is no such folder.")
+    probe = config.own_folder
+    try:
+        probe.mkdir(parents=True, exist_ok=True)
+        (probe / ".lv-probe").write_bytes(b"")
+        (probe / ".lv-probe").unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"The vault at {vault} cannot be written to ({reason}); make {config.folder}/ writable and start again."
+        ) from error
+
+
+def take_lock(config: VaultConfig) -> Lock:
+    """The vault's lock, or `AlreadyRunning`. The kernel frees it when its holder dies, however it dies."""
+    lock = lock_file(config.state_dir / "lock")
+    if isinstance(lock, Lock):
+        return lock
+    raise AlreadyRunning(config.vault, lock)
+

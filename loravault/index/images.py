@@ -1,0 +1,46 @@
+"""The pictures that were made, as rows. The pictures themselves carry all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, func, select
+
+from loravault.index.tables import ImageRow
+
+
+def remember_image(session: Session, image: ImageRow) -> None:
+    """Record a picture that is durably in place."""
+    session.merge(image)
+
+
+def forget_image(session: Session, path: str) -> None:
+    """The file is gone."""
+    row = session.get(ImageRow, path)
+    if row is not None:
+        session.delete(row)
+
+
+def known_images(session: Session) -> dict[str, tuple[int, int]]:
+    """path -> (size, mtime_ns) of every picture."""
+    rows = session.exec(select(ImageRow.path, ImageRow.size, ImageRow.mtime_ns)).all()
+    return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
+
+
+def fingerprints_of_jobs(session: Session, jobs: Sequence[str]) -> dict[str, str]:
+    """job -> fingerprint, for those of these jobs that made a picture."""
+    rows = session.exec(select(ImageRow.job, ImageRow.fingerprint).where(col(ImageRow.job).in_(list(jobs)))).all()
+    return {job: fingerprint for job, fingerprint in rows if fingerprint}
+
+
+def images_of_adapter(session: Session, weight_id: str) -> list[str]:
+    """Pictures that an adapter had a part in, newest first (their names begin with the time)."""
+    rows = session.exec(
+        select(ImageRow.path).where(col(ImageRow.adapters).contains(f'"{weight_id}"')).order_by(col(ImageRow.path).desc())
+    )
+    return list(rows.all())
+
+
+def count_images(session: Session) -> int:
+    """How many pictures there are."""
+    return int(session.exec(select(func.count()).select_from(ImageRow)).one())

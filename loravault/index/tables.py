@@ -1,0 +1,172 @@
+"""The tables. A change here raises `SCHEMA`: an older file is then rebuilt, never migrated."""
+
+from __future__ import annotations
+
+from sqlmodel import Field, SQLModel
+
+#: Written into `PRAGMA user_version`.
+SCHEMA = 1
+
+
+class AdapterRow(SQLModel, table=True):
+    """One adapter file at one place."""
+
+    __tablename__ = "adapter"
+
+    root: str = Field(primary_key=True)
+    rel: str = Field(primary_key=True)
+    weight_id: str | None = Field(default=None, index=True)
+    name: str = Field(index=True)
+    alias: str | None = None
+    size: int = 0
+    mtime_ns: int = 0
+    dev: int = 0
+    ino: int = 0
+    family: str = "unknown"
+    variant: str | None = None
+    network: str | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    #: JSON list of strings.
+    trigger_words: str = "[]"
+    title: str | None = None
+    preview: str | None = None
+    #: `ok`, `broken` or `missing`.
+    state: str = "ok"
+    reason: str | None = None
+    autov2: str | None = None
+    autov3: str | None = None
+    #: How many healthy scans in a row did not find the file. Two make it missing.
+    unseen: int = 0
+
+
+class NoteRow(SQLModel, table=True):
+    """What was last read of one note that concerns us (requests, and notes that say `loravault:` but are skipped)."""
+
+    __tablename__ = "note"
+
+    path: str = Field(primary_key=True)
+    sha: str
+    dev: int = 0
+    ino: int = 0
+    #: `<run>@<machine>` as the note has it.
+    lv_job: str | None = Field(default=None, index=True)
+    #: Why the note is skipped or refused, for the dashboard.
+    problem: str | None = None
+    #: A ticked `cancel` has been obeyed and waits to be reset in the note.
+    cancel_ack: bool = False
+    #: A ticked `run` came together with `cancel` and waits to be reset in the note.
+    run_ack: bool = False
+    ack_message: str | None = None
+    #: A write that was refused or failed: told on the dashboard, tried again when the note changes or the time comes.
+    write_problem: str | None = None
+    write_not_before: float = 0.0
+
+
+class RunRow(SQLModel, table=True):
+    """One tick: everything that one `run: true`, command or `auto` set going in one note."""
+
+    __tablename__ = "run"
+
+    id: str = Field(primary_key=True)
+    note: str = Field(index=True)
+    note_sha: str = ""
+    note_dev: int = 0
+    note_ino: int = 0
+    created: float
+    #: Set going by `run: true` in the note (not by a command or `auto`): the checkbox waits to be reset.
+    ticked: bool = False
+    #: The receipt (`run: false`, `lv_job`) is on disk.
+    accepted: bool = False
+    #: Filled when the run is over: `done`, `partial`, `failed`, `cancelled`.
+    status: str | None = None
+    message: str | None = None
+    finished: float | None = None
+    #: Everything is written into the note.
+    closed: bool = Field(default=False, index=True)
+
+
+class JobRow(SQLModel, table=True):
+    """One block of one run."""
+
+    __tablename__ = "job"
+
+    id: str = Field(primary_key=True)
+    run: str = Field(index=True)
+    seq: int
+    note: str
+    block_hash: str
+    ordinal: int
+    first_line: str
+    fingerprint: str
+    #: JSON of a `GenerationSpec`; empty for a block that was refused.
+    spec: str = ""
+    #: JSON list of sentences that belong into the result.
+    remarks: str = "[]"
+    #: Jobs of one setup (base and adapters) run together.
+    setup: str = ""
+    #: `queued`, `running`, `done`, `failed`, `cancelled`.
+    state: str = Field(default="queued", index=True)
+    attempts: int = 0
+    cancel: bool = False
+    created: float
+    finished: float | None = None
+    #: How long making the pictures took.
+    seconds: float = 0.0
+    #: JSON list: the lines of the callout that answers the block.
+    answer: str | None = None
+    #: JSON list: vault-relative paths of the pictures, in the order of the seeds.
+    pictures: str = "[]"
+    delivered: bool = Field(default=False, index=True)
+
+
+class ImageRow(SQLModel, table=True):
+    """One picture that was made, as its own chunk tells it."""
+
+    __tablename__ = "image"
+
+    path: str = Field(primary_key=True)
+    job: str = Field(index=True)
+    block_hash: str = ""
+    fingerprint: str = ""
+    seed: int = 0
+    n: int = 0
+    #: JSON list of weight ids.
+    adapters: str = "[]"
+    base: str = ""
+    size: int = 0
+    mtime_ns: int = 0
+
+
+class CommandRow(SQLModel, table=True):
+    """What the command line asks of the daemon that holds the vault."""
+
+    __tablename__ = "command"
+
+    id: int | None = Field(default=None, primary_key=True)
+    kind: str
+    #: JSON object.
+    args: str = "{}"
+    created: float
+    #: `new`, `done`, `failed`.
+    state: str = "new"
+    #: JSON object.
+    reply: str = "{}"
+
+
+class AutoRow(SQLModel, table=True):
+    """A block that `auto` has met: at the baseline, or because it ran."""
+
+    __tablename__ = "auto"
+
+    note: str = Field(primary_key=True)
+    fingerprint: str = Field(primary_key=True)
+
+
+class FactRow(SQLModel, table=True):
+    """Single facts: when the baseline was taken, the size of each root at its last healthy scan."""
+
+    __tablename__ = "fact"
+
+    key: str = Field(primary_key=True)
+    value: str

@@ -1,0 +1,132 @@
+"""Gathers what the dashboard shows and writes it when it changed, at most every ten seconds."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from loravault import resources
+from loravault.errors import UserError
+from loravault.index import adapters, commands, images, notes, work
+from loravault.index.tables import JobRow, NoteRow, RunRow
+from loravault.jobs.context import Context, log
+from loravault.jobs.dispatch import Dispatcher
+from loravault.jobs.supervisor import Supervisor
+from loravault.pages import own
+from loravault.pages.dashboard import Dashboard, NoteLine, QueueLine, render
+
+#: The dashboard is written at most this often, and at least this often while the daemon runs (seconds).
+LEAST_S, MOST_S = 10.0, 600.0
+
+#: The progress of the running job is written for the command line at most this often (seconds).
+PROGRESS_S = 0.5
+
+#: How many lines a list has before it ends in "and N more".
+LINES = 12
+
+
+class Board:
+    """The daemon's own account of itself."""
+
+    def __init__(self, ctx: Context, dispatcher: Dispatcher, supervisor: Supervisor) -> None:
+        self._ctx = ctx
+        self._dispatcher = dispatcher
+        self._supervisor = supervisor
+        self._shown: Dashboard | None = None
+        self._written_at = float("-inf")
+        self._progress: tuple[str | None, str, float | None] = (None, "", None)
+        self._progress_at = float("-inf")
+
+    @property
+    def rel(self) -> str:
+        """Where the page is in the vault."""
+        folder = self._ctx.config.folder
+        return f"{folder}/{folder.rsplit('/', 1)[-1]}.md"
+
+    def write(self, *, stopped: bool = False) -> None:
+        """Write the page if it is due. Trouble with it never stops the daemon."""
+        self._write_progress()
+        elapsed = self._ctx.steady() - self._written_at
+        if elapsed < LEAST_S and not stopped:
+            return
+        if elapsed < MOST_S and not stopped and self._ctx.index.data_version() == self._seen_version():
+            return
+        try:
+            board = self._gather(stopped=stopped)
+            if stopped or elapsed >= MOST_S or self._shown is None or _timeless(board) != _timeless(self._shown):
+                self._put(board)
+                self._shown = board
+                self._written_at = self._ctx.steady()
+            self._version = self._ctx.index.data_version()
+        except (OSError, UserError) as error:
+            log.warning("the dashboard cannot be written: %s", error)
+            self._written_at = self._ctx.steady()
+
+    def _seen_version(self) -> int:
+        return getattr(self, "_version", -1)
+
+    def _write_progress(self) -> None:
+        dispatcher = self._dispatcher
+        progress = (dispatcher.job, dispatcher.phase, dispatcher.fraction)
+        if progress == self._progress or self._ctx.steady() - self._progress_at < PROGRESS_S:
+            return
+        self._progress, self._progress_at = progress, self._ctx.steady()
+        with self._ctx.index.session() as session:
+            value = {"job": progress[0], "phase": progress[1], "fraction": progress[2]}
+            commands.set_fact(session, "progress", json.dumps(value))
+
+    def _put(self, board: Dashboard) -> None:
+        path = self._ctx.path(self.rel)
+        new = own.seal(render(board, resources.templates()))
+        old = path.read_bytes() if path.exists() else None
+        if old is not None and not own.is_ours(old):
+            self._ctx.troubles["dashboard"] = f"{self.rel} was edited, so it is yours now and is not updated any more."
+            return
+        self._ctx.writer.write_own(self.rel, new, old)
+
+    def _gather(self, *, stopped: bool) -> Dashboard:
+        ctx = self._ctx
+        with ctx.index.session() as session:
+            jobs = work.open_jobs(session)
+            running = next((job for job in jobs if job.id == self._dispatcher.job), None)
+            waiting = [job for job in jobs if job is not running]
+            counts = adapters.count_adapters(session)
+            return Dashboard(
+                heartbeat="stopped" if stopped else "running",
+                when=datetime.fromtimestamp(ctx.now()).strftime("%Y-%m-%d %H:%M"),
+                machine=ctx.config.machine,
+                device=self._supervisor.device or "the worker starts when there is work",
+                vault_name=ctx.config.vault.name,
+                running=QueueLine(running.note, _short(running), self._dispatcher.phase) if running else None,
+                waiting=tuple(QueueLine(job.note, _short(job)) for job in waiting[:LINES]),
+                troubles=tuple(ctx.troubles[key] for key in sorted(ctx.troubles)) + _and_more(len(waiting)),
+                failures=tuple(_run_line(run) for run in work.last_runs(session, 5, "failed")),
+                skipped=tuple(_problem_line(row) for row in notes.notes_with_problems(session)[:LINES]),
+                recent=tuple(_run_line(run) for run in work.last_runs(session, 5, "done")),
+                adapters=counts.get("ok", 0),
+                families=adapters.count_families(session),
+                broken=counts.get("broken", 0),
+                missing=counts.get("missing", 0),
+                images=images.count_images(session),
+            )
+
+
+def _and_more(waiting: int) -> tuple[str, ...]:
+    return (f"{waiting - LINES} more blocks wait behind these.",) if waiting > LINES else ()
+
+
+def _timeless(board: Dashboard) -> dict[str, object]:
+    return {key: value for key, value in vars(board).items() if key != "when"}
+
+
+def _short(job: JobRow) -> str:
+    return job.first_line if len(job.first_line) <= 80 else job.first_line[:79] + "…"
+
+
+def _run_line(run: RunRow) -> NoteLine:
+    when = datetime.fromtimestamp(run.finished or run.created).strftime("%d %b %H:%M")
+    return NoteLine(run.note, run.message or run.status or "", when)
+
+
+def _problem_line(row: NoteRow) -> NoteLine:
+    return NoteLine(row.path, " ".join(filter(None, (row.problem, row.write_problem))))

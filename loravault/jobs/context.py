@@ -1,0 +1,76 @@
+"""What the parts of the job path share: the vault, its index, the one writer, and the clock."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loravault.config import VaultConfig
+from loravault.index.database import Index
+from loravault.vault.gates import SettleTracker
+from loravault.vault.ignore import IgnoreRules
+from loravault.vault.ledger import Ledger
+from loravault.vault.safewrite import VaultWriter
+from loravault.vault.walk import StatKey, stat_key
+
+log = logging.getLogger("loravault")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a person who waits at a terminal wants to see."""
+
+    #: `queued`, `phase`, `progress`, `done`, `failed` or `note`.
+    kind: str
+    text: str
+    #: 0 … 1 of the running job, where known.
+    fraction: float | None = None
+    job: str | None = None
+    run: str | None = None
+
+
+@dataclass
+class Context:
+    """One open vault, held by the process that has its lock."""
+
+    config: VaultConfig
+    index: Index
+    ledger: Ledger
+    writer: VaultWriter
+    rules: IgnoreRules
+    settle: SettleTracker = field(default_factory=SettleTracker)
+    #: Wall clock, seconds: what is stored and shown.
+    now: Callable[[], float] = time.time
+    #: Steady clock, seconds: what is waited by; a jump of the wall clock neither loses nor repeats work.
+    steady: Callable[[], float] = time.monotonic
+    #: Notes in which something of ours waits to be written.
+    to_deliver: set[str] = field(default_factory=set)
+    #: Troubles of the moment for the dashboard: key -> sentence.
+    troubles: dict[str, str] = field(default_factory=dict)
+    listeners: list[Callable[[Event], None]] = field(default_factory=list)
+
+    def tell(self, event: Event) -> None:
+        """Pass an event to whoever watches."""
+        for listener in self.listeners:
+            listener(event)
+
+    def path(self, rel: str) -> Path:
+        """The absolute path of a vault-relative one."""
+        return self.config.vault / rel
+
+    def observe(self, rel: str) -> StatKey | None:
+        """Look at a file and let the gates know; None when it is not there."""
+        key = stat_key(self.path(rel))
+        self.settle.observe(rel, key, self.steady())
+        return key
+
+    def quiet_for(self, rel: str, key: StatKey) -> float:
+        """Seconds for which the file has not changed: as long as we watched, or longer if its mtime says so.
+
+        An mtime in the future proves nothing and counts as zero.
+        """
+        watched = self.settle.quiet_for(rel, self.steady())
+        return max(watched, self.now() - key[1] / 1e9)

@@ -1,0 +1,255 @@
+"""Delivery: the receipt, the results and the last word of a run are written into its note.
+
+Order of truth: the image is on disk, then its row, then the note, then the job is closed (design §2, rule 3). A crash
+between any two is mended by running this again: an answer whose region already stands in the note is not written twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from loravault.errors import UserError
+from loravault.failpoints import reach
+from loravault.index import notes, work
+from loravault.index.tables import JobRow, NoteRow, RunRow
+from loravault.jobs import words
+from loravault.jobs.context import Context, Event, log
+from loravault.vault.answers import Answer, apply_answers
+from loravault.vault.links import wikilink
+from loravault.vault.safewrite import NoteChanged
+
+#: After a write that failed (read-only, disk full): at most one attempt a minute.
+RETRY_S = 60.0
+
+OPEN_STATES = ("queued", "running")
+
+
+@dataclass
+class Pending:
+    """Everything that waits to be said in one note."""
+
+    note: str
+    row: NoteRow | None
+    runs: list[RunRow]
+    jobs: dict[str, list[JobRow]] = field(default_factory=dict)
+
+    @property
+    def receipt_due(self) -> bool:
+        """A checkbox of the user's waits to be reset."""
+        acks = self.row is not None and (self.row.cancel_ack or self.row.run_ack)
+        return acks or any(not run.accepted for run in self.runs)
+
+    @property
+    def answers(self) -> list[JobRow]:
+        """Jobs that ended and are not delivered."""
+        return [job for run in self.runs for job in self.jobs[run.id] if not job.delivered and job.state not in OPEN_STATES]
+
+    @property
+    def open_jobs(self) -> list[JobRow]:
+        """Jobs that still wait or run."""
+        return [job for run in self.runs for job in self.jobs[run.id] if job.state in OPEN_STATES]
+
+    def is_over(self, run: RunRow) -> bool:
+        """Every job of the run has ended."""
+        return all(job.state not in OPEN_STATES for job in self.jobs[run.id])
+
+
+class Deliverer:
+    """Writes what waits, when the note is at rest."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    def load(self) -> None:
+        """At the start: find everything that an earlier process left unsaid."""
+        with self._ctx.index.session() as session:
+            self._ctx.to_deliver.update(run.note for run in work.open_runs(session))
+            self._ctx.to_deliver.update(row.path for row in notes.notes_with_acks(session))
+
+    def step(self) -> None:
+        """Write into every note that is due."""
+        for note in sorted(self._ctx.to_deliver):
+            try:
+                self._deliver(note)
+            except NoteChanged:
+                self._ctx.observe(note)  # somebody is typing: the quiet period starts again
+            except UserError as error:
+                self._refused(note, error.message, retry=False)
+            except OSError as error:
+                self._refused(note, f"could not be written: {error.strerror or error}.", retry=True)
+
+    def _deliver(self, note: str) -> None:
+        ctx = self._ctx
+        pending = self._load_pending(note)
+        if not pending.runs and not pending.receipt_due:
+            ctx.to_deliver.discard(note)
+            return
+        if pending.row is not None and pending.row.write_not_before > ctx.now():
+            return
+        key = ctx.observe(note)
+        if key is None:
+            self._note_gone(pending)
+            return
+        if not is_due(pending, ctx.now(), ctx.config.together_s) or ctx.quiet_for(note, key) < ctx.config.write_quiet_s:
+            return
+        data = ctx.path(note).read_bytes()
+        over = [run for run in pending.runs if pending.is_over(run)]
+        for run in over:
+            finish_run(run, pending.jobs[run.id], ctx.now())
+        new = compose(data, pending, ctx.config.machine)
+        reach("deliver.before-note")
+        if new != data:
+            ctx.writer.replace(note, data, new)
+            log.info("wrote into %s", note)
+        reach("deliver.after-note")
+        self._close(pending, over)
+
+    def _load_pending(self, note: str) -> Pending:
+        with self._ctx.index.session() as session:
+            runs = list(work.open_runs(session, note))
+            pending = Pending(note, notes.note_at(session, note), runs)
+            pending.jobs = {run.id: list(work.jobs_of(session, run.id)) for run in runs}
+            return pending
+
+    def _close(self, pending: Pending, over: Sequence[RunRow]) -> None:
+        """The note is on disk: now the index may say so."""
+        delivered = {job.id for job in pending.answers}
+        with self._ctx.index.session() as session:
+            for run in pending.runs:
+                row = work.run_by_id(session, run.id)
+                if row is None:
+                    continue
+                row.accepted = True
+                if run in over:
+                    row.closed, row.status, row.message, row.finished = True, run.status, run.message, run.finished
+                session.add(row)
+                for job in work.jobs_of(session, run.id):
+                    if job.id in delivered:
+                        job.delivered = True
+                        session.add(job)
+            row = notes.note_at(session, pending.note)
+            if row is not None:
+                row.cancel_ack, row.run_ack, row.ack_message = False, False, None
+                row.write_problem, row.write_not_before = None, 0.0
+                session.add(row)
+        reach("deliver.after-close")
+        self._ctx.observe(pending.note)
+        if len(over) == len(pending.runs):
+            self._ctx.to_deliver.discard(pending.note)
+        for run in over:
+            kind = "done" if run.status in ("done", "partial") else "failed"
+            self._ctx.tell(Event(kind, f"{pending.note}: {run.message or run.status}", run=run.id))
+
+    def _note_gone(self, pending: Pending) -> None:
+        """The note is not where it was: follow it by `lv_job`, else tell on the dashboard and keep the images."""
+        ctx = self._ctx
+        with ctx.index.session() as session:
+            for run in pending.runs:
+                for row in notes.notes_with_job(session, run.id):
+                    if row.path != pending.note and ctx.path(row.path).exists():
+                        work.move_run(session, run, row.path)
+                        notes.auto_move(session, pending.note, row.path)
+                        ctx.to_deliver.add(row.path)
+                        log.info("%s is now %s", pending.note, row.path)
+                        break
+            if not work.open_runs(session, pending.note):
+                ctx.to_deliver.discard(pending.note)
+                return
+            row = notes.note_or_new(session, pending.note)
+            made = any(json.loads(job.pictures) for jobs in pending.jobs.values() for job in jobs)
+            kept = " The pictures are kept in the Images folder." if made else ""
+            row.write_problem = f"the note is gone; its answer waits in case it comes back.{kept}"
+            row.write_not_before = ctx.now() + RETRY_S
+            session.add(row)
+
+    def _refused(self, note: str, message: str, *, retry: bool) -> None:
+        log.warning("%s: %s", note, message)
+        with self._ctx.index.session() as session:
+            row = notes.note_or_new(session, note)
+            row.write_problem = message
+            # a refusal lasts until the user changes the note: intake clears it then
+            row.write_not_before = self._ctx.now() + RETRY_S if retry else float("inf")
+            session.add(row)
+        self._ctx.tell(Event("note", f"{note}: {message}"))
+
+
+def is_due(pending: Pending, now: float, together_s: float) -> bool:
+    """Whether there is something to write now. Blocks that finish within `together_s` are written together. Pure."""
+    if pending.receipt_due:
+        return True
+    answers = pending.answers
+    if any(pending.is_over(run) for run in pending.runs):
+        return True
+    oldest = min((job.finished or now for job in answers), default=now)
+    return bool(answers) and now - oldest >= together_s
+
+
+def finish_run(run: RunRow, jobs: Sequence[JobRow], now: float) -> None:
+    """Give a run whose jobs have all ended its status, its message and its time."""
+    if run.status is None:
+        run.status = words.run_status([job.state for job in jobs])
+    if run.message is None:
+        run.message = words.run_message([ended(job) for job in jobs])
+    run.finished = run.finished or now
+
+
+def ended(job: JobRow) -> words.Ended:
+    """What the run's message needs of a job."""
+    made = len(json.loads(job.pictures))
+    lines = json.loads(job.answer) if job.answer else []
+    trouble = lines[1].removeprefix("- ") if job.state == "failed" and len(lines) > 1 else None
+    return words.Ended(job.state, made, job.seconds, trouble)
+
+
+def compose(data: bytes, pending: Pending, machine: str) -> bytes:
+    """The note with everything that waits said in it. Pure."""
+    answers = [answer_of(job) for job in pending.answers if job.answer and job.state != "cancelled"]
+    return apply_answers(data, answers, properties(pending, machine))
+
+
+def answer_of(job: JobRow) -> Answer:
+    """The answer of an ended job, for the room that knows where it goes."""
+    return Answer(
+        job=job.id,
+        block_hash=job.block_hash,
+        ordinal=job.ordinal,
+        kind="result" if job.state == "done" else "failure",
+        lines=tuple(json.loads(job.answer or "[]")),
+        prompt_first_line=job.first_line,
+    )
+
+
+def properties(pending: Pending, machine: str) -> dict[str, str | bool | None]:
+    """Our keys as they shall stand. The newest run speaks for the note."""
+    changes: dict[str, str | bool | None] = {}
+    row = pending.row
+    if any(not run.accepted and run.ticked for run in pending.runs) or (row is not None and row.run_ack):
+        changes["run"] = False
+    if row is not None and row.cancel_ack:
+        changes["cancel"] = False
+        changes["lv_message"] = row.ack_message
+    if not pending.runs:
+        return changes
+    newest = pending.runs[-1]
+    changes["lv_job"] = f"{newest.id}@{machine}"
+    if pending.open_jobs:
+        running = any(job.state == "running" for job in pending.open_jobs)
+        changes["lv_status"] = "running" if running else "queued"
+        changes["lv_message"] = waiting_message(pending)
+    else:
+        changes["lv_status"] = newest.status
+        changes["lv_finished"] = datetime.fromtimestamp(newest.finished or 0).strftime("%Y-%m-%dT%H:%M:%S")
+        changes["lv_message"] = newest.message or None
+    pictures = [path for job in pending.answers for path in json.loads(job.pictures)]
+    if pictures:
+        changes["lv_cover"] = wikilink(pictures[-1])
+    return changes
+
+
+def waiting_message(pending: Pending) -> str:
+    """What a person who looks at the note meanwhile wants to know."""
+    count = len(pending.open_jobs)
+    return "1 block to make" if count == 1 else f"{count} blocks to make"

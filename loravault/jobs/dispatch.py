@@ -1,0 +1,270 @@
+"""From the queue to the worker and back: claim, run, publish the pictures, record how the job ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from loravault.errors import UserError
+from loravault.failpoints import reach
+from loravault.formats.generation import GenerationSpec
+from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance
+from loravault.index import adapters, images, work
+from loravault.index.tables import ImageRow, JobRow
+from loravault.jobs import supervisor as sup
+from loravault.jobs import words
+from loravault.jobs.context import Context, Event, log
+from loravault.vault.names import image_stem
+
+#: After trouble that is nobody's fault in particular (disk full, images folder read-only): wait before the next job.
+PAUSE_S = 60.0
+
+
+class Dispatcher:
+    """Keeps the worker busy. One job at a time: one device."""
+
+    def __init__(self, ctx: Context, supervisor: sup.Supervisor, only: Collection[str] | None = None) -> None:
+        self._ctx = ctx
+        self._only = only
+        self._supervisor = supervisor
+        self._job: str | None = None
+        self._setup = ""
+        self._not_before = 0.0
+        #: What the running job does now, for the dashboard and the queue.
+        self.phase = ""
+        self.fraction: float | None = None
+        #: The installed package is newer than this process.
+        self.restart_wanted = False
+
+    @property
+    def job(self) -> str | None:
+        """The id of the running job."""
+        return self._job
+
+    @property
+    def staging(self) -> Path:
+        """Where the worker puts pictures before they are published."""
+        return self._ctx.config.state_dir / "staging"
+
+    def recover(self) -> None:
+        """At the start every job marked running has lost its worker: it is queued again, or failed after three tries."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+        with self._ctx.index.session() as session:
+            lost = [job.id for job in work.orphans(session)]
+        for job_id in lost:
+            self._lost(job_id, "the daemon was stopped while it ran")
+
+    def step(self) -> None:
+        """Handle what the worker said, then give it the next job if it is free."""
+        for event in self._supervisor.poll():
+            self._on_event(event)
+        if self._job is not None:
+            self._pass_on_cancel()
+        elif self._ctx.steady() >= self._not_before:
+            self._start_next()
+
+    def stop(self) -> None:
+        """The daemon leaves: the worker is closed, a running job goes back to the queue and its attempt is not counted."""
+        self._supervisor.close()
+        self._give_back()
+
+    def _start_next(self) -> None:
+        ctx = self._ctx
+        with ctx.index.session() as session:
+            job = work.claim(session, self._setup, ctx.now(), self._only)
+        if job is None:
+            return
+        reach("job.claimed")
+        self._job, self._setup, self.phase, self.fraction = job.id, job.setup, "starting", None
+        spec = msgspec.json.decode(job.spec, type=GenerationSpec)
+        log.info("job %s starts: %s (%s)", job.id, job.first_line[:80], job.note)
+        ctx.to_deliver.add(job.note)
+        self._supervisor.start_job(
+            job.id,
+            spec,
+            out_dir=self.staging / job.id,
+            stem=image_stem(datetime.fromtimestamp(job.created), job.id),
+            provenance=Provenance(job=job.id, block_hash=job.block_hash, fingerprint=job.fingerprint),
+            originals=ctx.config.originals,
+        )
+        ctx.tell(Event("phase", f"{job.note}: {job.first_line[:60]}", job=job.id, run=job.run))
+
+    def _upgraded(self, event: sup.VersionMismatch) -> None:
+        """The package was upgraded under the running daemon: give the job back and ask to be restarted."""
+        log.warning("upgraded to %s while %s was running; restarting", event.theirs, event.ours)
+        self.restart_wanted = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """The running job goes back to the queue and its attempt is not counted: it was not its fault."""
+        if self._job is None:
+            return
+        with self._ctx.index.session() as session:
+            job = work.job_by_id(session, self._job)
+            if job is not None and job.state == "running":
+                job.attempts -= 1
+                work.requeue(session, job)
+        self._free(self._job)
+
+    def _pass_on_cancel(self) -> None:
+        with self._ctx.index.session() as session:
+            job = work.job_by_id(session, self._job or "")
+            wanted = job is None or job.cancel
+        if wanted and self._job is not None:
+            self._supervisor.cancel(self._job)
+
+    def _on_event(self, event: sup.Event) -> None:
+        if isinstance(event, sup.PhaseChanged):
+            self.phase = event.name
+            self._ctx.tell(Event("phase", event.name, job=self._job))
+        elif isinstance(event, sup.Stepped):
+            self.phase, self.fraction = f"step {event.step} of {event.steps}", event.fraction
+            self._ctx.tell(Event("progress", self.phase, event.fraction, job=self._job))
+        elif isinstance(event, sup.VersionMismatch):
+            self._upgraded(event)
+        elif isinstance(event, sup.WorkerDied):
+            if event.job is not None:
+                self._lost(event.job, event.reason)
+                self._free(event.job)
+        elif isinstance(event, (sup.Finished, sup.JobFailed, sup.JobCancelled)):
+            self._on_end(event)
+
+    def _on_end(self, event: sup.Finished | sup.JobFailed | sup.JobCancelled) -> None:
+        with self._ctx.index.session() as session:
+            job = work.job_by_id(session, event.job)
+        if job is None or job.state != "running":
+            self._free(event.job)
+            return
+        try:
+            if isinstance(event, sup.Finished):
+                self._finished(job, event.outcome)
+            elif isinstance(event, sup.JobCancelled):
+                self._cancelled(job, event.images)
+            else:
+                self._end(job, "failed", words.failure_lines([event.message]))
+            self._ctx.troubles.pop("publish", None)
+        except (OSError, UserError) as error:
+            self._cannot_publish(job, error)
+        self._free(event.job)
+
+    def _finished(self, job: JobRow, outcome: GenerationOutcome) -> None:
+        spec = msgspec.json.decode(job.spec, type=GenerationSpec)
+        published = self._publish(job, spec, outcome.images)
+        remarks = (*json.loads(job.remarks), *outcome.warnings)
+        if not published:
+            self._end(job, "failed", words.failure_lines(list(outcome.warnings) or ["No picture came out."]))
+            return
+        lines = words.result_lines(words.Made(spec, published, outcome.seconds, tuple(remarks)))
+        self._end(job, "done", lines, pictures=published, seconds=outcome.seconds, hashes=outcome.adapter_hashes)
+
+    def _cancelled(self, job: JobRow, made: Sequence[MadeImage]) -> None:
+        spec = msgspec.json.decode(job.spec, type=GenerationSpec)
+        published = self._publish(job, spec, made)
+        if not published:
+            self._end(job, "cancelled", [])
+            return
+        remark = f"Cancelled after {words.images_phrase(len(published))} of {len(spec.seeds)}."
+        lines = words.result_lines(words.Made(spec, published, 0.0, (*json.loads(job.remarks), remark)))
+        self._end(job, "cancelled", lines, pictures=published)
+
+    def _publish(self, job: JobRow, spec: GenerationSpec, made: Sequence[MadeImage]) -> tuple[str, ...]:
+        """Move finished pictures into the vault: durable file first, then its row. Returns their vault-relative paths.
+
+        Names come from the job, so a second try after a crash finds its own file and replaces it instead of leaving two.
+        """
+        ctx = self._ctx
+        folder = f"{ctx.config.folder}/Images/{datetime.fromtimestamp(job.created):%Y-%m}"
+        published = []
+        for image in made:
+            source = Path(image.path)
+            rel = f"{folder}/{source.name}"
+            ctx.writer.publish(rel, source.read_bytes())
+            published.append(rel)
+        reach("job.images-durable")
+        with ctx.index.session() as session:
+            for image, rel in zip(made, published, strict=True):
+                images.remember_image(session, image_row(job, spec, image, rel, ctx.path(rel)))
+        reach("job.images-recorded")
+        return tuple(published)
+
+    def _end(
+        self,
+        job: JobRow,
+        state: str,
+        lines: Sequence[str],
+        *,
+        pictures: Sequence[str] = (),
+        seconds: float = 0.0,
+        hashes: Sequence[AdapterHashes] = (),
+    ) -> None:
+        ctx = self._ctx
+        with ctx.index.session() as session:
+            row = work.job_by_id(session, job.id)
+            if row is None:
+                return
+            row.seconds = seconds
+            work.finish(session, row, state, lines, ctx.now(), pictures)
+            for known in hashes:
+                adapters.store_hashes(session, known.weight_id, known.autov2, known.autov3)
+        reach("job.finished")
+        shutil.rmtree(self.staging / job.id, ignore_errors=True)
+        log.info("job %s %s", job.id, state)
+        ctx.to_deliver.add(job.note)
+        if state == "failed" and len(lines) > 1:
+            ctx.tell(Event("note", lines[1], job=job.id, run=job.run))
+
+    def _lost(self, job_id: str, reason: str) -> None:
+        """A worker died or hung: the job is tried again, at most twice, then failed in words."""
+        with self._ctx.index.session() as session:
+            job = work.job_by_id(session, job_id)
+            if job is None or job.state != "running":
+                return
+            if job.cancel:
+                self._ctx.to_deliver.add(job.note)
+                work.finish(session, job, "cancelled", [], self._ctx.now())
+                return
+            if job.attempts < work.MAX_ATTEMPTS:
+                work.requeue(session, job)
+                log.warning("job %s is queued again: %s", job_id, reason)
+                return
+        message = f"It was tried {job.attempts} times and the worker did not survive: {reason}."
+        self._end(job, "failed", words.failure_lines([message, "`loravault retry` tries again; the worker's log says more."]))
+
+    def _cannot_publish(self, job: JobRow, error: Exception) -> None:
+        """The pictures could not be put into the vault: the job waits, and the dashboard says why."""
+        reason = error.message if isinstance(error, UserError) else (getattr(error, "strerror", None) or str(error))
+        log.error("job %s: the pictures cannot be written: %s", job.id, reason)
+        self._ctx.troubles["publish"] = f"Pictures cannot be written into the vault: {reason}. The queue waits a minute."
+        self._not_before = self._ctx.steady() + PAUSE_S
+        with self._ctx.index.session() as session:
+            row = work.job_by_id(session, job.id)
+            if row is not None:
+                row.attempts -= 1
+                work.requeue(session, row)
+
+    def _free(self, job_id: str) -> None:
+        if self._job == job_id:
+            self._job, self.phase, self.fraction = None, "", None
+
+
+def image_row(job: JobRow, spec: GenerationSpec, image: MadeImage, rel: str, path: Path) -> ImageRow:
+    """The row of a published picture: what its own chunk says."""
+    status = os.stat(path)
+    return ImageRow(
+        path=rel,
+        job=job.id,
+        block_hash=job.block_hash,
+        fingerprint=job.fingerprint,
+        seed=image.seed,
+        n=image.index,
+        adapters=json.dumps([use.weight_id for use in spec.adapters]),
+        base=spec.base.name,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+    )

@@ -1,0 +1,339 @@
+"""From a settled note to a run: what a tick, a cancel, `auto` or a lost index means for it.
+
+Nothing here writes into a note; what has to be said there waits in the index for the deliverer.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from loravault.errors import UserError
+from loravault.failpoints import reach
+from loravault.index import commands, images, notes, work
+from loravault.index.tables import JobRow, NoteRow, RunRow
+from loravault.jobs import planning
+from loravault.jobs.catalog import IndexCatalog
+from loravault.jobs.context import Context, Event, log
+from loravault.requests.model import Request
+from loravault.requests.parse import parse_request
+from loravault.vault.ignore import conflict_original
+from loravault.vault.note import MAX_NOTE_BYTES, Note, might_be_request, parse_note
+from loravault.vault.walk import StatKey, stat_key
+
+#: An invalid block of properties that visibly says `run: true` is answered after this time (seconds): the user may be typing.
+INVALID_S = 30.0
+
+_SAYS_RUN = re.compile(rb"^[ \t]*run[ \t]*:[ \t]*true\b", re.MULTILINE | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A note as it was read, with its identity."""
+
+    rel: str
+    key: StatKey
+    sha: str
+    note: Note
+
+
+class Intake:
+    """Decides, for every note that changed, whether something is asked."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._catalog: IndexCatalog | None = None
+        #: rel -> when (steady clock) its properties were first seen to be invalid while they say `run: true`.
+        self._invalid: dict[str, float] = {}
+        with ctx.index.session() as session:
+            self._baseline = commands.fact(session, "baseline") is None
+
+    # ---- what the loop calls
+
+    def consider(self, rel: str) -> None:
+        """A note changed and has come to rest."""
+        read = self._read(rel)
+        self._invalid.pop(rel, None)
+        if read is None:
+            return
+        problem = self._why_skipped(read)
+        request = None if problem else parse_request(read.note)
+        with self._ctx.index.session() as session:
+            if problem is None and request is None:
+                notes.forget_note(session, rel)
+                return
+            row = self._remember(session, read, request, problem)
+            if request is None:
+                return
+            self._take(session, read, request, row)
+        reach("intake.recorded")
+
+    def gone(self, rel: str) -> None:
+        """Two scans did not find the note. Its runs, if any, are followed by the deliverer."""
+        self._invalid.pop(rel, None)
+        with self._ctx.index.session() as session:
+            if work.open_runs(session, rel):
+                self._ctx.to_deliver.add(rel)
+            else:
+                notes.forget_note(session, rel)
+
+    def baseline_taken(self) -> None:
+        """The first look at an unknown vault is over: from now on `auto` runs what is new."""
+        if self._baseline:
+            self._baseline = False
+            with self._ctx.index.session() as session:
+                commands.set_fact(session, "baseline", str(int(self._ctx.now())))
+
+    def look_at_invalid(self) -> None:
+        """Answer notes whose properties have been invalid for a while although they say `run: true`."""
+        for rel, since in list(self._invalid.items()):
+            if self._ctx.steady() - since >= INVALID_S:
+                del self._invalid[rel]
+                self._answer_invalid(rel)
+
+    def library_changed(self, changed: bool) -> None:
+        """Adapters came or went: names are looked up anew."""
+        if changed:
+            self._catalog = None
+
+    # ---- what commands call
+
+    def start(self, rel: str) -> str:
+        """Run a note now, as if it were ticked. Returns the run's id. Raises `UserError`."""
+        read = self._read(rel)
+        if read is None:
+            if not self._ctx.path(rel).is_file():
+                raise UserError(f"There is no note {rel} in {self._ctx.config.vault}.")
+            raise UserError(f"{rel} is not a request: it needs the property `loravault: generate` and a ```prompt block.")
+        problem = self._why_skipped(read)
+        if problem:
+            raise UserError(f"{rel} cannot run: {problem}")
+        request = parse_request(read.note)
+        if request is None:
+            raise UserError(f"{rel} is not a request: it needs the property `loravault: generate` and a ```prompt block.")
+        with self._ctx.index.session() as session:
+            self._remember(session, read, request, None)
+            return self._tick(session, read, request, ticked=request.run)
+
+    def cancel(self, target: str | None) -> str:
+        """Stop a note, a run or a job by name; everything when none is given. Returns what happened, in words."""
+        with self._ctx.index.session() as session:
+            jobs = [job for job in work.open_jobs(session) if target is None or _is_called(job, target)]
+            for job in jobs:
+                self._cancel_job(session, job)
+        if not jobs:
+            return f"Nothing waits or runs{'' if target is None else f' for {target}'}, so there is nothing to cancel."
+        where = sorted({job.note for job in jobs})
+        return f"Cancelled {len(jobs)} {'block' if len(jobs) == 1 else 'blocks'} in {', '.join(where)}."
+
+    def adopt_all(self) -> None:
+        """Before a reindex without a daemon: look at every note, so that lost runs are found again."""
+        from loravault.vault.walk import walk_notes  # noqa: PLC0415
+
+        for seen in walk_notes(self._ctx.config.vault, self._ctx.rules.skip_folder):
+            read = self._read(seen.rel)
+            if read is None or self._why_skipped(read):
+                continue
+            request = parse_request(read.note)
+            if request is not None and not request.run and not request.cancel:
+                with self._ctx.index.session() as session:
+                    self._remember(session, read, request, None)
+                    self._recover(session, read, request)
+
+    # ---- reading
+
+    def _read(self, rel: str) -> _Read | None:
+        """The note, if it may concern us."""
+        path = self._ctx.path(rel)
+        key = stat_key(path)
+        if key is None:
+            return None
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_NOTE_BYTES + 1)
+        except OSError as error:
+            log.warning("%s cannot be read: %s", rel, error)
+            return None
+        if not might_be_request(data):
+            with self._ctx.index.session() as session:
+                row = notes.note_at(session, rel)
+                if row is not None and not work.open_runs(session, rel):
+                    session.delete(row)
+            return None
+        return _Read(rel, key, planning.sha(data), parse_note(data))
+
+    def _why_skipped(self, read: _Read) -> str | None:
+        """Why a note that names loravault is not taken as a request, in words; None if it may be one."""
+        ctx, note = self._ctx, read.note
+        place = ctx.rules.reason(read.rel)
+        if place is not None:
+            return place
+        if note.text_problem:
+            return note.text_problem
+        if note.frontmatter is not None and note.frontmatter.problem:
+            if _SAYS_RUN.search(note.data[note.frontmatter.yaml_start : note.frontmatter.yaml_end]):
+                self._invalid.setdefault(read.rel, ctx.steady())
+            return note.frontmatter.problem
+        return ctx.rules.content_reason(note) or self._why_conflict(read)
+
+    def _why_conflict(self, read: _Read) -> str | None:
+        original = conflict_original(read.rel, lambda rel: self._job_of(rel), read.note)
+        if original is None:
+            return None
+        return f"it is a conflict copy of {original}; merge the two, then tick `run` in the one you keep."
+
+    def _job_of(self, rel: str) -> str | None:
+        path = self._ctx.path(rel)
+        if not path.is_file():
+            return None
+        front = parse_note(path.read_bytes()[: MAX_NOTE_BYTES + 1]).frontmatter
+        value = front.get("lv_job") if front else None
+        return None if value is None else str(value)
+
+    def _remember(self, session: Session, read: _Read, request: Request | None, problem: str | None) -> NoteRow:
+        row = notes.note_or_new(session, read.rel)
+        if row.sha != read.sha:
+            row.write_problem, row.write_not_before = None, 0.0
+        row.sha, row.dev, row.ino = read.sha, read.key[2], read.key[3]
+        row.problem = problem
+        row.lv_job = request.job if request else None
+        session.add(row)
+        if work.open_runs(session, read.rel):
+            self._ctx.to_deliver.add(read.rel)
+        return row
+
+    # ---- deciding
+
+    def _take(self, session: Session, read: _Read, request: Request, row: NoteRow) -> None:
+        if request.cancel:
+            self._cancel_note(session, read.rel, row, also_run=request.run)
+        elif request.run:
+            if not self._is_renamed(session, read):
+                self._tick(session, read, request, ticked=True)
+        elif not self._recover(session, read, request) and request.auto:
+            self._auto(session, read, request)
+
+    def _cancel_note(self, session: Session, rel: str, row: NoteRow, *, also_run: bool) -> None:
+        """`cancel` beats `run`: nothing starts, both boxes are reset."""
+        jobs = [job for job in work.open_jobs(session) if job.note == rel]
+        for job in jobs:
+            self._cancel_job(session, job)
+        if not row.cancel_ack:
+            row.cancel_ack = True
+            row.ack_message = "cancelled" if jobs else "nothing was waiting or running, so there was nothing to cancel"
+        row.run_ack = row.run_ack or also_run
+        session.add(row)
+        self._ctx.to_deliver.add(rel)
+
+    def _cancel_job(self, session: Session, job: JobRow) -> None:
+        if job.state == "queued":
+            work.finish(session, job, "cancelled", [], self._ctx.now())
+        else:
+            job.cancel = True  # the dispatcher passes it on to the worker
+            session.add(job)
+        self._ctx.to_deliver.add(job.note)
+
+    def _is_renamed(self, session: Session, read: _Read) -> bool:
+        """A ticked note was renamed before its receipt was written: the same edge under another name."""
+        for run in work.unaccepted_runs(session):
+            same = (run.note_dev, run.note_ino) == (read.key[2], read.key[3]) or run.note_sha == read.sha
+            if run.note != read.rel and same and not self._ctx.path(run.note).exists():
+                notes.auto_move(session, run.note, read.rel)
+                notes.forget_note(session, run.note)
+                work.move_run(session, run, read.rel)
+                self._ctx.to_deliver.add(read.rel)
+                return True
+        return False
+
+    def _tick(self, session: Session, read: _Read, request: Request, *, ticked: bool) -> str:
+        """An explicit wish to run. Until its receipt is on disk, it is one and the same wish."""
+        earlier = work.unaccepted_run_of(session, read.rel)
+        run_id = secrets.token_hex(4)
+        if earlier is not None:
+            begun = any(job.attempts for job in work.jobs_of(session, earlier.id))
+            if begun or earlier.note_sha == read.sha:
+                if ticked and not earlier.ticked:
+                    earlier.ticked = True
+                    session.add(earlier)
+                return earlier.id
+            run_id = earlier.id  # the user went on typing before anything started: plan again from what stands there now
+            work.delete_run(session, earlier.id)
+        plan = planning.plan_tick(request, self._look_up(session, read, request))
+        self._insert(session, read, run_id, plan, ticked=ticked)
+        return run_id
+
+    def _auto(self, session: Session, read: _Read, request: Request) -> None:
+        looked = self._look_up(session, read, request)
+        known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
+        plan = planning.plan_auto(request, looked, known)
+        notes.auto_remember(session, read.rel, [item.fingerprint for item in looked])
+        if plan.items and not self._baseline and work.unaccepted_run_of(session, read.rel) is None:
+            self._insert(session, read, secrets.token_hex(4), plan, ticked=False)
+
+    def _recover(self, session: Session, read: _Read, request: Request) -> bool:
+        """A note waits for a run of this machine that the index does not know: the index was deleted. Queue it again."""
+        run_id, _, machine = (request.job or "").partition("@")
+        if request.status not in ("queued", "running") or machine != self._ctx.config.machine or not run_id:
+            return False
+        if work.run_by_id(session, run_id) is not None:
+            return False
+        plan = planning.plan_recovery(request, self._look_up(session, read, request), run_id, read.note.regions)
+        self._insert(session, read, run_id, plan, ticked=False)
+        log.info("%s waits for run %s, which the index does not know: queued again", read.rel, run_id)
+        return True
+
+    def _look_up(self, session: Session, read: _Read, request: Request) -> list[planning.Looked]:
+        """Every block with what it comes to, and what its intact results came from."""
+        answered = [region.job for region in read.note.regions if region.intact and region.kind == "result"]
+        fingerprints = images.fingerprints_of_jobs(session, answered)
+        return planning.look_up(request, read.note, self.catalog(session), fingerprints)
+
+    def catalog(self, session: Session) -> IndexCatalog:
+        """The adapters and bases as names."""
+        if self._catalog is None:
+            self._catalog = IndexCatalog.read(session, self._ctx.config)
+        return self._catalog
+
+    def _insert(self, session: Session, read: _Read, run_id: str, plan: planning.Plan, *, ticked: bool) -> None:
+        now = self._ctx.now()
+        run = RunRow(
+            id=run_id,
+            note=read.rel,
+            note_sha=read.sha,
+            note_dev=read.key[2],
+            note_ino=read.key[3],
+            created=now,
+            ticked=ticked,
+            message=plan.message,
+        )
+        jobs = planning.job_rows(plan, run, draw_seed)
+        work.insert_run(session, run, jobs)
+        self._ctx.to_deliver.add(read.rel)
+        log.info("%s: run %s with %d block(s)%s", read.rel, run_id, len(jobs), f": {plan.message}" if plan.message else "")
+        self._ctx.tell(Event("queued", f"{read.rel}: {len(jobs)} block(s)", run=run_id))
+
+    def _answer_invalid(self, rel: str) -> None:
+        """A failure callout at the end of a note whose properties cannot be read; once per text of the properties."""
+        read = self._read(rel)
+        if read is None or read.note.frontmatter is None or not read.note.frontmatter.problem:
+            return
+        front = read.note.frontmatter
+        run_id = planning.sha(read.note.data[front.start : front.end])[:8]
+        with self._ctx.index.session() as session:
+            if work.run_by_id(session, run_id) is None:
+                self._insert(session, read, run_id, planning.plan_invalid(front.problem or ""), ticked=False)
+
+
+def _is_called(job: JobRow, target: str) -> bool:
+    return target in (job.id, job.run, job.note, job.note.removesuffix(".md"))
+
+
+def draw_seed(count: int) -> int:
+    """A seed for `count` pictures. 32 bits, as other tools draw: short enough to read out."""
+    return secrets.randbelow(2**32 - count)
+
+

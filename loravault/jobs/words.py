@@ -1,0 +1,141 @@
+"""The sentences of an answer: what stands in the callout and in `lv_message`. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loravault.formats.generation import GenerationSpec
+from loravault.vault.inert import inert
+from loravault.vault.links import embed, wikilink
+
+#: Pixels: wide enough to judge a picture, narrow enough for four in a row.
+EMBED_WIDTH = 256
+
+#: A property is a single line in a narrow column.
+MESSAGE_LIMIT = 240
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of one block."""
+
+    spec: GenerationSpec
+    #: Vault-relative paths, in the order of the seeds.
+    images: tuple[str, ...]
+    seconds: float
+    #: Whole sentences: what was added, missing, unknown or weak.
+    remarks: tuple[str, ...] = ()
+    #: adapter name -> vault-relative path of its card, for those that have one.
+    cards: Mapping[str, str] | None = None
+
+
+def result_lines(made: Made) -> list[str]:
+    """The callout that shows pictures; the first line is its title."""
+    title = f"[!lora-result]+ {images_phrase(len(made.images))} · {seeds_phrase(made.spec.seeds)} · {duration(made.seconds)}"
+    pictures = " ".join(embed(path, EMBED_WIDTH) for path in made.images)
+    lines = [title, pictures, settings_line(made)]
+    if made.remarks:
+        lines.append(" ".join(inert(remark) for remark in made.remarks))
+    return lines
+
+
+def failure_lines(messages: Sequence[str]) -> list[str]:
+    """The callout of a block that made no picture: what went wrong and what to do next."""
+    title = "[!failure] No picture was made"
+    if len(messages) == 1:
+        return [title, inert(messages[0])]
+    return [title, *(f"- {inert(message)}" for message in messages)]
+
+
+def settings_line(made: Made) -> str:
+    """Adapters, base and numbers, as people compare them."""
+    spec = made.spec
+    cards = made.cards or {}
+    adapters = [f"{_adapter(use.name, cards)} {_strength(use.te, use.unet)}" for use in spec.adapters]
+    numbers = [spec.base.name, spec.sampler, f"{spec.steps} steps", f"cfg {number(spec.cfg)}", f"{spec.width}×{spec.height}"]
+    if spec.clip_skip > 1:
+        numbers.append(f"clip skip {spec.clip_skip}")
+    return " · ".join([*adapters, *(inert(part) for part in numbers)])
+
+
+def _adapter(name: str, cards: Mapping[str, str]) -> str:
+    return wikilink(cards[name].removesuffix(".md"), name) if name in cards else inert(name)
+
+
+def _strength(te: float, unet: float) -> str:
+    return number(unet) if te == unet else f"te {number(te)} unet {number(unet)}"
+
+
+def images_phrase(count: int) -> str:
+    """`1 image`, `4 images`."""
+    return f"{count} image" if count == 1 else f"{count} images"
+
+
+def seeds_phrase(seeds: Sequence[int]) -> str:
+    """`seed 42`, `seed 42–45`, or every one of them."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if all(later == earlier + 1 for earlier, later in zip(seeds, seeds[1:], strict=False)):
+        return f"seed {seeds[0]}–{seeds[-1]}"
+    return "seeds " + ", ".join(str(seed) for seed in seeds)
+
+
+def duration(seconds: float) -> str:
+    """`12.3 s`, `2 min 5 s`, `1 h 4 min`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def number(value: float) -> str:
+    """A number as a person writes it: `7`, `0.8`."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:g}"
+
+
+def one_line(text: str) -> str:
+    """A sentence that fits a property."""
+    flat = inert(" ".join(text.split()))
+    return flat if len(flat) <= MESSAGE_LIMIT else flat[: MESSAGE_LIMIT - 1] + "…"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one job of a run ended, as far as the run's own message needs it."""
+
+    state: str
+    images: int = 0
+    seconds: float = 0.0
+    #: The first sentence of a failure.
+    trouble: str | None = None
+
+
+def run_status(states: Sequence[str]) -> str:
+    """The word for a whole run: `done`, `failed`, `cancelled`, or `partial` for a mixture."""
+    kinds = set(states)
+    if not kinds:
+        return "done"
+    return kinds.pop() if len(kinds) == 1 else "partial"
+
+
+def run_message(ended: Sequence[Ended]) -> str:
+    """One line that tells a finished run."""
+    parts: list[str] = []
+    images = sum(job.images for job in ended)
+    if images:
+        parts.append(f"{images_phrase(images)} in {duration(sum(job.seconds for job in ended))}")
+    failures = [job for job in ended if job.state == "failed"]
+    if failures:
+        trouble = failures[0].trouble or "it failed"
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        parts.append(f"{trouble}{more}")
+    cancelled = sum(job.state == "cancelled" for job in ended)
+    if cancelled:
+        parts.append("cancelled" if cancelled == len(ended) else f"{cancelled} of {len(ended)} blocks cancelled")
+    return one_line("; ".join(parts))

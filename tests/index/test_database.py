@@ -1,0 +1,118 @@
+"""Opening the index: it is disposable, so damage rebuilds it; only a newer one is refused."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from loravault.errors import UserError
+from loravault.index import commands
+from loravault.index.database import APPLICATION_ID, Index
+from loravault.index.tables import SCHEMA
+
+
+def _filled(path: Path) -> None:
+    index = Index(path)
+    with index.session() as session:
+        for number in range(200):
+            commands.set_fact(session, f"key{number}", "x" * 50)
+    index.close()
+
+
+def test_it_is_ours_private_and_keeps_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    _filled(path)
+
+    index = Index(path)
+    with index.session() as session:
+        assert commands.fact(session, "key7") == "x" * 50
+    index.close()
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+    assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    connection.close()
+
+
+def test_a_newer_index_is_refused_and_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    _filled(path)
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version={SCHEMA + 1}")
+    connection.close()
+    before = path.read_bytes()
+
+    with pytest.raises(UserError, match="newer loravault"):
+        Index(path)
+
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all" * 100, b"SQLite format 3\0" + b"\0" * 4000])
+def test_what_is_no_index_is_set_aside_and_rebuilt(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "index.sqlite"
+    path.write_bytes(content)
+
+    index = Index(path)
+    with index.session() as session:
+        assert commands.fact(session, "key7") is None
+    index.close()
+
+    assert index.rebuilt_because
+    assert len(list(tmp_path.glob("*.set-aside"))) == 1
+
+
+def test_flipped_bytes_never_stop_the_daemon(tmp_path: Path) -> None:
+    """Twenty flipped bytes: the index opens with the old content or rebuilt, it never raises. `quick_check` missed half of these."""
+    source = tmp_path / "good.sqlite"
+    _filled(source)
+    good = source.read_bytes()
+    chance = random.Random(7)
+    rebuilt = 0
+    for trial in range(30):
+        path = tmp_path / f"{trial}.sqlite"
+        damaged = bytearray(good)
+        for _ in range(20):
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+
+        index = Index(path)
+        with index.session() as session:
+            commands.set_fact(session, "new", "1")
+        rebuilt += index.rebuilt_because is not None
+        index.close()
+
+    assert rebuilt > 15, "the check is broken if it finds nothing"
+
+
+def test_a_writer_waits_for_another_instead_of_failing(tmp_path: Path) -> None:
+    """A deferred transaction that reads and then writes fails at once when another writes; ours begin IMMEDIATE and wait."""
+    index = Index(tmp_path / "index.sqlite")
+    other = sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
+    began = time.monotonic()
+
+    with index.session() as session:
+        commands.set_fact(session, "a", "1")
+
+    assert time.monotonic() - began > 0.2
+    other.close()
+    index.close()
+
+
+def test_data_version_tells_of_any_write(tmp_path: Path) -> None:
+    index = Index(tmp_path / "index.sqlite")
+    quiet = [index.data_version() for _ in range(3)]
+    with index.session() as session:
+        commands.ask(session, "run", {"note": "a.md"}, 1.0)
+
+    assert len(set(quiet)) == 1
+    assert index.data_version() != quiet[0]
+    index.close()

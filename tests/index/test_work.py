@@ -1,0 +1,139 @@
+"""Runs and jobs in the index: the claim is one statement, the queue is fair, nothing is claimed twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from sqlmodel import select
+
+from loravault.index import work
+from loravault.index.database import Index
+from loravault.index.tables import JobRow, RunRow
+
+
+def job(job_id: str, *, run: str = "r1", seq: int = 0, created: float = 1000.0, setup: str = "", note: str = "a.md") -> JobRow:
+    return JobRow(
+        id=job_id,
+        run=run,
+        seq=seq,
+        note=note,
+        block_hash="b" * 16,
+        ordinal=0,
+        first_line="a red cat",
+        fingerprint="f" + job_id,
+        created=created,
+        setup=setup,
+    )
+
+
+def filled(path: Path, jobs: list[JobRow]) -> Index:
+    index = Index(path / "index.sqlite")
+    with index.session() as session:
+        work.insert_run(session, RunRow(id="r1", note="a.md", created=1000.0), jobs)
+    return index
+
+
+def claims(index: Index, setup: str, now: float, count: int) -> list[str]:
+    taken = []
+    for _ in range(count):
+        with index.session() as session:
+            row = work.claim(session, setup, now)
+        taken.append(row.id if row else "-")
+    return taken
+
+
+def test_the_loaded_setup_goes_first_but_nobody_waits_for_ever(tmp_path: Path) -> None:
+    jobs = [job("old", created=900, setup="x"), job("mine", created=990, setup="y", seq=1), job("also", created=991, setup="y", seq=2)]
+    index = filled(tmp_path, jobs)
+
+    assert claims(index, "y", 950, 1) == ["mine"]
+    assert claims(index, "y", 970, 3) == ["old", "also", "-"]
+    index.close()
+
+
+def test_a_claim_can_be_limited_to_notes(tmp_path: Path) -> None:
+    index = filled(tmp_path, [job("one"), job("two", note="b.md", seq=1)])
+    with index.session() as session:
+        assert work.claim(session, "", 1000, only=set()) is None
+        row = work.claim(session, "", 1000, only={"b.md"})
+    assert row is not None
+    assert (row.id, row.state, row.attempts) == ("two", "running", 1)
+    index.close()
+
+
+def test_replanning_forgets_the_run_with_its_jobs(tmp_path: Path) -> None:
+    index = filled(tmp_path, [job("one"), job("two", seq=1)])
+    with index.session() as session:
+        work.delete_run(session, "r1")
+    with index.session() as session:
+        assert session.exec(select(JobRow)).all() == []
+        assert work.unaccepted_run_of(session, "a.md") is None
+    index.close()
+
+
+CLAIMER = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from sqlmodel import select
+    from loravault.index import work
+    from loravault.index.database import Index
+    from loravault.index.tables import JobRow
+
+    def naive(session):
+        row = session.exec(select(JobRow).where(JobRow.state == "queued").order_by(JobRow.id)).first()
+        if row is None:
+            return None
+        row.state = "running"
+        session.add(row)
+        return row
+
+    index = Index(Path(sys.argv[1]))
+    mode = sys.argv[2]
+    if mode == "naive":
+        # the twin also forgets BEGIN IMMEDIATE, as a plain SQLModel program would
+        from sqlalchemy import create_engine
+        from sqlmodel import Session
+        engine = create_engine(f"sqlite:///{sys.argv[1]}", connect_args={"timeout": 30})
+    while True:
+        if mode == "naive":
+            from sqlalchemy.exc import OperationalError
+            try:
+                with Session(engine) as session:
+                    row = naive(session)
+                    name = row.id if row else None
+                    session.commit()
+            except OperationalError:
+                continue
+        else:
+            with index.session() as session:
+                row = work.claim(session, "", 1000.0)
+                name = row.id if row else None
+        if name is None:
+            break
+        print(name, flush=True)
+    """
+)
+
+
+def _race(tmp_path: Path, mode: str, jobs: int) -> list[str]:
+    filled(tmp_path, [job(f"j{number:04}", seq=number) for number in range(jobs)]).close()
+    path = str(tmp_path / "index.sqlite")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", CLAIMER, path, mode], stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    return [line for process in processes for line in process.communicate(timeout=50)[0].split()]
+
+
+def test_four_processes_never_claim_a_job_twice(tmp_path: Path) -> None:
+    taken = _race(tmp_path, "real", 150)
+    assert sorted(taken) == [f"j{number:04}" for number in range(150)]
+
+
+def test_the_race_catches_the_natural_but_wrong_claim(tmp_path: Path) -> None:
+    """Select, set, commit: the obvious code claims twice. If this race did not show it, the test above would prove nothing."""
+    taken = _race(tmp_path, "naive", 300)
+    assert len(taken) > len(set(taken)), "checker is broken"
