@@ -11,13 +11,26 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from loravault.errors import UserError
 from loravault.settings import DEFAULT_FOLDER, OWN, SHARED, NotThis, Root, same_path, unknown
+
+__all__ = [
+    "Root",
+    "VaultConfig",
+    "config_file",
+    "find_vault",
+    "known_vaults",
+    "load",
+    "parse",
+    "save_vault",
+    "state_home",
+    "this_machine",
+]
 
 FILE_NAME = "config.toml"
 
@@ -68,12 +81,14 @@ class VaultConfig:
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     #: For each setting where its value is from: `default`, `config.toml` or `config.toml, this vault`.
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+    #: The folder that holds the state folders of all vaults; None = as the environment says when it is asked for.
+    state_root: Path | None = field(default=None, compare=False)
 
     @property
     def state_path(self) -> Path:
         """Where this vault's index, ledger and lock are: named after the vault, told apart by a hash of its path."""
         digest = hashlib.blake2b(same_path(self.vault).encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-        return state_home(os.environ) / f"{_slug(self.vault.name) or 'vault'}-{digest}"
+        return (self.state_root or state_home(os.environ)) / f"{_slug(self.vault.name) or 'vault'}-{digest}"
 
     @property
     def state_dir(self) -> Path:
@@ -143,7 +158,7 @@ def load(vault: Path, env: Mapping[str, str] | None = None) -> VaultConfig:
     table = _table_of(document, vault)
     if table is None:
         raise UserError(f"{vault} is not set up yet: run `loravault init {_quoted(vault)} --loras FOLDER` first.")
-    return parse(document, table, vault, str(file))
+    return replace(parse(document, table, vault, str(file)), state_root=state_home(env))
 
 
 def parse(document: Mapping[str, Any], table: Mapping[str, Any], vault: Path, where: str) -> VaultConfig:

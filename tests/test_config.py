@@ -217,5 +217,11 @@ def test_the_state_folder_is_the_users_alone_and_differs_by_path(
     assert stat.S_IMODE(one.state_dir.stat().st_mode) == 0o700
 
 
+def test_the_state_folder_is_looked_up_where_the_configuration_was(tmp_path: Path) -> None:
+    env = write_config(tmp_path, vault_table(tmp_path)) | {"LORAVAULT_STATE_DIR": str(tmp_path / "elsewhere")}
+
+    assert config.load(tmp_path, env).state_path.parent == tmp_path / "elsewhere"
+
+
 def test_every_setting_has_a_place_in_the_value() -> None:
-    assert set(config.VaultConfig.__dataclass_fields__) == {*settings.SETTINGS, "vault", "origins"}
+    assert set(config.VaultConfig.__dataclass_fields__) == {*settings.SETTINGS, "vault", "origins", "state_root"}

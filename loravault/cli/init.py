@@ -1,0 +1,93 @@
+"""`loravault init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loravault.cli.app import App, pass_app
+from loravault.cli.words import counted, plain, size
+
+if TYPE_CHECKING:
+    from loravault.firstrun import InitPlan
+
+
+@click.command("init")
+@click.argument("vault", type=click.Path(path_type=Path))
+@click.option("--loras", multiple=True, metavar="DIR", type=click.Path(path_type=Path), help="A folder with LoRAs.")
+@click.option(
+    "--ui",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The folder of A1111, Forge or ComfyUI, or an extra_model_paths.yaml: its model folders are used.",
+)
+@click.option(
+    "--bases", multiple=True, metavar="DIR", type=click.Path(path_type=Path), help="A folder with base models."
+)
+@click.option("--folder", metavar="NAME", help="Our folder in the vault.  [default: LoraVault]")
+@click.option("-n", "--dry-run", is_flag=True, help="Only tell what would appear.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@pass_app
+def command(
+    app: App,
+    vault: Path,
+    loras: tuple[Path, ...],
+    ui: tuple[Path, ...],
+    bases: tuple[Path, ...],
+    folder: str | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Set up a vault: where your LoRAs are, and our folder in it.
+
+    What will appear is told first. Your LoRAs are only read. Run it again to add folders.
+    """
+    from loravault.firstrun import carry_out, plan_init
+
+    def full(path: Path) -> Path:
+        return _absolute(app.cwd, path)
+
+    plan = plan_init(
+        full(vault),
+        loras=[*map(full, loras)],
+        uis=[*map(full, ui)],
+        bases=[*map(full, bases)],
+        folder=folder,
+        env=app.env,
+    )
+    click.echo(plain("\n".join(_lines(plan))))
+    if dry_run:
+        click.echo("Nothing was written (--dry-run).")
+        return
+    if not yes and not click.confirm("Go on?", default=True):
+        click.echo("Nothing was written.")
+        return
+    carry_out(plan, app.env)
+    click.echo(plain(f'Done. Next: loravault --vault "{plan.config.vault}" watch'))
+
+
+def _absolute(cwd: Path, path: Path) -> Path:
+    import os
+
+    return Path(os.path.abspath(cwd / path.expanduser()))
+
+
+def _lines(plan: InitPlan) -> list[str]:
+    config = plan.config
+    lines = [f"Vault: {config.vault}" + (" (set up before)" if plan.again else "")]
+    lines.append(f"LoRAs: {counted(plan.adapters, 'file')}, {size(plan.adapter_bytes)}; they are only read")
+    lines += [f"  {root.name}: {root.path}" for root in config.loras]
+    lines.append(f"Bases: the demo base{''.join(f', {name}' for name in plan.bases)}")
+    lines += [f"  {path}" for path in config.bases]
+    for program in plan.programs:
+        for kind in ("vaes", "embeddings", "wildcards"):
+            if paths := getattr(program, kind):
+                lines.append(f"Also found, not used yet: {kind} in {', '.join(map(str, paths))}")
+    lines.append(f"Will appear in {config.folder}/: {counted(len(plan.notes), 'note')}, {size(plan.note_bytes)}")
+    lines += [f"  {rel}" for rel, _ in plan.notes]
+    lines.append("  and, while `loravault watch` runs, the dashboard and the pictures you ask for")
+    lines.append(f"Settings go to: {plan.config_file}")
+    return lines

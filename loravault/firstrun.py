@@ -1,0 +1,167 @@
+"""Setting up a vault: what will be there is planned first, without touching anything, then carried out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loravault import resources
+from loravault.config import VaultConfig, config_file, known_vaults, load, save_vault, state_home
+from loravault.errors import AlreadyRunning, UserError
+from loravault.library.otheruis import UiFolders, find_ui
+from loravault.settings import DEFAULT_FOLDER, OWN, ROOT_NAME, NotThis, Root, same_path
+
+if TYPE_CHECKING:
+    from loravault.vault.safewrite import VaultWriter
+
+TEMPLATES = "Templates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitPlan:
+    """What `init` will do, and what it found."""
+
+    config: VaultConfig
+    config_file: Path
+    #: Whether the vault was set up before.
+    again: bool
+    #: Notes to be made: path in the vault, with `/`, and content. Notes that are there already are not among them.
+    notes: tuple[tuple[str, bytes], ...]
+    #: Adapter files in the roots, and their size together.
+    adapters: int
+    adapter_bytes: int
+    #: Base models that can be used, the demo base not among them.
+    bases: tuple[str, ...]
+    #: The programs that were named with --ui.
+    programs: tuple[UiFolders, ...]
+
+    @property
+    def note_bytes(self) -> int:
+        """Size of all notes to be made."""
+        return sum(len(data) for _, data in self.notes)
+
+
+def plan_init(
+    vault: Path,
+    *,
+    loras: Sequence[Path],
+    uis: Sequence[Path] = (),
+    bases: Sequence[Path] = (),
+    folder: str | None = None,
+    env: Mapping[str, str],
+) -> InitPlan:
+    """Look at everything and decide; writes nothing. Raises `UserError` when it cannot work."""
+    _check_vault(vault)
+    before = load(vault, env) if same_path(vault) in {same_path(path) for path in known_vaults(env)} else None
+    programs = tuple(find_ui(path) for path in uis)
+    for path in (*loras, *bases):
+        if not path.is_dir():
+            raise UserError(f"There is no folder at {path}: name one that is there, or plug its drive in.")
+    roots = name_roots(
+        before.loras if before else (), [*loras, *(path for program in programs for path in program.loras)]
+    )
+    if not roots:
+        raise UserError("No folder with LoRAs is known: name one with --loras, or the program that has them with --ui.")
+    found_bases = _without_repeats(
+        [*(before.bases if before else ()), *bases, *(path for program in programs for path in program.checkpoints)]
+    )
+    config = replace(
+        before or VaultConfig(vault=vault, state_root=state_home(env)),
+        loras=roots,
+        bases=found_bases,
+        folder=_checked_folder(folder) if folder else before.folder if before else DEFAULT_FOLDER,
+    )
+    adapters, adapter_bytes = _count_adapters(roots)
+    return InitPlan(
+        config=config,
+        config_file=config_file(env),
+        again=before is not None,
+        notes=tuple(_missing_notes(config)),
+        adapters=adapters,
+        adapter_bytes=adapter_bytes,
+        bases=_usable_bases(found_bases),
+        programs=programs,
+    )
+
+
+def carry_out(plan: InitPlan, env: Mapping[str, str]) -> None:
+    """Write the configuration and the notes that are missing. Nothing that is there is overwritten."""
+    from loravault import osdep  # noqa: PLC0415 - planning alone needs none of this
+    from loravault.vault.ledger import Ledger  # noqa: PLC0415
+    from loravault.vault.safewrite import VaultWriter  # noqa: PLC0415
+
+    state = plan.config.state_dir
+    lock = osdep.lock_file(state / "lock")
+    if lock is None:
+        pid = osdep.lock_holder(state / "lock")
+        raise AlreadyRunning(f"loravault is running on {plan.config.vault} (process {pid}): stop it first.", pid)
+    try:
+        save_vault(plan.config, env)
+        writer = VaultWriter(plan.config.vault, Ledger(state / "ledger.jsonl"), state / "displaced")
+        _write_notes(writer, plan.notes)
+    finally:
+        lock.release()
+
+
+def _write_notes(writer: VaultWriter, notes: Iterable[tuple[str, bytes]]) -> None:
+    for rel, data in notes:
+        writer.create(rel, data)
+
+
+def name_roots(before: Sequence[Root], paths: Iterable[Path]) -> tuple[Root, ...]:
+    """Names for folders: those of `before` keep theirs, a new one is called as its folder, told apart by a number."""
+    roots = list(before)
+    for path in paths:
+        if any(same_path(path) == same_path(root.path) for root in roots):
+            continue
+        stem = re.sub(r"[^\w .-]+", "-", path.name).strip("-. ")[:40] or "loras"
+        if not re.fullmatch(ROOT_NAME, stem):
+            stem = "loras"
+        taken = {root.name.casefold() for root in roots}
+        name = next(n for n in (stem, *(f"{stem} {i}" for i in range(2, 10_000))) if n.casefold() not in taken)
+        roots.append(Root(name, path))
+    return tuple(roots)
+
+
+def _check_vault(vault: Path) -> None:
+    if not vault.exists():
+        raise UserError(f"There is no folder at {vault}: make it first, or open it once as a vault in Obsidian.")
+    if not vault.is_dir():
+        raise UserError(f"{vault} is not a folder: a vault is the folder that Obsidian opens.")
+    if not os.access(vault, os.W_OK | os.X_OK):
+        raise UserError(f"{vault} is read-only for you: pictures could not be written into its notes.")
+
+
+def _checked_folder(folder: str) -> str:
+    try:
+        return str(OWN["folder"](folder))
+    except NotThis as reason:
+        raise UserError(f"--folder {reason}.") from reason
+
+
+def _missing_notes(config: VaultConfig) -> Iterable[tuple[str, bytes]]:
+    for template in sorted((resources.templates() / "notes").glob("*.md")):
+        rel = f"{config.folder}/{TEMPLATES}/{template.name}"
+        if not os.path.lexists(config.vault / rel):
+            yield rel, template.read_bytes()
+
+
+def _count_adapters(roots: Iterable[Root]) -> tuple[int, int]:
+    from loravault.library.scan import scan_root  # noqa: PLC0415
+
+    sizes = [found.size for root in roots for found in scan_root(root.name, root.path)]
+    return len(sizes), sum(sizes)
+
+
+def _usable_bases(folders: Iterable[Path]) -> tuple[str, ...]:
+    from loravault.library.bases import list_bases  # noqa: PLC0415
+
+    return tuple(base.name for base in list_bases(folders, None))
+
+
+def _without_repeats(paths: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple({same_path(path): path for path in reversed(list(paths))}.values())[::-1]

@@ -1,0 +1,273 @@
+"""Each command asks the door what it should, prints what came back, and nothing more."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from loravault.cli.notes import note_in_vault
+from loravault.control import JobView, RunView
+from loravault.errors import UserError
+from loravault.index.tables import AdapterRow
+
+from .helpers import FakeControl, app_in, call
+
+DONE = RunView("1a", "Pictures/A.md", "done", "2 images", ("LoraVault/Images/x-1.webp", "LoraVault/Images/x-2.webp"))
+FAILED = RunView("1b", "B.md", "failed", "There is no LoRA 'inc'.")
+
+
+class TestRun:
+    def test_the_note_is_named_from_the_vault_and_the_pictures_are_listed(self, tmp_path: Path) -> None:
+        control = FakeControl(runs=[DONE])
+        app = app_in(tmp_path, control)
+        (tmp_path / "vault" / "Pictures").mkdir()
+        (tmp_path / "vault" / "Pictures" / "A.md").touch()
+
+        result = call(app, "run", "Pictures/A")
+
+        assert control.asked == [("run", "Pictures/A.md")]
+        assert result.code == 0
+        assert result.out.splitlines() == [
+            "Pictures/A.md: done (2 images)",
+            "  LoraVault/Images/x-1.webp",
+            "  LoraVault/Images/x-2.webp",
+        ]
+        assert result.err == ""  # no bar when it is not a terminal
+
+    def test_a_failure_is_exit_code_1_and_json_is_json(self, tmp_path: Path) -> None:
+        app = app_in(tmp_path, FakeControl(runs=[FAILED]))
+        (tmp_path / "vault" / "B.md").touch()
+
+        result = call(app, "run", "B.md", "--json")
+
+        assert result.code == 1
+        assert json.loads(result.out)[0]["message"] == "There is no LoRA 'inc'."
+
+    def test_no_such_note_asks_nothing(self, tmp_path: Path) -> None:
+        control = FakeControl()
+        app = app_in(tmp_path, control)
+        (tmp_path / "vault" / "Castle.md").touch()
+
+        result = call(app, "run", "Castel")
+
+        assert (result.code, control.asked) == (1, [])
+        assert "Close names: Castle." in result.err
+
+
+class TestNoteInVault:
+    def test_from_the_folder_one_stands_in(self, tmp_path: Path) -> None:
+        (tmp_path / "v" / "a").mkdir(parents=True)
+        (tmp_path / "v" / "a" / "N.md").touch()
+
+        for given in ("N", "N.md", "a/N", "a/N.md", str(tmp_path / "v" / "a" / "N.md"), "../a/N"):
+            assert note_in_vault(tmp_path / "v", tmp_path / "v" / "a", given) == "a/N.md"
+
+    def test_a_note_outside_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "v").mkdir()
+        (tmp_path / "secret.md").touch()
+
+        with pytest.raises(UserError, match="is not in the vault"):
+            note_in_vault(tmp_path / "v", tmp_path, "secret.md")
+
+    def test_a_name_with_dots_finds_its_note(self, tmp_path: Path) -> None:
+        (tmp_path / "v1.5 test.md").touch()
+
+        assert note_in_vault(tmp_path, tmp_path, "v1.5 test") == "v1.5 test.md"
+
+    def test_a_vault_behind_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / "N.md").touch()
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+
+        assert note_in_vault(tmp_path / "link", tmp_path / "real", "N") == "N.md"
+
+
+class TestQueue:
+    def test_empty_is_said(self, tmp_path: Path) -> None:
+        assert call(app_in(tmp_path, FakeControl()), "queue").out == "Nothing is running and nothing waits.\n"
+
+    def test_columns_line_up_and_control_characters_are_inert(self, tmp_path: Path) -> None:
+        jobs = [
+            JobView("1", "1a", "A.md", "running", "a cat", "demo", 0.0, 0.42, "step 8 of 20"),
+            JobView("23", "1a", "Long name.md", "queued", "a \x1b[31mred dog\n" + "x" * 80, "demo", 0.0),
+        ]
+
+        lines = call(app_in(tmp_path, FakeControl(jobs=jobs)), "queue").out.splitlines()
+
+        assert [line.index(word) for line, word in zip(lines, ("NOTE", "A.md", "Long"), strict=True)] == [18, 18, 18]
+        assert "42%" in lines[1]
+        assert "step 8 of 20" in lines[1]
+        assert "\x1b" not in lines[2]
+        assert lines[2].endswith("…")
+
+    def test_json(self, tmp_path: Path) -> None:
+        jobs = [JobView("1", "1a", "A.md", "running", "a cat", "demo", 1.5, 0.42)]
+
+        assert json.loads(call(app_in(tmp_path, FakeControl(jobs=jobs)), "queue", "--json").out)[0]["progress"] == 0.42
+
+
+def test_cancel_passes_its_target_on(tmp_path: Path) -> None:
+    control = FakeControl()
+
+    assert call(app_in(tmp_path, control), "cancel").out == "1 job cancelled.\n"
+    call(app_in(tmp_path, control), "cancel", "A.md")
+
+    assert control.asked == [("cancel", None), ("cancel", "A.md")]
+
+
+def test_retry_tells_each_run_and_fails_if_one_fails(tmp_path: Path) -> None:
+    result = call(app_in(tmp_path, FakeControl(runs=[DONE, FAILED])), "retry")
+
+    assert result.code == 1
+    assert "B.md: failed (There is no LoRA 'inc'.)" in result.out
+
+
+def test_retry_without_failures_says_so(tmp_path: Path) -> None:
+    result = call(app_in(tmp_path, FakeControl()), "retry")
+
+    assert (result.code, result.out) == (0, "Nothing has failed: there is nothing to try again.\n")
+
+
+def test_reindex_tells_numbers_and_troubles(tmp_path: Path) -> None:
+    result = call(app_in(tmp_path, FakeControl()), "reindex")
+
+    assert result.out == "2 LoRAs (1 broken), 3 images, 4 request notes, 0.2 s\n  loras: gone\n"
+
+
+class TestConfig:
+    def test_every_setting_with_its_origin(self, tmp_path: Path) -> None:
+        result = call(app_in(tmp_path), "config")
+
+        assert f'loras = {{loras = "{tmp_path / "loras"}"}}  # config.toml, this vault' in result.out
+        assert "grace_s = 3.0  # default" in result.out
+        assert "# result_cap is not set" in result.out
+
+    def test_what_it_prints_can_stand_in_the_file(self, tmp_path: Path) -> None:
+        app = app_in(tmp_path)
+        settings = call(app, "config").out
+
+        file = tmp_path / "conf" / "config.toml"
+        file.write_text(f"[[vault]]\npath = '{tmp_path / 'vault'}'\n{settings}", "utf-8")
+
+        after = call(app, "config")
+        assert after.code == 0
+        assert after.out.replace("  # default", "  # config.toml, this vault") == settings.replace(
+            "  # default", "  # config.toml, this vault"
+        )
+
+    def test_json(self, tmp_path: Path) -> None:
+        found = json.loads(call(app_in(tmp_path), "config", "--json").out)
+
+        assert found["vault"] == str(tmp_path / "vault")
+        assert found["settings"]["loras"] == {"loras": str(tmp_path / "loras")}
+        assert found["origins"]["loras"] == "config.toml, this vault"
+
+
+class TestWatch:
+    def test_sigterm_sets_the_stop_and_leaves_with_0(self, tmp_path: Path) -> None:
+        assert self._signalled(tmp_path, signal.SIGTERM) == (0, "")
+
+    def test_ctrl_c_leaves_with_130_in_words(self, tmp_path: Path) -> None:
+        code, err = self._signalled(tmp_path, signal.SIGINT)
+
+        assert code == 130
+        assert err.startswith("loravault: Interrupted.")
+
+    @staticmethod
+    def _signalled(folder: Path, number: signal.Signals) -> tuple[int, str]:
+        before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+        class Waiting(FakeControl):
+            def watch(self, stop: threading.Event) -> None:
+                os.kill(os.getpid(), number)
+                assert stop.wait(5)
+
+        try:
+            result = call(app_in(folder, Waiting()), "watch")
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+        return result.code, result.err
+
+
+class TestShow:
+    ROW = AdapterRow(
+        root="loras", rel="styles/ink.safetensors", weight_id="w1-0123456789abcdef", name="ink", size=3_100_000,
+        family="demo", network="lora", rank=8, alpha=4.0, trigger_words='["ink outline"]',
+    )  # fmt: skip
+
+    def test_by_name_from_the_vault(self, tmp_path: Path) -> None:
+        lines = call(app_in(tmp_path, FakeControl(rows=[self.ROW])), "show", "ink").out.splitlines()
+
+        assert lines == [
+            "name           ink",
+            "file           loras: styles/ink.safetensors (3.1 MB)",
+            "id             w1-0123456789abcdef",
+            "family         demo",
+            "network        lora, rank 8, alpha 4",
+            "trigger words  ink outline",
+            "made           1 picture",
+            "state          ok",
+        ]
+
+    def test_an_unknown_name_is_told_with_close_ones(self, tmp_path: Path) -> None:
+        result = call(app_in(tmp_path, FakeControl(rows=[self.ROW])), "show", "inc")
+
+        assert result.code == 1
+        assert "Close names: ink." in result.err
+
+    def test_a_bare_file_needs_no_vault(self, tmp_path: Path) -> None:
+        """Nothing is configured here, and no vault is above."""
+        file = tmp_path / "x.safetensors"
+        file.write_bytes(
+            safetensors({"m": "v"}, {"lora_unet_x.lora_down.weight": (4, 8), "lora_unet_x.lora_up.weight": (8, 4)})
+        )
+        app = app_in(tmp_path, set_up=False)
+
+        found = json.loads(call(app, "show", "--json", str(file)).out)
+
+        assert (found["state"], found["rank"], found["tensors"], found["metadata"]) == ("ok", 4, 2, {"m": "v"})
+        assert found["weight_id"].startswith("w1-")
+
+    def test_a_broken_file_says_why_and_is_exit_code_1(self, tmp_path: Path) -> None:
+        file = tmp_path / "x.safetensors"
+        file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        app = app_in(tmp_path, set_up=False)
+
+        result = call(app, "show", str(file))
+
+        assert result.code == 1
+        assert "broken: " in result.out
+
+
+def safetensors(metadata: dict[str, str], shapes: dict[str, tuple[int, int]]) -> bytes:
+    """A file with these F32 tensors, all zero."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, (rows, columns) in shapes.items():
+        header[name] = {"dtype": "F32", "shape": [rows, columns], "data_offsets": [end, end + 4 * rows * columns]}
+        end += 4 * rows * columns
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(end)
+
+
+def test_sigterm_while_the_daemon_still_starts_leaves_no_traceback(tmp_path: Path) -> None:
+    app = app_in(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loravault", "--vault", str(tmp_path / "vault"), "watch"],
+        env={**os.environ, **app.env},
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(0.1)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+
+    assert b"Traceback" not in err
