@@ -116,7 +116,7 @@ def might_be_request(data: bytes) -> bool:
 
 
 def block_hash(body: str) -> str:
-    """16 hex digits that identify a block by its text; line ends, trailing blanks and final empty lines do not count."""
+    """16 hex digits that identify a block by its text; line ends, trailing blanks, final empty lines do not count."""
     lines = [line.rstrip() for line in body.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     return hashlib.blake2b("\n".join(lines).rstrip("\n").encode(), digest_size=8).hexdigest()
 

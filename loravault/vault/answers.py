@@ -1,0 +1,258 @@
+"""Writing answers into a user's note: where each region goes, and the proof that nothing else changed.
+
+A region is inserted behind the end of a line that is not blank (the block's closing line, or the last text of the note)
+as: line end, empty line, region. If the next line is text, an empty line is added below as well and the region
+remembers that. So taking all intact regions out again gives back the note byte for byte, and that is checked before
+any result is handed out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from loravault.vault.inert import inert
+from loravault.vault.note import Fence, Note, parse_note
+from loravault.vault.properties import EditRefused, Splice, Value, apply_splices, set_properties, strip_properties
+from loravault.vault.regions import FAILURE_MARK, RESULT_MARK, Region, job_id, refold, render_region
+
+_EOL_BEFORE = re.compile(rb"(?:\r\n|\r|\n)\Z")
+_EOL_AT = re.compile(rb"\r\n|\r|\n")
+_QUOTE_LIMIT = 120
+_OUR_KEYS = re.compile(r"(?:lv_.+|run|cancel)\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one job has to say. `lines` are callout lines without `> `, the first is the title with its `[!…]` mark.
+
+    `block_hash` and `ordinal` name the block; without a hash the answer belongs to the note and goes to its end.
+    """
+
+    job: str
+    block_hash: str | None
+    ordinal: int
+    kind: str  # 'result' | 'failure'
+    lines: tuple[str, ...]
+    prompt_first_line: str = ""
+
+
+def apply_answers(
+    data: bytes,
+    answers: Sequence[Answer],
+    properties: Mapping[str, Value] | None = None,
+    *,
+    cap: int | None = None,
+    linked: Collection[str] = (),
+) -> bytes:
+    """The note with these answers in place and these properties set. Pure; applying it twice changes nothing more.
+
+    Directly after the block, newest first; older intact results are folded; an intact failure is replaced; a region
+    that the user edited is never touched; a job whose region is already there is left alone. With a `cap`, intact
+    results beyond so many per block are removed, oldest first, unless their block id is linked (here or in `linked`).
+    If there are answers, properties that cannot be set do not keep them back (ask `properties_problem` for the reason).
+    Raises `EditRefused`: then nothing may be written.
+    """
+    note = parse_note(data)
+    if note.text_problem:
+        raise EditRefused(f"Nothing was written into the note: {note.text_problem}.")
+    new = data
+    batch = {job_id(answer.job) for answer in answers}
+    for answer in answers:
+        new = _apply_one(new, answer, batch)
+    if cap is not None:
+        new = _trim(new, cap, linked)
+    if properties:
+        try:
+            new = set_properties(new, properties)
+        except EditRefused:
+            if not answers:
+                raise
+    _check(data, new, properties or {})
+    return new
+
+
+def properties_problem(data: bytes, properties: Mapping[str, Value]) -> str | None:
+    """Why `apply_answers` would leave these properties as they are, in words; None if it can set them."""
+    try:
+        set_properties(data, properties)
+    except EditRefused as refused:
+        return refused.message
+    return None
+
+
+def strip_ours(data: bytes, is_ours: Callable[[str], bool] | None = None) -> bytes:
+    """The note without our intact regions and without the lines of our keys (`lv_*`, `run`, `cancel` by default).
+
+    For comparing: two notes that differ only in what we may change are equal afterwards, byte for byte.
+    """
+    stripped = strip_properties(data, is_ours or (lambda key: bool(_OUR_KEYS.match(key))))
+    note = parse_note(stripped)
+    return _without(stripped, [region for region in note.regions if region.intact])
+
+
+def _apply_one(data: bytes, answer: Answer, batch: Collection[str]) -> bytes:
+    note = parse_note(data)
+    job = job_id(answer.job)
+    lines = _titled(answer)
+    known = [region for region in note.regions if region.job == job]
+    retried = next((r for r in known if r.intact and r.kind == "failure"), None)
+    if any(r.kind in ("result", answer.kind) for r in known if r is not retried):
+        return data  # delivered before a crash, or since then edited: it stands in the note
+    spot = _spot(note, answer)
+    if spot.gone:
+        lines = _quoting(lines, answer)
+    if retried is not None:
+        return apply_splices(data, [_swap(data, retried, lines, job)])
+    splices = _folds(data, spot.chain) if answer.kind == "result" else []
+    first = spot.chain[0] if spot.chain else None
+    if first is not None and first.intact and first.kind == "failure" and first.job not in batch:
+        return apply_splices(data, [_swap(data, first, lines, job), *splices])
+    added = _insertion(note, spot.at, lines, job, fold=answer.kind == "result")
+    # The insertion may rewrite the region that stands at this very place, folded or not.
+    return apply_splices(data, [added, *(s for s in splices if s.end <= added.start or s.start >= added.end)])
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """Where an answer goes: behind the line that ends at `at`. `chain`: earlier answers to the same, newest first."""
+
+    at: int
+    chain: tuple[Region, ...]
+    gone: bool = False
+
+
+def _spot(note: Note, answer: Answer) -> _Spot:
+    fence = _target(note, answer)
+    if fence is not None and (note.open_tail is None or fence.outer_end <= note.open_tail):
+        chain = tuple(r for r in note.regions if r.fence_index == fence.index)
+        return _Spot(len(note.data[: fence.outer_end].rstrip(b"\r\n")), chain)
+    at = _end_of_text(note)
+    if answer.block_hash is not None and fence is None:
+        return _Spot(at, (), gone=True)
+    return _Spot(at, tuple(r for r in note.regions if r.end == at and r.fence_index is None))
+
+
+def _titled(answer: Answer) -> tuple[str, ...]:
+    mark = RESULT_MARK if answer.kind == "result" else FAILURE_MARK
+    if answer.kind not in ("result", "failure") or not answer.lines or not answer.lines[0].startswith(mark):
+        raise ValueError(f"a {answer.kind} starts with a {mark} title")
+    return tuple(line.rstrip() for line in answer.lines)
+
+
+def _quoting(lines: tuple[str, ...], answer: Answer) -> tuple[str, ...]:
+    if answer.block_hash is None:
+        return lines
+    quote = inert(answer.prompt_first_line, _QUOTE_LIMIT).lstrip("\u2060")
+    gone = f"The block it answers is gone: “{quote}”" if quote else "The block it answers is gone."
+    return (lines[0], gone, *lines[1:])
+
+
+def _target(note: Note, answer: Answer) -> Fence | None:
+    """The n-th prompt block with the answer's hash; None if it is gone (or cannot have anything behind it)."""
+    for fence in note.prompts:
+        if fence.block_hash == answer.block_hash and fence.ordinal == answer.ordinal:
+            return fence
+    return None
+
+
+def _end_of_text(note: Note) -> int:
+    """The end of the last line that is not blank, before anything unclosed that would swallow what comes after it."""
+    data = note.data
+    limit = len(data) if note.open_tail is None else note.open_tail
+    text_end = len(data[:limit].rstrip(b" \t\r\n"))
+    if text_end <= 3 * note.bom:
+        raise EditRefused("Nothing was written into the note: there is no text in it to put an answer behind.")
+    line_end = _EOL_AT.search(data, text_end)
+    return line_end.start() if line_end else len(data)
+
+
+def _insertion(note: Note, at: int, lines: Sequence[str], job: str, *, fold: bool) -> Splice:
+    data = note.data
+    eol = _eol_near(data, at) or note.eol
+    above = next((r for r in note.regions if r.end == at and r.intact), None)
+    if above is not None and above.spaced:
+        # The empty line that was added below the region above now stands below this one: the mark moves with it.
+        folded = refold(above.lines, "-") if fold and above.kind == "result" else above.lines
+        moved = render_region(folded, above.job, eol.decode())
+        region = render_region(lines, job, eol.decode(), spaced=True)
+        return Splice(above.start, at, moved.encode() + eol + eol + region.encode())
+    spaced = bool(_line_after(data, at).strip(b" \t"))
+    region = render_region(lines, job, eol.decode(), spaced=spaced)
+    return Splice(at, at, eol + eol + region.encode() + (eol if spaced else b""))
+
+
+def _line_after(data: bytes, at: int) -> bytes:
+    ending = _EOL_AT.match(data, at)
+    return _EOL_AT.split(data[ending.end() :], maxsplit=1)[0] if ending else b""
+
+
+def _eol_near(data: bytes, at: int) -> bytes | None:
+    """The line ending at this place; where the note ends here, the one of the line before."""
+    here = _EOL_AT.match(data, at)
+    if here:
+        return here.group()
+    before = _EOL_AT.findall(data[max(0, at - 65536) : at])
+    return before[-1] if before else None
+
+
+def _swap(data: bytes, region: Region, lines: Sequence[str], job: str) -> Splice:
+    """Put other lines in place of an intact region, with the line ends it has."""
+    eol = _EOL_AT.search(data, region.start, region.end)
+    text = render_region(lines, job, eol.group().decode() if eol else "\n", spaced=region.spaced)
+    return Splice(region.start, region.end, text.encode())
+
+
+def _folds(data: bytes, chain: Sequence[Region]) -> list[Splice]:
+    """Fold the older results; their block ids, and so the links to them, stay the same."""
+    open_results = [r for r in chain if r.intact and r.kind == "result" and not r.folded]
+    return [_swap(data, region, refold(region.lines, "-"), region.job) for region in open_results]
+
+
+def _trim(data: bytes, cap: int, linked: Collection[str]) -> bytes:
+    note = parse_note(data)
+    surplus: list[Region] = []
+    for fence in note.fences:
+        chain = [r for r in note.regions if r.fence_index == fence.index]
+        intact = [r for r in chain if r.intact and r.kind == "result"]
+        # One that carries the mark of an added empty line stays: the region above it would lose its distance.
+        surplus += [r for r in intact[max(cap, 1) :] if not r.spaced and not _is_linked(data, r, linked)]
+    return _without(data, surplus)
+
+
+def _is_linked(data: bytes, region: Region, linked: Collection[str]) -> bool:
+    block_id = f"lv-{region.job}-{region.checksum}"
+    return block_id in linked or any(f"#^{block_id}{end}".encode() in data for end in "]|)")
+
+
+def _without(data: bytes, regions: Sequence[Region]) -> bytes:
+    """Take regions out: the exact inverse of `_insertion` as far as the surroundings are still as they were.
+
+    From the top down, because the newest of a block, which was inserted last, stands first.
+    """
+    kept, at = bytearray(), 0
+    for region in regions:
+        kept += data[at : region.start]
+        short = _EOL_BEFORE.sub(b"", _EOL_BEFORE.sub(b"", bytes(kept[-4:])))
+        if len(_EOL_AT.findall(bytes(kept[-4:])[len(short) :])) == 2:
+            del kept[len(kept) - len(kept[-4:]) + len(short) :]
+        ending = _EOL_AT.match(data, region.end) if region.spaced else None
+        at = ending.end() if ending else region.end
+    return bytes(kept + data[at:])
+
+
+def _check(old: bytes, new: bytes, properties: Mapping[str, Value]) -> None:
+    """Runs before every write: outside our keys and intact regions both are identical, and every code block stands."""
+    if old == new:
+        return
+    ours = {key.casefold() for key in properties}
+
+    def is_ours(key: str) -> bool:
+        return key.casefold() in ours
+
+    if strip_ours(old, is_ours) != strip_ours(new, is_ours):
+        raise EditRefused("Nothing was written into the note: the change would have touched text that is not ours.")
+    before, after = parse_note(old), parse_note(new)
+    if [(f.block_hash, f.language) for f in before.fences] != [(f.block_hash, f.language) for f in after.fences]:
+        raise EditRefused("Nothing was written into the note: the change would have broken one of its code blocks.")

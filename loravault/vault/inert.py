@@ -1,0 +1,51 @@
+"""Text from strangers (metadata, file names, messages of libraries) made harmless before it enters a note.
+
+The result is one line in which nothing is executed, linked, embedded, fetched, tagged or closed: Templater runs every
+`<% … %>` it finds in a new file, even in code; Dataview evaluates inline code; Obsidian follows links. Tokens are
+broken by a blank or replaced by a sign that looks alike, so that the text stays readable in a note, in a property
+(where Markdown escapes would show) and on a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_LOOKALIKE = str.maketrans({"`": "'", "\\": "∖", "$": "＄", "|": "¦", "^": "ˆ", "~": "∼"})
+_KEPT_FORMAT = {"\u200c", "\u200d"}  # needed by Persian and Indic words and by emoji; they only ever separate
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"<(?=[^\s])"), "< "),  # HTML, comments, autolinks, Templater
+    (re.compile(r"(?<=\S)>"), " >"),
+    (re.compile(r"%(?=%)"), "% "),  # Obsidian comments
+    (re.compile(r"\[(?=[\[!^\]])"), "[ "),  # wikilinks, callouts, footnotes
+    (re.compile(r"\](?=[\[(\]:])"), "] "),  # links, reference links, definitions
+    (re.compile(r"!(?=\[)"), "! "),
+    (re.compile(r"\{(?=\{)"), "{ "),  # core templates
+    (re.compile(r"\}(?=\})"), "} "),
+    (re.compile(r":(?=:)"), ": "),  # Dataview inline fields
+    (re.compile(r"=(?==)"), "= "),
+    (re.compile(r"#(?=\S)"), "＃"),  # tags
+    (re.compile(r"(?i)\b(javascript|vbscript|data|file|obsidian|mailto|app):(?=\S)"), r"\1: "),
+    (re.compile(r":(?=//)"), ": "),  # bare addresses
+    (re.compile(r"-{3,}"), "—"),  # rules, the end of properties
+    (re.compile(r"_{3,}"), "__"),
+    (re.compile(r"\*{3,}"), "**"),
+)
+_BLOCK_START = re.compile(r"(?:[>#*+=-]|[0-9]{1,9}[.)])")
+
+
+def inert(text: str, limit: int | None = None) -> str:
+    """The text on one line with every active token broken; at most `limit` characters if given (ends in `…` then)."""
+    seen = (" " if c.isspace() else c for c in text if c.isspace() or c in _KEPT_FORMAT or not _is_hidden(c))
+    line = " ".join("".join(seen).split()).translate(_LOOKALIKE)
+    if limit is not None and len(line) > limit:
+        line = line[: max(0, limit - 1)].rstrip() + "…"
+    for pattern, replacement in _RULES:
+        line = pattern.sub(replacement, line)
+    # A word joiner in front keeps a leading `-`, `>`, `#` or `1.` from starting a list, a quote or a heading.
+    return "\u2060" + line if _BLOCK_START.match(line) else line
+
+
+def _is_hidden(char: str) -> bool:
+    return unicodedata.category(char) in _HIDDEN

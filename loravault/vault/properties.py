@@ -1,0 +1,268 @@
+"""Changing single properties of a note and nothing else: one value is replaced or one line added, then read back.
+
+A user's YAML is never emitted again. What cannot be done this way is refused in words and the note stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from loravault.errors import UserError
+from loravault.vault.note import BOM, Frontmatter, Note, parse_note
+from loravault.vault.yamlread import Entry, YamlProblem, read_entries, resolve_plain
+
+Value = str | int | float | bool | None
+_SAFE_INTEGER = 2**53 - 1  # Obsidian rounds larger ones when it writes the block again
+_EOL = re.compile(rb"\r\n|\r|\n")
+_UNPRINTABLE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029\ufeff]")
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+_BAD_START = frozenset("\t ,[]{}#&*!|>'\"%@`")
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+class EditRefused(UserError):  # noqa: N818 - said to the user as it is
+    """A note that cannot be changed without risk to the user's own text; it was left as it is."""
+
+
+@dataclass(frozen=True)
+class Splice:
+    """Replace the bytes `start`…`end` by `new`."""
+
+    start: int
+    end: int
+    new: bytes
+
+
+def set_properties(data: bytes, changes: Mapping[str, Value], *, create: bool = False) -> bytes:
+    """The note with these properties set (None: removed). Every byte outside the changed values stays.
+
+    New keys go before the closing `---`, in the order given. A block is made only with `create`. Raises `EditRefused`.
+    """
+    if not changes:
+        return data
+    note = parse_note(data)
+    if note.text_problem:
+        raise EditRefused(f"The properties were not changed: {note.text_problem}.")
+    front = note.frontmatter
+    if front is None:
+        if not any(value is not None for value in changes.values()):
+            return data
+        if not create:
+            raise EditRefused("The properties were not changed: the note has none (no `---` block at its top).")
+        return _checked(note, _new_block(note, changes), changes)
+    if front.problem:
+        raise EditRefused(f"The properties were not changed. {front.problem}")
+    return _checked(note, apply_splices(data, _plan(note, front, changes)), changes)
+
+
+def apply_splices(data: bytes, splices: Sequence[Splice]) -> bytes:
+    """Apply splices that do not overlap; several at one place in the order given."""
+    parts, at = [], 0
+    for splice in sorted(splices, key=lambda s: (s.start, s.end)):
+        if splice.start < at:
+            raise ValueError("splices overlap")
+        parts += [data[at : splice.start], splice.new]
+        at = splice.end
+    return b"".join([*parts, data[at:]])
+
+
+def format_value(value: str | int | float | bool) -> str:
+    """A scalar as Obsidian writes it: quoted only where YAML 1.2 needs it, always on one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value) if abs(value) <= _SAFE_INTEGER else f'"{value}"'
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("a property cannot hold an infinite number")
+        return repr(value)
+    return value if _is_plain(value) else _quoted(value)
+
+
+def strip_properties(data: bytes, is_ours: Callable[[str], bool]) -> bytes:
+    """The note without the lines of our keys; a user's comment behind a value stays. For comparing, not for writing."""
+    note = parse_note(data)
+    front = note.frontmatter
+    if note.text_problem or front is None or front.problem:
+        return data
+    try:
+        text, entries = _entries(note, front)
+    except EditRefused:
+        return data
+    splices = [
+        _removal(front, text, entry) for entry in entries if is_ours(entry.key) and _refusal(entry, text) is None
+    ]
+    return apply_splices(data, splices)
+
+
+def _plan(note: Note, front: Frontmatter, changes: Mapping[str, Value]) -> list[Splice]:
+    text, entries = _entries(note, front)
+    splices, added = [], []
+    indent = _indent(text, entries)
+    for key, value in changes.items():
+        entry = _find(entries, key)
+        if entry is None:
+            if value is not None:
+                added.append(f"{indent}{_key(key)}: {format_value(value)}")
+            continue
+        reason = _refusal(entry, text)
+        if reason:
+            raise EditRefused(f"The property `{entry.key}` was not changed: {reason}.")
+        if value is None:
+            splices.append(_removal(front, text, entry))
+        elif not _same(front.properties[entry.key], value):
+            splices.append(_replacement(front, text, entry, format_value(value)))
+    if added:
+        eol = _last_eol(note.data[: front.yaml_end])
+        splices.append(Splice(front.yaml_end, front.yaml_end, b"".join(line.encode() + eol for line in added)))
+    return splices
+
+
+def _entries(note: Note, front: Frontmatter) -> tuple[str, tuple[Entry, ...]]:
+    text = note.data[front.yaml_start : front.yaml_end].decode()
+    try:
+        read = read_entries(text)
+    except YamlProblem as error:  # cannot happen: the same text was read a moment ago
+        raise EditRefused(error.message) from error
+    if read.flow:
+        raise EditRefused(
+            "The properties were not changed: they are written as JSON; "
+            "change any property in Obsidian once, it writes them as lines then."
+        )
+    return text, read.entries
+
+
+def _find(entries: Sequence[Entry], key: str) -> Entry | None:
+    same = [entry for entry in entries if entry.key.casefold() == key.casefold()]
+    if len(same) > 1:
+        raise EditRefused(f"The property `{key}` was not changed: it occurs twice, in upper and lower case.")
+    return same[0] if same else None
+
+
+def _refusal(entry: Entry, text: str) -> str | None:
+    """Why this entry cannot be changed by replacing a piece of one line."""
+    if entry.kind in ("list", "map"):
+        return "it holds a list" if entry.kind == "list" else "it holds nested properties"
+    if entry.kind == "block" or re.search(r"[\r\n]", text[entry.key_start : entry.value_end]):
+        return "its value goes over several lines"
+    if entry.decorated:
+        return "a YAML tag or anchor stands before its value"
+    if text[_line_start(text, entry.key_start) : entry.key_start].strip(" "):
+        return "something stands before it on its line"
+    return None
+
+
+def _replacement(front: Frontmatter, text: str, entry: Entry, new: str) -> Splice:
+    start, end = entry.value_start, entry.value_end
+    if entry.kind == "empty":
+        start = end = text.index(":", entry.key_end) + 1
+        if text[start : start + 1] in (" ", "\t"):
+            start = end = start + 1
+            new += " " if text[start : start + 1] == "#" else ""
+        else:
+            new = " " + new
+    return Splice(_byte(front, text, start), _byte(front, text, end), new.encode())
+
+
+def _removal(front: Frontmatter, text: str, entry: Entry) -> Splice:
+    """The whole line; a comment behind the value is the user's and stays as a line of its own."""
+    line_start = _line_start(text, entry.key_start)
+    ending = re.compile(r"[ \t]*(?:\r\n|\r|\n|\Z)").match(text, entry.value_end)
+    end = ending.end() if ending else text.index("#", entry.value_end)
+    return Splice(_byte(front, text, line_start), _byte(front, text, end), b"")
+
+
+def _new_block(note: Note, changes: Mapping[str, Value]) -> bytes:
+    eol = note.eol.decode()
+    lines = [f"{_key(k)}: {format_value(v)}" for k, v in changes.items() if v is not None]
+    block = "".join(line + eol for line in ("---", *lines, "---")).encode()
+    at = len(BOM) * note.bom
+    return note.data[:at] + block + note.data[at:]
+
+
+def _checked(note: Note, new: bytes, changes: Mapping[str, Value]) -> bytes:
+    """Read the result back: our keys as intended, everything else as it was."""
+    after = parse_note(new)
+    before = note.frontmatter.properties if note.frontmatter else {}
+    now = after.frontmatter.properties if after.frontmatter else {}
+    ours = {key.casefold() for key in changes}
+    kept = [(k, v) for k, v in before.items() if k.casefold() not in ours]
+    kept_now = [(k, v) for k, v in now.items() if k.casefold() not in ours]
+    intended = all(_reads_as(after.frontmatter, key, value) for key, value in changes.items())
+    body_same = new[after.body_start :] == note.data[note.body_start :]
+    rest_same = strip_properties(new, lambda k: k.casefold() in ours) == strip_properties(
+        note.data, lambda k: k.casefold() in ours
+    )
+    unreadable = after.frontmatter is None or after.frontmatter.problem
+    created = note.frontmatter is None
+    if unreadable or repr(kept) != repr(kept_now) or not intended or not body_same or not (rest_same or created):
+        raise EditRefused(
+            "The properties were not changed: the result would not read as intended; nothing was written."
+        )
+    return new
+
+
+def _reads_as(front: Frontmatter | None, key: str, value: Value) -> bool:
+    if front is None:
+        return False
+    if value is None:
+        return key.casefold() not in {k.casefold() for k in front.properties}
+    found = front.get(key)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _SAFE_INTEGER:
+        return bool(found == str(value))
+    return _same(found, value)
+
+
+def _same(found: object, wanted: Value) -> bool:
+    return type(found) is type(wanted) and found == wanted
+
+
+def _is_plain(text: str) -> bool:
+    """Whether YAML 1.2 reads the bare text as this very string. Also kept bare by Obsidian."""
+    if not text or text[0] in _BAD_START or text[-1] in " \t:-" or _UNPRINTABLE.search(text):
+        return False
+    if text[0] in "?-" and (len(text) == 1 or text[1] in " \t"):
+        return False
+    if text.startswith(("---", "...")) or re.search(r":[ \t]|[ \t]#", text):
+        return False
+    return isinstance(resolve_plain(text), str)
+
+
+def _quoted(text: str) -> str:
+    if '"' in text and "'" not in text and not _UNPRINTABLE.search(text):
+        return f"'{text}'"
+    return '"' + "".join(_ESCAPES.get(c) or _UNPRINTABLE.sub(_escape, c) for c in text) + '"'
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found.group())
+    if 0xD800 <= number <= 0xDFFF:
+        return "�"
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _key(key: str) -> str:
+    if not _PLAIN_KEY.match(key):
+        raise ValueError(f"not a name for one of our properties: {key!r}")
+    return key
+
+
+def _indent(text: str, entries: Sequence[Entry]) -> str:
+    if not entries:
+        return ""
+    return text[_line_start(text, entries[0].key_start) : entries[0].key_start]
+
+
+def _line_start(text: str, at: int) -> int:
+    return max(text.rfind("\n", 0, at), text.rfind("\r", 0, at)) + 1
+
+
+def _last_eol(before: bytes) -> bytes:
+    return b"\r\n" if before.endswith(b"\r\n") else before[-1:]
+
+
+def _byte(front: Frontmatter, text: str, at: int) -> int:
+    return front.yaml_start + len(text[:at].encode())
