@@ -16,6 +16,7 @@ from loravault.library.otheruis import UiFolders, find_ui
 from loravault.settings import DEFAULT_FOLDER, OWN, ROOT_NAME, NotThis, Root, same_path
 
 if TYPE_CHECKING:
+    from loravault.library.scan import Scan
     from loravault.vault.safewrite import VaultWriter
 
 TEMPLATES = "Templates"
@@ -34,6 +35,10 @@ class InitPlan:
     #: Adapter files in the roots, and their size together.
     adapters: int
     adapter_bytes: int
+    #: Files in old formats that can run code when they are opened: they are left alone.
+    pickles: int
+    #: What could not be looked at, in words.
+    problems: tuple[str, ...]
     #: Base models that can be used, the demo base not among them.
     bases: tuple[str, ...]
     #: The programs that were named with --ui.
@@ -75,14 +80,16 @@ def plan_init(
         bases=found_bases,
         folder=_checked_folder(folder) if folder else before.folder if before else DEFAULT_FOLDER,
     )
-    adapters, adapter_bytes = _count_adapters(roots)
+    scanned = _scan(roots)
     return InitPlan(
         config=config,
         config_file=config_file(env),
         again=before is not None,
         notes=tuple(_missing_notes(config)),
-        adapters=adapters,
-        adapter_bytes=adapter_bytes,
+        adapters=len(scanned.found),
+        adapter_bytes=sum(found.size for found in scanned.found),
+        pickles=len(scanned.pickles),
+        problems=tuple(scanned.problems),
         bases=_usable_bases(found_bases),
         programs=programs,
     )
@@ -96,9 +103,8 @@ def carry_out(plan: InitPlan, env: Mapping[str, str]) -> None:
 
     state = plan.config.state_dir
     lock = osdep.lock_file(state / "lock")
-    if lock is None:
-        pid = osdep.lock_holder(state / "lock")
-        raise AlreadyRunning(f"loravault is running on {plan.config.vault} (process {pid}): stop it first.", pid)
+    if not isinstance(lock, osdep.Lock):
+        raise AlreadyRunning(f"loravault is running on {plan.config.vault} (process {lock}): stop it first.", lock)
     try:
         save_vault(plan.config, env)
         writer = VaultWriter(plan.config.vault, Ledger(state / "ledger.jsonl"), state / "displaced")
@@ -150,11 +156,21 @@ def _missing_notes(config: VaultConfig) -> Iterable[tuple[str, bytes]]:
             yield rel, template.read_bytes()
 
 
-def _count_adapters(roots: Iterable[Root]) -> tuple[int, int]:
-    from loravault.library.scan import scan_root  # noqa: PLC0415
+def _scan(roots: Sequence[Root]) -> Scan:
+    """All roots in one `Scan`; a root that cannot be read at all is among its problems."""
+    from loravault.library.scan import Scan, scan  # noqa: PLC0415
 
-    sizes = [found.size for root in roots for found in scan_root(root.name, root.path)]
-    return len(sizes), sum(sizes)
+    whole = Scan()
+    for root in roots:
+        try:
+            one = scan(root.name, root.path, [other.path for other in roots])
+        except OSError as error:
+            whole.problems.append(f"{root.path} cannot be read: {error.strerror or error}")
+            continue
+        whole.found += one.found
+        whole.pickles += [f"{root.name}/{rel}" for rel in one.pickles]
+        whole.problems += one.problems
+    return whole
 
 
 def _usable_bases(folders: Iterable[Path]) -> tuple[str, ...]:

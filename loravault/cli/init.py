@@ -80,6 +80,9 @@ def _lines(plan: InitPlan) -> list[str]:
     lines = [f"Vault: {config.vault}" + (" (set up before)" if plan.again else "")]
     lines.append(f"LoRAs: {counted(plan.adapters, 'file')}, {size(plan.adapter_bytes)}; they are only read")
     lines += [f"  {root.name}: {root.path}" for root in config.loras]
+    if plan.pickles:
+        lines.append(f"  left alone: {counted(plan.pickles, 'file')} in formats that can run code (.pt, .ckpt, .bin)")
+    lines += [f"  {problem}" for problem in plan.problems]
     lines.append(f"Bases: the demo base{''.join(f', {name}' for name in plan.bases)}")
     lines += [f"  {path}" for path in config.bases]
     for program in plan.programs:
