@@ -1,0 +1,101 @@
+"""What a crash left of our writes, brought to an end. Decides by content, as the ledger recorded it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loravault.failpoints import reach
+from loravault.vault.displaced import Displaced
+from loravault.vault.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What there is to decide with."""
+
+    root: Path
+    temps: dict[str, Path]
+    displaced: Displaced
+    keep_conflict: Callable[[str, Path], str]
+
+
+def recover(root: Path, ledger: Ledger, displaced: Displaced, keep_conflict: Callable[[str, Path], str]) -> list[str]:
+    """Close every unfinished write. A temp that equals the new text is deleted, one that equals the base goes to
+    `displaced/`, anything else is a user's edit and becomes a conflict copy. What nobody can explain is left and told.
+    """
+    scene = _Scene(root, {path.name: path for path in _temps(root)}, displaced, keep_conflict)
+    sentences = []
+    for ident, record in unfinished(ledger.read()).items():
+        sentence = _close(scene, ident, record)
+        ledger.append({"op": "recovered", "id": ident})
+        reach("write.verified")
+        if sentence:
+            sentences.append(sentence)
+    for path in scene.temps.values():
+        if path.name.startswith(".lv-own-"):
+            _close_own(path, displaced)
+        else:
+            rel = path.relative_to(root).as_posix()
+            sentences.append(f"{rel} looks like a temporary file of ours, but nothing is known about it; it was left.")
+    return sentences
+
+
+def unfinished(records: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The intents of a ledger that have no end, by id."""
+    open_writes: dict[str, dict[str, Any]] = {}
+    for record in records:
+        ident = record.get("id")
+        if not isinstance(ident, str):
+            continue
+        if record.get("op") == "write":
+            open_writes[ident] = record
+        elif record.get("op") in ("verified", "abandoned", "conflict", "recovered"):
+            open_writes.pop(ident, None)
+    return open_writes
+
+
+def _close(scene: _Scene, ident: str, record: dict[str, Any]) -> str | None:
+    """End one write. Its files are found by their unique names, wherever their folder went meanwhile."""
+    rel = str(record.get("path", ""))
+    part, temp, old = (scene.temps.pop(f".lv-{ident}{suffix}", None) for suffix in (".part", ".tmp", ".old"))
+    if part is not None:
+        part.unlink(missing_ok=True)  # never more than a piece of what we meant to write
+    if old is not None and temp is not None:  # the fallback was cut before it replaced: the note is untouched
+        old.unlink(missing_ok=True)
+    left = temp or old
+    if left is None:
+        return None
+    digest = _sha(left)
+    if digest == record.get("new"):
+        left.unlink()
+    elif digest == record.get("base"):
+        scene.displaced.keep(left, rel)
+    else:
+        beside = (left.parent / rel.rsplit("/", 1)[-1]).relative_to(scene.root).as_posix()
+        copy = scene.keep_conflict(beside, left)
+        return f"{rel} was edited while a crash cut a write short; the edit is in {copy}: merge the two."
+    return None
+
+
+def _close_own(path: Path, displaced: Displaced) -> None:
+    if path.suffix == ".part":
+        path.unlink(missing_ok=True)
+    else:
+        displaced.keep(path, path.name)
+
+
+def _temps(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.startswith(".lv-") and name.endswith((".tmp", ".part", ".old")):
+                yield Path(folder, name)
+
+
+def _sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
