@@ -25,10 +25,10 @@ _INTERRUPTED = "Interrupted. Nothing is lost: what was not finished is done when
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and leave the process with its exit code."""
-    sys.exit(run(arguments))
+    sys.exit(execute(arguments))
 
 
-def run(arguments: Sequence[str] | None = None, app: App | None = None) -> int:
+def execute(arguments: Sequence[str] | None = None, app: App | None = None) -> int:
     """Run one command; its exit code.
 
     0 = done, 1 = not done and told why, 2 = wrong usage, 75 = another process serves the vault, 130 = Ctrl-C.

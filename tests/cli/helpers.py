@@ -80,7 +80,7 @@ class Result:
 def call(app: App, *arguments: str) -> Result:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.run(list(arguments), app)
+        code = cli.execute(list(arguments), app)
     return Result(code, out.getvalue(), err.getvalue())
 
 

@@ -24,7 +24,7 @@ def modules_after(*arguments: str, env: dict[str, str] | None = None) -> set[str
     """The modules a fresh process has imported after running the command line with `arguments`."""
     code = (
         "import sys, loravault.cli\n"
-        f"loravault.cli.run({list(arguments)!r})\n"
+        f"loravault.cli.execute({list(arguments)!r})\n"
         "import json; print('\\n' + json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run(
@@ -86,7 +86,7 @@ def test_ctrl_c_is_a_sentence_and_130(tmp_path: Path) -> None:
     result = call(app_in(tmp_path, FakeControl(problem=KeyboardInterrupt())), "queue")
 
     assert result.code == 130
-    assert result.err.startswith("loravault: Interrupted. Nothing is lost")
+    assert result.err.strip().startswith("loravault: Interrupted. Nothing is lost")
 
 
 def test_wrong_usage_is_2_and_names_the_near_command(tmp_path: Path) -> None:
