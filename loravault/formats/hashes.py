@@ -67,7 +67,7 @@ def file_hashes(path: str | os.PathLike[str], on_read: Callable[[int], None] | N
 
 
 def names_file(text: str, known: Iterable[str]) -> bool:
-    """Whether a hash as found in an image's text names the file whose full hashes are `known`.
+    """Whether a hash as found in an image's text names the file whose hashes (whole or shortened) are `known`.
 
     Tools shorten differently (8, 10, 12 or all digits), some prepend `0x`, some write capitals; a beginning is a match.
     """
@@ -78,4 +78,5 @@ def names_file(text: str, known: Iterable[str]) -> bool:
         or not all(digit in "0123456789abcdef" for digit in wanted)
     ):
         return False
-    return any(full.lower().startswith(wanted) for full in known)
+    candidates = [text.lower() for text in known if len(text) >= MIN_LOOKUP]
+    return any(text.startswith(wanted) or wanted.startswith(text) for text in candidates)

@@ -165,7 +165,9 @@ def _covering(metadata: Mapping[str, str]) -> Iterator[str]:
     images = _image_counts(metadata)
     for folder, tags in counts.items():
         class_words = re.sub(r"^\d+_", "", str(folder)).strip()
-        if not isinstance(tags, Mapping) or not tags:
+        if not isinstance(tags, Mapping):
+            continue
+        if not tags:
             if class_words and class_words.casefold() not in _PLAIN_FOLDERS and not class_words.isdigit():
                 yield _line(class_words) or class_words
             continue

@@ -199,12 +199,13 @@ def _usable(
     adapter: KnownAdapter, candidate: Candidate, inline: bool, skip_missing: bool, result: Choice
 ) -> Chosen | None:
     if adapter.state == "missing":
+        lost = (
+            f'The adapter "{adapter.name}" is known, but its file is not there now (moved, or on a drive that is away?)'
+        )
         if skip_missing:
-            result.warnings.append(f'The file of "{adapter.name}" is not there; it was left out (missing_loras: skip).')
+            result.warnings.append(f"{lost}; it was left out (missing_loras: skip).")
         else:
-            result.problems.append(
-                f'The adapter "{adapter.name}" is known, but its file is not there now (moved, or on a drive that is away?).'
-            )
+            result.problems.append(f"{lost}.")
         return None
     if adapter.state != "ok":
         result.problems.append(f'The adapter "{adapter.name}" cannot be used: {adapter.reason or adapter.state}.')

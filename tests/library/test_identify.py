@@ -1,0 +1,131 @@
+"""What a file tells about itself; a bad one tells what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from loravault.formats.weight_id import is_weight_id
+from loravault.library import identify
+from loravault.library.identify import read_adapter, trigger_words
+from tests.formats import headers
+
+
+def test_a_good_file(tmp_path: Path) -> None:
+    metadata = {
+        "ss_output_name": "ink v2",
+        "modelspec.title": "Ink\noutline",
+        "modelspec.trigger_phrase": "ink outline, sks",
+        "ss_base_model_version": "loravault_demo_v1",
+        "ss_network_alpha": "4",
+    }
+    path = headers.write(tmp_path / "Styles" / "ink.safetensors", headers.adapter(headers.lora(), metadata, fill=0))
+    headers.write(tmp_path / "Styles" / "ink.png", b"")
+    record = read_adapter(path, "main", "Styles/ink.safetensors")
+    assert record.state == "ok"
+    assert record.weight_id
+    assert is_weight_id(record.weight_id)
+    assert (record.name, record.alias, record.title) == ("ink", "ink v2", "Ink outline")
+    assert (record.family, record.network, record.rank, record.alpha) == ("demo", "lora", 4, 0.0)
+    assert record.trigger_words == ("ink outline", "sks")
+    assert record.preview == "Styles/ink.png"
+    assert (record.size, record.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
+    assert record.autov2
+    assert record.autov3
+    assert (len(record.autov2), len(record.autov3)) == (10, 12)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (headers.adapter(headers.lora())[:-5], "incomplete"),
+        (headers.adapter({"model.embed.weight": (4, 4)}), "not an adapter"),
+        (headers.blob(b"{}"), "no tensors"),
+    ],
+)
+def test_a_bad_file_is_broken_with_a_reason(tmp_path: Path, data: bytes, words: str) -> None:
+    record = read_adapter(headers.write(tmp_path / "x.safetensors", data), "main", "x.safetensors")
+    assert (record.state, record.weight_id, record.size) == ("broken", None, len(data))
+    assert record.reason
+    assert words in record.reason
+
+
+def test_a_file_that_is_gone_is_broken_not_an_error(tmp_path: Path) -> None:
+    record = read_adapter(tmp_path / "x.safetensors", "main", "x.safetensors")
+    assert record.reason == "it cannot be read (No such file or directory)"
+
+
+def test_names_are_nfc_and_only_the_last_ending_is_removed(tmp_path: Path) -> None:
+    name = unicodedata.normalize("NFD", "é.v2.safetensors")
+    record = read_adapter(headers.write(tmp_path / name, headers.adapter(headers.lora())), "main", name)
+    assert (record.name, record.rel) == ("é.v2", name)
+
+
+def test_a_large_file_has_only_the_hash_it_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identify, "HASH_AT_ONCE_BYTES", 10)
+
+    def autov3(claim: str) -> str | None:
+        data = headers.adapter(headers.lora(), {"sshs_model_hash": claim})
+        return read_adapter(headers.write(tmp_path / "x.safetensors", data), "main", "x.safetensors").autov3
+
+    assert autov3("AB" * 32) == "abababababab"
+    assert autov3("0x" + "ab" * 32) == "abababababab"
+    for bad in ("", "None", "ab", identify.POISON, "zz" * 32):
+        assert autov3(bad) is None
+
+
+@pytest.mark.parametrize(
+    ("beside", "preview"),
+    [
+        (["x.png", "x.preview.png"], "x.preview.png"),
+        (["x.thumb.jpg", "x.jpg"], "x.jpg"),
+        (["x.webp"], "x.webp"),
+        (["y.png", "x.v2.png", "x.txt"], None),
+    ],
+)
+def test_the_preview_is_the_picture_other_tools_show(tmp_path: Path, beside: list[str], preview: str | None) -> None:
+    path = headers.write(tmp_path / "x.safetensors", b"")
+    for name in beside:
+        headers.write(tmp_path / name, b"")
+    assert identify.find_preview(path, "x.safetensors") == preview
+
+
+def frequency(tags: dict[str, dict[str, int]], images: dict[str, int] | None = None) -> dict[str, str]:
+    metadata = {"ss_tag_frequency": json.dumps(tags)}
+    if images is not None:
+        counted = {name: {"n_repeats": 1, "img_count": count} for name, count in images.items()}
+        metadata["ss_dataset_dirs"] = json.dumps(counted)
+    return metadata
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"modelspec.trigger_phrase": " sks style ,, ink"}, ("sks style", "ink")),
+        (frequency({"10_cat": {"sks cat": 20, "1girl": 20, "sofa": 3}}, {"10_cat": 20}), ("sks cat",)),
+        (frequency({"10_cat": {"1girl": 20, "sofa": 3}}, {"10_cat": 20}), ("1girl",)),
+        (frequency({"10_cat": {"sofa": 3}}, {"10_cat": 20}), ()),
+        (frequency({"1_ink": {"ink outline": 1}}), ("ink outline",)),  # as ai-toolkit writes it
+        (frequency({"10_sks woman": {}}, {"10_sks woman": 9}), ("sks woman",)),
+        (frequency({"10_img": {}}), ()),
+        (frequency({"3_a": {"x": 5}, "2_b": {"y": 4, "x": 1}}, {"3_a": 5, "2_b": 4}), ("x", "y")),
+        (frequency({"1_a": {f"caption {n}": 1 for n in range(30)}}), ()),  # captions that occur once each
+        ({"ss_tag_frequency": "None"}, ()),
+        ({"ss_tag_frequency": "[1,2]"}, ()),
+        ({"ss_tag_frequency": "[" * 5000}, ()),
+        ({"ss_tag_frequency": '{"a": {"b": "many"}, "c": 5}'}, ()),
+        ({"modelspec.trigger_phrase": "x" * 101}, ()),
+        ({}, ()),
+    ],
+)
+def test_trigger_words(metadata: dict[str, str], words: tuple[str, ...]) -> None:
+    assert trigger_words(metadata) == words
+
+
+def test_words_of_strangers_are_one_short_line_without_control_characters() -> None:
+    assert trigger_words({"modelspec.trigger_phrase": "a\nb\u202e\x00c"}) == ("a b c",)

@@ -1,0 +1,129 @@
+"""Which adapter a person means: exact, by place, by its trainer's name, then in any case, else the nearest."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loravault.library.names import Ambiguous, Missing, find, find_by_hash
+
+
+@dataclass(frozen=True)
+class Record:
+    rel: str
+    weight_id: str | None = None
+    alias: str | None = None
+    state: str = "ok"
+    root: str = "main"
+
+    @property
+    def name(self) -> str:
+        return self.rel.rpartition("/")[2].removesuffix(".safetensors")
+
+
+INK = Record("Styles/ink_outline.safetensors", "w1-1")
+WASH = Record("Styles/ink_wash.safetensors", "w1-2", alias="Wash by Anna")
+OLD = Record("Old/cat.safetensors", "w1-3")
+NEW = Record("New/cat.safetensors", "w1-4")
+COPY = Record("Copies/ink_wash.safetensors", "w1-2")
+BROKEN = Record("Broken/ink_outline.safetensors", None, state="broken")
+ALL = [INK, WASH, OLD, NEW, COPY, BROKEN]
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("ink_outline", INK),
+        ("ink_outline.safetensors", INK),
+        (" ink_outline ", INK),
+        ("INK_Outline", INK),
+        ("Styles/ink_outline", INK),
+        ("styles\\ink_outline", INK),
+        ("main/Styles/ink_outline", INK),
+        ("Broken/ink_outline", BROKEN),
+        ("Wash by Anna", WASH),
+        ("wash by anna", WASH),
+        ("ink_wash", COPY),  # a copy is the same adapter
+        ("New/cat", NEW),
+    ],
+)
+def test_names_people_write(name: str, record: Record) -> None:
+    assert find(name, ALL) == record
+
+
+def test_two_different_adapters_of_one_name_are_ambiguous_and_listed_by_place() -> None:
+    found = find("cat", ALL)
+    assert isinstance(found, Ambiguous)
+    assert found.paths == ("New/cat", "Old/cat")
+    assert all(find(path, ALL) in (OLD, NEW) for path in found.paths)
+
+
+def test_the_roots_name_is_added_only_where_it_is_needed() -> None:
+    here, there = Record("cat.safetensors", "w1-1"), Record("cat.safetensors", "w1-2", root="nas")
+    found = find("cat", [here, there])
+    assert isinstance(found, Ambiguous)
+    assert found.paths == ("main/cat", "nas/cat")
+    assert find("nas/cat", [here, there]) == there
+
+
+def test_an_exact_name_beats_an_alias_and_another_case() -> None:
+    lower, upper = Record("ink.safetensors", "w1-1"), Record("Ink.safetensors", "w1-2")
+    other = Record("x.safetensors", "w1-3", alias="ink")
+    assert find("ink", [upper, other, lower]) == lower
+    assert find("Ink", [upper, other, lower]) == upper
+    assert isinstance(find("INK", [upper, other, lower]), Ambiguous)
+
+
+def test_a_broken_file_is_found_only_where_no_good_one_has_the_name() -> None:
+    assert find("ink_outline", [BROKEN]) == BROKEN
+    assert find("ink_outline", [BROKEN, INK]) == INK
+
+
+def test_what_is_missing_names_the_nearest() -> None:
+    assert find("ink_outlin", ALL) == Missing(("ink_outline", "ink_wash"))
+    assert find("wash", [INK, WASH]) == Missing(("ink_wash",))
+    assert find("zzz", ALL) == Missing(())
+    assert find("anything", []) == Missing(())
+
+
+def test_nfd_names_on_disk_are_found_by_nfc_names_in_notes() -> None:
+    record = Record(unicodedata.normalize("NFD", "Stile/Töne.safetensors"), "w1-1")
+    assert find("Töne", [record]) == record
+    assert find("Stile/Töne", [record]) == record
+
+
+def test_hashes_find_files_whatever_they_are_called() -> None:
+    known = {"w1-1": ("aaaaaaaaaaaa",), "w1-2": ("bbbbbbbbbb", "cccccccccccc")}
+
+    def hashes(record: Record) -> tuple[str, ...]:
+        return known.get(record.weight_id or "", ())
+
+    assert find_by_hash("BBBBBBBBBB", ALL, hashes) == COPY
+    assert find_by_hash("cccccccccccc", ALL, hashes) == COPY
+    assert find_by_hash("dddddddddd", ALL, hashes) is None
+
+
+@given(st.text(max_size=20))
+def test_any_text_finds_something_or_says_what_is_near(name: str) -> None:
+    found = find(name, ALL)
+    assert isinstance(found, Record | Ambiguous | Missing)
+    if isinstance(found, Missing):
+        assert len(found.closest) <= 3
+
+
+@given(
+    st.lists(
+        st.from_regex(r"\A[A-Za-z0-9 ._-]{1,8}\Z"),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda text: text.strip().casefold(),
+    )
+)
+def test_every_adapter_is_found_by_its_place(names: list[str]) -> None:
+    records = [Record(f"f{n}/{name.strip()}x.safetensors", f"w1-{n}") for n, name in enumerate(names)]
+    for record in records:
+        assert find(record.rel, records) == record
