@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loravault import firstrun, osdep
@@ -130,7 +130,8 @@ class TestRootNames:
 
         assert name_roots(before, [tmp_path / "x" / ".."]) == before
 
-    @given(st.lists(st.text(min_size=1, max_size=30).filter(lambda t: "/" not in t and "\0" not in t), max_size=6))
+    @given(st.lists(st.text(min_size=1, max_size=30).filter(lambda t: "/" not in t and "\0" not in t), max_size=4))
+    @settings(max_examples=50)
     def test_every_name_is_one_the_configuration_takes(self, folders: list[str]) -> None:
         """Emoji, dots, quotes, blanks: whatever a folder is called, `init` finds a name that `load` accepts."""
         roots = name_roots((), [Path("/r") / str(i) / name for i, name in enumerate(folders)])
