@@ -12,12 +12,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 BOM = b"\xef\xbb\xbf"
-WORDS = (
-    "river mountain lantern Übung naïve 東京 привет 🎨 👩‍🚀 quiet harbour 2026 winter [[Index]] #idea #art/ink moonlight "
-    "**bold** _thin_ `code` %%aside%% [link](https://example.org) <span>html</span> ~~old~~ $x^2$ ==marked== ink, paper; tea"
-).split(" ")
-NAMES = ("Notes on ink", "Tagebuch", "café", "Ångström", "東京 trip", "2026-11-20", "Idee 💡", "a & b", "X 2", "prompt ideas",
-         "Новая заметка", "résumé (1)", "long " + "name " * 20)  # fmt: skip
+_WORDS = """river mountain lantern Übung naïve 東京 привет 🎨 👩‍🚀 quiet harbour 2026 winter [[Index]]
+#idea #art/ink moonlight **bold** _thin_ `code` %%aside%% [link](https://example.org)
+<span>html</span> ~~old~~ $x^2$ ==marked== ink, paper; tea"""
+WORDS = _WORDS.split()
+NAMES = (
+    *(
+        "Notes on ink",
+        "Tagebuch",
+        "café",
+        "Ångström",
+        "東京 trip",
+        "2026-11-20",
+        "Idee 💡",
+        "a & b",
+        "X 2",
+        "prompt ideas",
+    ),
+    *("Новая заметка", "résumé (1)", "long " + "name " * 20),
+)
 FOLDERS = ("", "Daily", "Projects/Ink", "Projekte/Über", "Zettel", "café/notes", "Archive.old")
 
 FRONTMATTERS = (
@@ -25,16 +38,16 @@ FRONTMATTERS = (
     "---\n---\n",
     "---\n\n---\n",
     "---   \ntags: [a, b]\n---  \n",
-    "---\ntags:\n- unindented\n-   wide\naliases:\n  - \"quoted: yes\"\n---\n",
+    '---\ntags:\n- unindented\n-   wide\naliases:\n  - "quoted: yes"\n---\n',
     "---\n# a comment first\ntitle: x # and behind\n\n\nempty: \nrun: true\nstatus: queued\n---\n",
     "---\ntime: 12:30\nswitch: on\noctal: 010\nbig: 18446744073709551615\nsmall: 1e-4\n---\n",
     "---\ntext: |-\n  several\n  lines\n\n  ---\n  of text\nfolded: >+\n  more\n\n---\n",
-    "---\n{\n  \"json\": true,\n  \"list\": [1, 2]\n}\n---\n",
+    '---\n{\n  "json": true,\n  "list": [1, 2]\n}\n---\n',
     "---\ntitle: {{title}}\ndate: {{date}}\n---\n",
     "---\nbroken: [a, b\nother: 'x\n---\n",
     "---\nkey: 1\nkey: 2\nKey: 3\n---\n",
     "---\n\ttab: indented\n---\n",
-    "---\nlink: [[Unquoted]]\nquoted: \"[[Quoted|alias]]\"\n---\n",
+    '---\nlink: [[Unquoted]]\nquoted: "[[Quoted|alias]]"\n---\n',
     "---\nanchor: &a {x: 1}\nalias: *a\n---\n",
     "---\njust some text between rules\n---\n",
     "---\nnever closed: true\n",
@@ -50,7 +63,9 @@ BLOCKS: tuple[Callable[[random.Random], str], ...] = (
     lambda r: _sentence(r) + "\n",
     lambda r: "\n".join(_sentence(r) for _ in range(r.randint(2, 6))) + "\n",
     lambda r: f"{'#' * r.randint(1, 6)} {_sentence(r)}\n",
-    lambda r: "".join(f"{'  ' * r.randint(0, 4)}- [{r.choice(' x/')}] {_sentence(r)}\n" for _ in range(r.randint(1, 8))),
+    lambda r: "".join(
+        f"{'  ' * r.randint(0, 4)}- [{r.choice(' x/')}] {_sentence(r)}\n" for _ in range(r.randint(1, 8))
+    ),
     lambda r: "".join(f"{'   ' * r.randint(0, 2)}{i}. {_sentence(r)}\n" for i in range(1, r.randint(2, 6))),
     lambda r: "```prompt\na lantern on the river, in a note that is no request\n```\n",
     lambda r: f"```python\nprint({_sentence(r)!r})\n\n```\n",
@@ -60,7 +75,9 @@ BLOCKS: tuple[Callable[[random.Random], str], ...] = (
     lambda r: "> [!lora-result]+ 1 image, written by hand\n> ![[x.webp|256]]\n\n^lv-12345678-abcdef\n",
     lambda r: "%%\nhidden\n```prompt\nx\n```\n%%\n",
     lambda r: "<!-- hidden\n```prompt\nx\n```\n-->\n",
-    lambda r: "```dataview\nTABLE file.ctime FROM #art\nSORT file.name\n```\n\n`= this.file.name` and `$= dv.current()`\n",
+    lambda r: (
+        "```dataview\nTABLE file.ctime FROM #art\nSORT file.name\n```\n\n`= this.file.name` and `$= dv.current()`\n"
+    ),
     lambda r: "<%* tR += 'templater' %>\n<% tp.date.now() %>\n{{date}} {{title}}\n",
     lambda r: "| a | b |\n|---|:-:|\n| ![[x.png\\|20]] | y |\n",
     lambda r: '{"nodes":[{"id":"1","type":"text","text":"canvas","x":0,"y":0,"width":10,"height":10}],"edges":[]}\n',

@@ -154,6 +154,7 @@ class _Scanner:
         self.comment_start: int | None = None
         self.skip_until = 0
         self.pending: list[RawFence] = []  # fences in a container that is still open
+        self.pending_in: _Container | None = None  # the outermost container of those
         self.content_end = start
 
     def scan(self) -> Scan:
@@ -244,8 +245,12 @@ class _Scanner:
 
     def _settle(self, at: int | None) -> None:
         """Fences of a container that has ended learn where it ended."""
-        kind = self.containers[0].kind if self.containers else ""
-        if self.pending and (at is None or self.pending[0].container != kind):
+        if not self.pending:
+            return
+        outer = self.containers[0] if self.containers and at is not None else None
+        # The items of a list are containers of their own; a quote ends where its container ends.
+        in_list = outer is not None and outer.kind == "list" and self.pending[0].container == "list"
+        if outer is None or not (in_list or outer is self.pending_in):
             for fence in self.pending:
                 fence.outer_end = max(fence.end, self.content_end)
             self.pending = []
@@ -328,6 +333,7 @@ class _Scanner:
         self.paragraph = False
         container = self.containers[0].kind if self.containers else ""
         info = (found.group(2) if found.group(1) else found.group(4)).strip(b" \t")
+        self.pending_in = self.containers[0] if self.containers else None
         self.fence = RawFence(at, info, container, following, following)
         self.fence_mark = found.group(1) or found.group(3)
         self.fence_indent = indent
