@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from loravault.config import VaultConfig
-from loravault.errors import UserError
+from loravault.errors import AlreadyRunning, UserError
 from loravault.index import commands
 from loravault.index.database import Index
 from loravault.index.refresh import Refreshed, refresh_adapters, refresh_images
@@ -25,7 +26,7 @@ from loravault.jobs.feed import NoteFeed
 from loravault.jobs.intake import Intake
 from loravault.jobs.orders import Orders
 from loravault.jobs.supervisor import Supervisor
-from loravault.osdep import Lock, lock_file
+from loravault.osdep import Lock, lock_file, lock_holder
 from loravault.vault.ignore import IgnoreRules
 from loravault.vault.ledger import Ledger
 from loravault.vault.safewrite import VaultWriter
@@ -39,14 +40,6 @@ ADAPTER_SETTLE_S = 2.5
 
 #: Without working events the vault is walked this often (seconds).
 POLLING_S = 10.0
-
-
-class AlreadyRunning(UserError):
-    """Another daemon holds the vault."""
-
-    def __init__(self, vault: Path, pid: int) -> None:
-        super().__init__(f"A loravault daemon already looks after {vault} (pid {pid}); stop that one first, or let it work.")
-        self.pid = pid
 
 
 class Daemon:
@@ -179,8 +172,10 @@ class Daemon:
         return self._pause()
 
     def _pause(self) -> float:
-        busy = self.feed.waiting or self.ctx.to_deliver or self._supervisor.busy
-        return BUSY_S if busy else IDLE_S
+        if self.feed.waiting or self.ctx.to_deliver:
+            return BUSY_S
+        due = self._supervisor.due_in()  # what the worker says wakes the loop by itself
+        return IDLE_S if due is None else min(IDLE_S, due)
 
     def rescan(self) -> None:
         """Look at every note."""
@@ -251,9 +246,28 @@ def check_vault(config: VaultConfig) -> None:
 
 
 def take_lock(config: VaultConfig) -> Lock:
-    """The vault's lock, or `AlreadyRunning`. The kernel frees it when its holder dies, however it dies."""
-    lock = lock_file(config.state_dir / "lock")
-    if isinstance(lock, Lock):
-        return lock
-    raise AlreadyRunning(config.vault, lock)
+    """The vault's lock, or `AlreadyRunning`. The kernel frees it when its holder dies, however it dies.
 
+    Asking who holds it takes it for a moment, so one refusal proves nothing.
+    """
+    holder_pid: int | None = None
+    for _ in range(4):
+        lock = lock_file(lock_path(config))
+        if isinstance(lock, Lock):
+            return lock
+        holder_pid = lock
+        time.sleep(0.1)
+    raise AlreadyRunning(
+        f"A loravault daemon already looks after {config.vault} (pid {holder_pid}); stop it first, or let it work.",
+        holder_pid,
+    )
+
+
+def lock_path(config: VaultConfig) -> Path:
+    """The file whose lock says who serves the vault."""
+    return config.state_dir / "lock"
+
+
+def holder(config: VaultConfig) -> int | None:
+    """The pid of the daemon (or of a command that works in the foreground) that holds the vault."""
+    return lock_holder(lock_path(config))

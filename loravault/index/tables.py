@@ -51,6 +51,8 @@ class NoteRow(SQLModel, table=True):
     ino: int = 0
     #: `<run>@<machine>` as the note has it.
     lv_job: str | None = Field(default=None, index=True)
+    #: It was once seen with `run` not ticked: a later tick is a person's.
+    seen_unticked: bool = False
     #: Why the note is skipped or refused, for the dashboard.
     problem: str | None = None
     #: A ticked `cancel` has been obeyed and waits to be reset in the note.
@@ -95,7 +97,8 @@ class JobRow(SQLModel, table=True):
     run: str = Field(index=True)
     seq: int
     note: str
-    block_hash: str
+    #: None: the answer belongs to the whole note and goes to its end.
+    block_hash: str | None
     ordinal: int
     first_line: str
     fingerprint: str

@@ -34,6 +34,7 @@ class Board:
         self._supervisor = supervisor
         self._shown: Dashboard | None = None
         self._written_at = float("-inf")
+        self._version = -1
         self._progress: tuple[str | None, str, float | None] = (None, "", None)
         self._progress_at = float("-inf")
 
@@ -49,7 +50,7 @@ class Board:
         elapsed = self._ctx.steady() - self._written_at
         if elapsed < LEAST_S and not stopped:
             return
-        if elapsed < MOST_S and not stopped and self._ctx.index.data_version() == self._seen_version():
+        if elapsed < MOST_S and not stopped and self._ctx.index.data_version() == self._version:
             return
         try:
             board = self._gather(stopped=stopped)
@@ -61,9 +62,6 @@ class Board:
         except (OSError, UserError) as error:
             log.warning("the dashboard cannot be written: %s", error)
             self._written_at = self._ctx.steady()
-
-    def _seen_version(self) -> int:
-        return getattr(self, "_version", -1)
 
     def _write_progress(self) -> None:
         dispatcher = self._dispatcher

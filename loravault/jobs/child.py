@@ -6,7 +6,6 @@ the daemon is gone or done with us: leave at once, whatever runs (files appear w
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import queue
@@ -42,6 +41,7 @@ from loravault.jobs.protocol import (
     decode_order,
     encode,
 )
+from loravault.osdep import parent_death_signal
 
 #: Importing torch and diffusers from a cold disk.
 START_DEADLINE_S = 300.0
@@ -211,10 +211,7 @@ def main(make_engine: Callable[[], Engine] = real_engine) -> None:
     """Runs the worker and ends the process."""
     channel = Channel()
     faulthandler.enable()
-    with contextlib.suppress(ImportError, OSError):
-        from loravault.osdep import parent_death_signal  # noqa: PLC0415 - absent on some systems
-
-        parent_death_signal()
+    parent_death_signal()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon
     try:
         Worker(channel).run(make_engine)

@@ -61,6 +61,10 @@ class Context:
         """The absolute path of a vault-relative one."""
         return self.config.vault / rel
 
+    def skip_folder(self, rel: str) -> bool:
+        """Whether a walk leaves this folder out: only our own templates; what is skipped elsewhere is told."""
+        return rel == f"{self.config.folder}/Templates"
+
     def observe(self, rel: str) -> StatKey | None:
         """Look at a file and let the gates know; None when it is not there."""
         key = stat_key(self.path(rel))

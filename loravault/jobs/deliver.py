@@ -84,8 +84,8 @@ class Deliverer:
     def _deliver(self, note: str) -> None:
         ctx = self._ctx
         pending = self._load_pending(note)
-        if not pending.runs and not pending.receipt_due:
-            ctx.to_deliver.discard(note)
+        if not has_something_to_say(pending):
+            ctx.to_deliver.discard(note)  # whoever ends a job or ticks a box puts it back
             return
         if pending.row is not None and pending.row.write_not_before > ctx.now():
             return
@@ -99,7 +99,7 @@ class Deliverer:
         over = [run for run in pending.runs if pending.is_over(run)]
         for run in over:
             finish_run(run, pending.jobs[run.id], ctx.now())
-        new = compose(data, pending, ctx.config.machine)
+        new = compose(data, pending, ctx.config.machine, ctx.config.result_cap)
         reach("deliver.before-note")
         if new != data:
             ctx.writer.replace(note, data, new)
@@ -130,15 +130,13 @@ class Deliverer:
                     if job.id in delivered:
                         job.delivered = True
                         session.add(job)
-            row = notes.note_at(session, pending.note)
-            if row is not None:
-                row.cancel_ack, row.run_ack, row.ack_message = False, False, None
-                row.write_problem, row.write_not_before = None, 0.0
-                session.add(row)
+            note = notes.note_at(session, pending.note)
+            if note is not None:
+                note.cancel_ack, note.run_ack, note.ack_message = False, False, None
+                note.write_problem, note.write_not_before = None, 0.0
+                session.add(note)
         reach("deliver.after-close")
         self._ctx.observe(pending.note)
-        if len(over) == len(pending.runs):
-            self._ctx.to_deliver.discard(pending.note)
         for run in over:
             kind = "done" if run.status in ("done", "partial") else "failed"
             self._ctx.tell(Event(kind, f"{pending.note}: {run.message or run.status}", run=run.id))
@@ -176,6 +174,11 @@ class Deliverer:
         self._ctx.tell(Event("note", f"{note}: {message}"))
 
 
+def has_something_to_say(pending: Pending) -> bool:
+    """Whether anything of this note waits to be written, now or soon. Pure."""
+    return pending.receipt_due or bool(pending.answers) or any(pending.is_over(run) for run in pending.runs)
+
+
 def is_due(pending: Pending, now: float, together_s: float) -> bool:
     """Whether there is something to write now. Blocks that finish within `together_s` are written together. Pure."""
     if pending.receipt_due:
@@ -204,10 +207,10 @@ def ended(job: JobRow) -> words.Ended:
     return words.Ended(job.state, made, job.seconds, trouble)
 
 
-def compose(data: bytes, pending: Pending, machine: str) -> bytes:
+def compose(data: bytes, pending: Pending, machine: str, cap: int | None = None) -> bytes:
     """The note with everything that waits said in it. Pure."""
-    answers = [answer_of(job) for job in pending.answers if job.answer and job.state != "cancelled"]
-    return apply_answers(data, answers, properties(pending, machine))
+    answers = [answer_of(job) for job in pending.answers if json.loads(job.answer or "[]")]
+    return apply_answers(data, answers, properties(pending, machine), cap=cap)
 
 
 def answer_of(job: JobRow) -> Answer:
@@ -216,7 +219,7 @@ def answer_of(job: JobRow) -> Answer:
         job=job.id,
         block_hash=job.block_hash,
         ordinal=job.ordinal,
-        kind="result" if job.state == "done" else "failure",
+        kind="failure" if job.state == "failed" else "result",  # a cancelled job shows what it had finished
         lines=tuple(json.loads(job.answer or "[]")),
         prompt_first_line=job.first_line,
     )

@@ -90,7 +90,7 @@ class Dispatcher:
             spec,
             out_dir=self.staging / job.id,
             stem=image_stem(datetime.fromtimestamp(job.created), job.id),
-            provenance=Provenance(job=job.id, block_hash=job.block_hash, fingerprint=job.fingerprint),
+            provenance=Provenance(job=job.id, block_hash=job.block_hash or "", fingerprint=job.fingerprint),
             originals=ctx.config.originals,
         )
         ctx.tell(Event("phase", f"{job.note}: {job.first_line[:60]}", job=job.id, run=job.run))
@@ -259,7 +259,7 @@ def image_row(job: JobRow, spec: GenerationSpec, image: MadeImage, rel: str, pat
     return ImageRow(
         path=rel,
         job=job.id,
-        block_hash=job.block_hash,
+        block_hash=job.block_hash or "",
         fingerprint=job.fingerprint,
         seed=image.seed,
         n=image.index,

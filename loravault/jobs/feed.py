@@ -22,7 +22,7 @@ class NoteFeed:
 
     def hint(self, rel: str) -> None:
         """Somebody says that this note changed."""
-        if rel.endswith((".md", ".MD")) and self._ctx.rules.skip_folder(rel.rpartition("/")[0]) is False:
+        if not self._ctx.skip_folder(rel.rpartition("/")[0]):
             self._pending.add(rel)
 
     def look_again(self, rel: str) -> None:
@@ -36,7 +36,7 @@ class NoteFeed:
         if not ctx.config.vault.is_dir():
             ctx.troubles["vault"] = "The vault is not there; nothing is changed until it is back."
             return []
-        present = {seen.rel: seen.key for seen in walk_notes(ctx.config.vault, ctx.rules.skip_folder)}
+        present = {seen.rel: seen.key for seen in walk_notes(ctx.config.vault, ctx.skip_folder)}
         if not present and len(self._known) > 3:
             ctx.troubles["vault"] = "The vault is suddenly empty; nothing is changed until its notes are back."
             return []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlmodel import Session
@@ -23,7 +22,7 @@ from loravault.requests.model import Request
 from loravault.requests.parse import parse_request
 from loravault.vault.ignore import conflict_original
 from loravault.vault.note import MAX_NOTE_BYTES, Note, might_be_request, parse_note
-from loravault.vault.walk import StatKey, stat_key
+from loravault.vault.walk import StatKey, stat_key, walk_notes
 
 #: An invalid block of properties that visibly says `run: true` is answered after this time (seconds): the user may be typing.
 INVALID_S = 30.0
@@ -66,8 +65,10 @@ class Intake:
             if problem is None and request is None:
                 notes.forget_note(session, rel)
                 return
+            if request is not None and request.run:
+                problem = self._why_twin(session, read)
             row = self._remember(session, read, request, problem)
-            if request is None:
+            if request is None or problem is not None:
                 return
             self._take(session, read, request, row)
         reach("intake.recorded")
@@ -132,9 +133,7 @@ class Intake:
 
     def adopt_all(self) -> None:
         """Before a reindex without a daemon: look at every note, so that lost runs are found again."""
-        from loravault.vault.walk import walk_notes  # noqa: PLC0415
-
-        for seen in walk_notes(self._ctx.config.vault, self._ctx.rules.skip_folder):
+        for seen in walk_notes(self._ctx.config.vault, self._ctx.skip_folder):
             read = self._read(seen.rel)
             if read is None or self._why_skipped(read):
                 continue
@@ -178,13 +177,20 @@ class Intake:
             if _SAYS_RUN.search(note.data[note.frontmatter.yaml_start : note.frontmatter.yaml_end]):
                 self._invalid.setdefault(read.rel, ctx.steady())
             return note.frontmatter.problem
-        return ctx.rules.content_reason(note) or self._why_conflict(read)
+        reason = ctx.rules.content_reason(note)
+        original = conflict_original(read.rel)
+        return reason or (None if original is None else _conflict_of(original))
 
-    def _why_conflict(self, read: _Read) -> str | None:
-        original = conflict_original(read.rel, lambda rel: self._job_of(rel), read.note)
-        if original is None:
+    def _why_twin(self, session: Session, read: _Read) -> str | None:
+        """`X 2.md` beside an `X.md` of the same job, ticked when it appeared: a sync tool's copy, not a wish.
+
+        A tick that was set afterwards is a wish: people duplicate a note and run the copy.
+        """
+        row = notes.note_at(session, read.rel)
+        if row is not None and row.seen_unticked:
             return None
-        return f"it is a conflict copy of {original}; merge the two, then tick `run` in the one you keep."
+        original = conflict_original(read.rel, self._job_of, read.note)
+        return None if original is None else _conflict_of(original)
 
     def _job_of(self, rel: str) -> str | None:
         path = self._ctx.path(rel)
@@ -201,6 +207,7 @@ class Intake:
         row.sha, row.dev, row.ino = read.sha, read.key[2], read.key[3]
         row.problem = problem
         row.lv_job = request.job if request else None
+        row.seen_unticked = row.seen_unticked or (request is not None and not request.run)
         session.add(row)
         if work.open_runs(session, read.rel):
             self._ctx.to_deliver.add(read.rel)
@@ -263,6 +270,8 @@ class Intake:
             run_id = earlier.id  # the user went on typing before anything started: plan again from what stands there now
             work.delete_run(session, earlier.id)
         plan = planning.plan_tick(request, self._look_up(session, read, request))
+        while any(work.job_by_id(session, planning.id_of(run_id, item)) for item in plan.items):
+            run_id = secrets.token_hex(4)  # ids are short, for the block ids' sake; they must not meet
         self._insert(session, read, run_id, plan, ticked=ticked)
         return run_id
 
@@ -299,14 +308,13 @@ class Intake:
         return self._catalog
 
     def _insert(self, session: Session, read: _Read, run_id: str, plan: planning.Plan, *, ticked: bool) -> None:
-        now = self._ctx.now()
         run = RunRow(
             id=run_id,
             note=read.rel,
             note_sha=read.sha,
             note_dev=read.key[2],
             note_ino=read.key[3],
-            created=now,
+            created=self._ctx.now(),
             ticked=ticked,
             message=plan.message,
         )
@@ -326,6 +334,10 @@ class Intake:
         with self._ctx.index.session() as session:
             if work.run_by_id(session, run_id) is None:
                 self._insert(session, read, run_id, planning.plan_invalid(front.problem or ""), ticked=False)
+
+
+def _conflict_of(original: str) -> str:
+    return f"it is a conflict copy of {original}; merge the two and run the one you keep"
 
 
 def _is_called(job: JobRow, target: str) -> bool:

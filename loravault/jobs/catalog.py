@@ -1,0 +1,92 @@
+"""What there is to make pictures with, as requests ask for it: the index and the base folders behind one door."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import Session
+
+from loravault import resources
+from loravault.config import VaultConfig
+from loravault.formats.generation import BaseRef
+from loravault.index import adapters
+from loravault.index.tables import AdapterRow
+from loravault.library import bases as base_folders
+from loravault.library import names
+from loravault.requests.bases import choose_base
+from loravault.requests.defaults import family_defaults
+from loravault.requests.model import KnownAdapter, NotFound, Several
+
+
+@dataclass(frozen=True)
+class IndexCatalog:
+    """A snapshot: adapters by name and hash, bases by name. Made anew when the library changed."""
+
+    config: VaultConfig
+    rows: Sequence[AdapterRow]
+    bases: Sequence[BaseRef]
+
+    @classmethod
+    def read(cls, session: Session, config: VaultConfig) -> IndexCatalog:
+        """Read the index and look into the base folders."""
+        return cls(config, adapters.adapters(session), base_folders.list_bases(config.bases, resources.demo_base()))
+
+    def find_adapter(self, name: str) -> KnownAdapter | Several | NotFound:
+        """The adapter of this name."""
+        found = names.find(name, self.rows)
+        if isinstance(found, names.Ambiguous):
+            return Several(found.paths)
+        if isinstance(found, names.Missing):
+            return NotFound(found.closest)
+        return self._known(found)
+
+    def find_adapter_by_hash(self, text: str) -> KnownAdapter | None:
+        """The adapter whose file this hash names."""
+        usable = [row for row in self.rows if row.state == "ok"]
+        found = names.find_by_hash(text, usable, _hashes)
+        return None if found is None or isinstance(found, names.Ambiguous) else self._known(found)
+
+    def find_base(self, name: str | None, families: Collection[str]) -> BaseRef | NotFound:
+        """The base of this name, or one of these families."""
+        return choose_base(name, families, self.bases, self.config.default_base or "demo")
+
+    def vocabulary(self, base: BaseRef) -> frozenset[str] | None:
+        """All words a base knows, if it knows only some."""
+        return base_folders.vocabulary(base)
+
+    def defaults_for(self, family: str) -> Mapping[str, Any]:
+        """Options of a family."""
+        return family_defaults(family)
+
+    def config_defaults(self) -> Mapping[str, Any]:
+        """Options from the configuration."""
+        return {
+            "missing_loras": self.config.missing_loras,
+            "format": self.config.image_format,
+            **self.config.defaults,
+        }
+
+    @property
+    def max_count(self) -> int:
+        """The most pictures one block may ask for."""
+        return self.config.max_count
+
+    def _known(self, row: AdapterRow) -> KnownAdapter:
+        roots = {root.name: root.path for root in self.config.loras}
+        return KnownAdapter(
+            name=row.name,
+            path=str(roots.get(row.root, Path(row.root)) / row.rel),
+            weight_id=row.weight_id or "",
+            family=row.family,
+            trigger_words=tuple(json.loads(row.trigger_words)),
+            state=row.state,
+            reason=row.reason,
+        )
+
+
+def _hashes(row: AdapterRow) -> list[str]:
+    return [text for text in (row.autov2, row.autov3) if text]

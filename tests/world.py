@@ -1,0 +1,159 @@
+"""A small world for tests of the whole path: a vault, a loras folder, a base in name only, and a daemon with a fake engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from loravault.config import Root, VaultConfig
+from loravault.daemon import Daemon
+from loravault.vault.note import parse_note
+
+FAKE_ENGINE = [sys.executable, str(Path(__file__).parent / "fakes" / "engine_child.py")]
+
+#: Gates short enough for tests, long enough to be gates.
+FAST: dict[str, Any] = {
+    "read_quiet_s": 0.05,
+    "write_quiet_s": 0.15,
+    "grace_s": 0.1,
+    "rescan_s": 0.4,
+    "together_s": 0.5,
+    "idle_exit_s": 30.0,
+    "machine": "atelier",
+}
+
+
+class World:
+    """One vault with everything around it, all below one folder."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.home = home
+        self.vault = home / "vault"
+        self.loras = home / "loras"
+        self.bases = home / "bases"
+        (self.vault / ".obsidian").mkdir(parents=True, exist_ok=True)
+        self.loras.mkdir(exist_ok=True)
+        os.environ["LORAVAULT_STATE_DIR"] = str(home / "state")
+        self.base("demo-like", 160)
+        self.base("realistic", 768)
+        self.config = VaultConfig(
+            vault=self.vault,
+            loras=(Root("loras", self.loras),),
+            bases=(self.bases,),
+            default_base="demo-like",
+            **{**FAST, **settings},
+        )
+
+    def base(self, name: str, width: int) -> None:
+        """A base as far as the daemon looks at one."""
+        folder = self.bases / name
+        (folder / "unet").mkdir(parents=True, exist_ok=True)
+        (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+        (folder / "unet" / "config.json").write_text(json.dumps({"cross_attention_dim": width}))
+
+    def note(self, rel: str, text: str | bytes) -> Path:
+        """Write a note as an editor does: in place."""
+        path = self.vault / rel
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def request(self, rel: str, *blocks: str, **properties: Any) -> Path:
+        """A request note; `run` is ticked unless said otherwise."""
+        values = {"loravault": "generate", "run": True, **properties}
+        front = "".join(f"{key}: {yaml_scalar(value)}\n" for key, value in values.items())
+        body = "\n".join(f"```prompt\n{block}\n```\n" for block in blocks)
+        return self.note(rel, f"---\n{front}---\n# {Path(rel).stem}\n\n{body}")
+
+    def adapter(self, rel: str, width: int = 160, rank: int = 4, **metadata: str) -> Path:
+        """A small kohya adapter file that fits a base of this cross-attention width."""
+        path = self.loras / rel
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(adapter_bytes(width, rank, {"ss_network_module": "networks.lora", **metadata}, seed=rel))
+        return path
+
+    def daemon(self, **settings: Any) -> Daemon:
+        """An opened daemon with the fake engine. Close it."""
+        daemon = Daemon(self.config, worker_command=FAKE_ENGINE, watch=settings.pop("watch", False), **settings)
+        daemon.open()
+        return daemon
+
+    def read(self, rel: str) -> str:
+        """The note's text."""
+        return (self.vault / rel).read_bytes().decode()
+
+    def properties(self, rel: str) -> dict[str, Any]:
+        """The note's properties as they read back."""
+        front = parse_note((self.vault / rel).read_bytes()).frontmatter
+        return dict(front.properties) if front else {}
+
+    def status(self, rel: str) -> Any:
+        """`lv_status` of the note."""
+        return self.properties(rel).get("lv_status")
+
+    def results(self, rel: str) -> int:
+        """How many intact result regions the note shows."""
+        return sum(r.intact and r.kind == "result" for r in parse_note((self.vault / rel).read_bytes()).regions)
+
+    def work(self, daemon: Daemon, until: Callable[[], bool], timeout: float = 20.0) -> None:
+        """Tick until something is so."""
+        give_up = time.monotonic() + timeout
+        while not until():
+            assert time.monotonic() < give_up, self.story()
+            daemon.tick()
+            time.sleep(0.01)
+
+    def finish(self, daemon: Daemon, *rels: str, timeout: float = 20.0) -> None:
+        """Tick until these notes have their last word."""
+        self.work(daemon, lambda: all(self.is_answered(rel) for rel in rels), timeout)
+
+    def is_answered(self, rel: str) -> bool:
+        """Whether the note's run is over and says so."""
+        properties = self.properties(rel)
+        return properties.get("run") in (False, None) and properties.get("lv_status") in TERMINAL
+
+    def story(self) -> str:
+        """What the notes say, for a failing test."""
+        return "\n\n".join(f"== {p.relative_to(self.vault)}\n{p.read_text()}" for p in sorted(self.vault.rglob("*.md")))
+
+
+TERMINAL = ("done", "partial", "failed", "cancelled")
+
+
+def yaml_scalar(value: Any) -> str:
+    """A property as Obsidian would write it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False) if value[:1] in "[{" or ": " in value else value
+    if isinstance(value, Iterable):
+        return "".join(f"\n  - {json.dumps(item, ensure_ascii=False)}" for item in value)
+    return str(value)
+
+
+def adapter_bytes(width: int, rank: int, metadata: dict[str, str], seed: str = "") -> bytes:
+    """A safetensors file with two attention modules, filled with bytes that depend on `seed`."""
+    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
+    shapes: dict[str, tuple[int, ...]] = {}
+    for module, inner in (("attn2_to_k", width), ("attn2_to_v", width)):
+        shapes[f"{stem}_{module}.alpha"] = ()
+        shapes[f"{stem}_{module}.lora_down.weight"] = (rank, inner)
+        shapes[f"{stem}_{module}.lora_up.weight"] = (64, rank)
+    table: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for name, shape in shapes.items():
+        size = 4
+        for dimension in shape:
+            size *= dimension
+        table[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    header = json.dumps(table).encode()
+    header += b" " * (-len(header) % 8)
+    letter = struct.pack("<f", 0.001 * (1 + sum(seed.encode()) % 97))
+    return struct.pack("<Q", len(header)) + header + letter * (at // 4)
