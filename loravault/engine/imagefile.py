@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loravault.osdep import fsync_dir
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -48,10 +50,7 @@ def save_image(image: Image, path: Path, *, image_format: str, infotext: str, ch
         with contextlib.suppress(OSError):
             temp.unlink()
         raise
-    with contextlib.suppress(ImportError):
-        from loravault.osdep import fsync_dir
-
-        fsync_dir(path.parent)
+    fsync_dir(path.parent)
 
 
 def encode_image(image: Image, *, image_format: str, infotext: str, chunk: Mapping[str, Any]) -> bytes:

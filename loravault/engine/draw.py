@@ -1,0 +1,82 @@
+"""Noise to latents to pixels. Every image has its own generator, so that it does not depend on its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from loravault.engine.bases import Base
+from loravault.engine.devices import Device
+
+#: An image whose brightest and darkest values differ by less than this shows nothing.
+FLAT = 4
+
+
+@torch.no_grad()
+def draw_latents(
+    base: Base,
+    device: Device,
+    scheduler: Any,
+    *,
+    seeds: Sequence[int],
+    size: tuple[int, int],
+    steps: int,
+    cfg: float,
+    prompt: torch.Tensor,
+    negative: torch.Tensor,
+    on_step: Callable[[int], None],
+) -> torch.Tensor:
+    """Denoises one image per seed. `size` is (width, height), `prompt` and `negative` are (1, tokens, width).
+
+    `on_step(n)` is called after step n and may raise to stop at once. Returns latents, (images, 4, height/8, width/8).
+    """
+    pipe = base.pipe
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    width, height = size
+    shape = (1, pipe.unet.config.in_channels, height // base.pixels_per_latent, width // base.pixels_per_latent)
+    # fp32 on the CPU whatever the device: the same seed begins with the same noise everywhere.
+    noise = torch.cat([torch.randn(shape, generator=one, dtype=torch.float32) for one in generators])
+    pipe.scheduler = scheduler
+
+    def after_step(_pipe: Any, step: int, _time: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step(step + 1)
+        return {}
+
+    latents: torch.Tensor = pipe(
+        prompt_embeds=prompt.expand(len(seeds), -1, -1),
+        negative_prompt_embeds=negative.expand(len(seeds), -1, -1),
+        latents=noise.to(device.place, device.dtype),
+        generator=generators,
+        width=width,
+        height=height,
+        num_inference_steps=steps,
+        guidance_scale=cfg,
+        output_type="latent",
+        callback_on_step_end=after_step,
+        callback_on_step_end_tensor_inputs=[],
+    ).images
+    return latents
+
+
+@torch.no_grad()
+def decode(base: Base, latents: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    """Pixels (height, width, 3) of one image, (1, 4, h, w); None if they are not numbers."""
+    vae = base.pipe.vae
+    if not bool(torch.isfinite(latents).all()):
+        return None
+    image = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    if not bool(torch.isfinite(image).all()):
+        return None
+    pixels = (image[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    return np.asarray((pixels * 255).round(), dtype=np.uint8)
+
+
+def flatness(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> str | None:
+    """What is wrong with an image that shows nothing, else None."""
+    spread = int((pixels.max(axis=(0, 1)).astype(int) - pixels.min(axis=(0, 1))).max())
+    if spread >= FLAT:
+        return None
+    return "entirely black" if int(pixels.max()) < FLAT else "of one single colour"

@@ -1,0 +1,83 @@
+"""What is written into a picture: A1111's infotext, and our own chunk. Holds no path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from loravault import __version__
+from loravault.formats.generation import AdapterUse, GenerationSpec
+from loravault.formats.infotext import Infotext, write_infotext
+from loravault.formats.outcome import AdapterHashes, Provenance
+from loravault.formats.prompt_tags import parse_tags
+
+#: Shape of the chunk; readers accept all older ones.
+CHUNK_VERSION = 1
+
+# A1111 names sampler and schedule apart. Where it would choose a schedule itself ("Automatic") ours has to be said.
+_SAMPLERS: Mapping[str, tuple[str, str | None]] = {
+    "Euler": ("Euler", "Uniform"),
+    "Euler a": ("Euler a", "Uniform"),
+    "DPM++ 2M": ("DPM++ 2M", "Uniform"),
+    "DPM++ 2M Karras": ("DPM++ 2M", "Karras"),
+}
+
+
+def infotext_of(spec: GenerationSpec, index: int, hashes: Sequence[AdapterHashes]) -> str:
+    """The generation data of image `index` as A1111 writes and reads it."""
+    sampler, schedule = _SAMPLERS.get(spec.sampler, (spec.sampler, None))
+    parameters = {"Steps": str(spec.steps), "Sampler": sampler}
+    if schedule:
+        parameters["Schedule type"] = schedule
+    parameters |= {
+        "CFG scale": f"{spec.cfg:g}",
+        "Seed": str(spec.seeds[index]),
+        "Size": f"{spec.width}x{spec.height}",
+        "Model": spec.base.name,
+    }
+    if spec.clip_skip > 1:
+        parameters["Clip skip"] = str(spec.clip_skip)
+    parameters |= {"RNG": "CPU", "Version": f"loravault {__version__}"}
+    info = Infotext(
+        prompt=_prompt(spec),
+        negative=spec.negative,
+        parameters=parameters,
+        lora_hashes={one.name: one.autov3 for one in hashes},
+        hashes={f"lora:{one.name}": one.autov2 for one in hashes},
+    )
+    return write_infotext(info)
+
+
+def _prompt(spec: GenerationSpec) -> str:
+    """What the user wrote, if it says everything; else the effective prompt, with a tag for each adapter.
+
+    Trigger words that came from a card and adapters that came from the note's properties are not in the user's text;
+    pasted elsewhere it would give another picture.
+    """
+    stripped, tags = parse_tags(spec.written_prompt)
+    written = {tag.name for tag in tags}
+    named = all(use.name in written for use in spec.adapters)
+    if named and stripped.split() == spec.prompt.split():
+        return spec.written_prompt
+    return " ".join([spec.prompt, *(_tag(use) for use in spec.adapters)])
+
+
+def _tag(use: AdapterUse) -> str:
+    strength = f"{use.te:g}" if use.te == use.unet else f"{use.te:g}:{use.unet:g}"
+    return f"<lora:{use.name}:{strength}>"
+
+
+def chunk_of(spec: GenerationSpec, index: int, provenance: Provenance, versions: Mapping[str, str]) -> dict[str, Any]:
+    """Our own record of image `index`."""
+    return {
+        "v": CHUNK_VERSION,
+        "job": provenance.job,
+        "block": provenance.block_hash,
+        "fingerprint": provenance.fingerprint,
+        "index": index,
+        "count": len(spec.seeds),
+        "seed": spec.seeds[index],
+        "base": {"name": spec.base.name, "family": spec.base.family},
+        "adapters": [{"id": use.weight_id, "name": use.name, "te": use.te, "unet": use.unet} for use in spec.adapters],
+        "versions": {"loravault": __version__, **versions},
+    }

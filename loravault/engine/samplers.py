@@ -1,0 +1,36 @@
+"""The canonical sampler names as diffusers schedulers, made new for every job: schedulers keep state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+
+from loravault.errors import UserError
+from loravault.formats.samplers import SAMPLERS, nearest
+
+# Spacing as A1111 has it: k-diffusion samplers space their times linearly over the whole range; DDIM and UniPC have
+# ways of their own. Bases carry the spacing of the scheduler they were saved with, which says nothing about others.
+_TABLE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "Euler": ("EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "linspace"}),
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", {"timestep_spacing": "linspace", "use_karras_sigmas": False}),
+    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"timestep_spacing": "linspace", "use_karras_sigmas": True}),
+    "DDIM": ("DDIMScheduler", {"timestep_spacing": "leading", "steps_offset": 1}),
+    "UniPC": ("UniPCMultistepScheduler", {"timestep_spacing": "linspace"}),
+}
+
+
+def make_scheduler(name: str, pristine: Mapping[str, Any]) -> Any:
+    """A new scheduler from a base's unchanged `scheduler_config.json`. Raises `UserError` for a name we do not have."""
+    if name not in _TABLE:
+        close = ", ".join(nearest(name))
+        raise UserError(f"There is no sampler “{name}”; nearest: {close}. All: {', '.join(SAMPLERS)}.")
+    kind, options = _TABLE[name]
+    known = {key: value for key, value in pristine.items() if not key.startswith("_")}
+    # Clipping predictions to [-1, 1] is for pixels; old configs of latent models ask for it all the same.
+    config = {**known, "clip_sample": False, "thresholding": False, **options}
+    if pristine.get("rescale_betas_zero_snr"):
+        config["timestep_spacing"] = "trailing"  # otherwise the first step is not the one without signal
+    return getattr(diffusers, kind).from_config(config)
