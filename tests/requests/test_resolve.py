@@ -1,0 +1,418 @@
+"""What a block comes to: effective options by priority, and for bad input everything that is wrong, in words."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loravault.formats.prompt_block import parse_block
+from loravault.requests.model import MAX_SEED, OPTIONS, Block, Refusal, Request
+from loravault.requests.parse import parse_request
+from loravault.requests.resolve import resolve_block, with_seeds
+from loravault.vault.note import parse_note
+from tests.requests.catalog import DEMO, SD, Library, outcome, refused, resolved
+
+DESIGN = """#| count: 4
+a portrait of an astronaut, in sks style <lora:ink_outline:0.8>
+Negative prompt: blurry
+Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 42, Size: 512x768"""
+
+
+def test_the_example_of_the_contract() -> None:
+    found = resolved(DESIGN)
+    assert (found.count, found.steps, found.sampler, found.cfg, found.seed) == (4, 20, "DPM++ 2M Karras", 7.0, 42)
+    assert (found.width, found.height, found.negative, found.base) == (512, 768, "blurry", DEMO)
+    assert found.prompt == "a portrait of an astronaut, in sks style"
+    assert found.written_prompt.endswith("<lora:ink_outline:0.8>")
+    (use,) = found.adapters
+    assert (use.name, use.te, use.unet, use.path) == ("ink_outline", 0.8, 0.8, "/loras/Styles/ink_outline.safetensors")
+
+
+def test_defaults_are_those_of_the_family() -> None:
+    demo, sd = resolved("a cat"), resolved("a cat", "base: dreamshaper_8")
+    assert (demo.width, demo.height, demo.steps, demo.count, demo.seed) == (128, 128, 25, 1, None)
+    assert (sd.width, sd.cfg, sd.sampler, sd.clip_skip, sd.image_format) == (512, 7.0, "DPM++ 2M Karras", 1, "webp")
+
+
+# ---- priority
+
+
+def test_each_place_of_an_option_overrules_the_weaker_ones() -> None:
+    """config < properties < pasted < `#|` line."""
+    pasted = "a cat\nSteps: 13, Sampler: Euler, Seed: 1"
+    config = Library(config={"steps": 11})
+    assert resolved("a cat", catalog=config).steps == 11
+    assert resolved("a cat", "steps: 12", config).steps == 12
+    assert resolved(pasted, "steps: 12", config).steps == 13
+    assert resolved(f"#| steps: 14\n{pasted}", "steps: 12", config).steps == 14
+
+
+def test_an_empty_property_of_a_template_says_nothing() -> None:
+    assert resolved("a cat", 'steps:\nnegative: ""\nloras: []').steps == 25
+
+
+def test_a_negative_prompt_that_says_none_overrules_the_notes() -> None:
+    assert resolved("a cat", "negative: blurry").negative == "blurry"
+    assert resolved("a cat\nNegative prompt:", "negative: blurry").negative == ""
+    assert resolved("#| negative:\na cat", "negative: blurry").negative == ""
+    assert resolved("a cat\nNegative prompt: dark", "negative: blurry").negative == "dark"
+
+
+def test_the_card_of_an_adapter_gives_weight_negative_and_base_unless_told_otherwise() -> None:
+    found = resolved("a cat <lora:carded>")
+    assert (found.adapters[0].te, found.adapters[0].unet, found.negative, found.base) == (0.6, 0.6, "blurry", SD)
+    found = resolved("a cat <lora:carded:1>\nNegative prompt: dark")
+    assert (found.adapters[0].te, found.negative) == (1.0, "dark, blurry")
+    assert "another adapter" in refused("a cat <lora:carded>", "base: demo")[0]
+
+
+def test_a_seed_of_minus_one_in_the_block_frees_the_seed_of_the_note() -> None:
+    assert resolved("a cat", "seed: 42").seed == 42
+    assert resolved("#| seed: -1\na cat", "seed: 42").seed is None
+    assert resolved("#| seed: random\na cat", "seed: 42").seed is None
+
+
+# ---- adapters
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "te", "unet"),
+    [
+        ("loras: ink_outline 0.8", "ink_outline", 0.8, 0.8),
+        ("loras: ink_outline", "ink_outline", 1, 1),
+        ("loras: [Styles/ink_outline -0.5]", "ink_outline", -0.5, -0.5),
+        ("loras:\n  - ink 2", "ink 2", 1, 1),  # a file of that name is there
+        ("loras:\n  - ink 2 0.5", "ink 2", 0.5, 0.5),
+        ('loras: "[[LoraVault/LoRAs/Styles/ink_outline|ink_outline 0.8]]"', "ink_outline", 0.8, 0.8),
+        ('loras: ["[[LoraVault/LoRAs/Styles/ink_outline]]"]', "ink_outline", 1, 1),
+        ('loras: ["[[LoraVault/LoRAs/New/cat (LoRA).md|cat 0.4]]"]', "cat", 0.4, 0.4),
+        ('loras: ["[[ink_outline]] 0.3"]', "ink_outline", 0.3, 0.3),
+        ("loras: [[ink_outline|ink_outline 0.8]]", "ink_outline", 0.8, 0.8),  # unquoted: YAML sees a list in a list
+        ("loras:\n  - [[ink_outline|ink_outline 0.8]]", "ink_outline", 0.8, 0.8),
+        ('loras: ["<lora:ink_outline:0.8:0.5>"]', "ink_outline", 0.8, 0.5),
+    ],
+)
+def test_adapters_in_properties(value: str, name: str, te: float, unet: float) -> None:
+    (use,) = resolved("a cat", f"{value}\ntriggers: off").adapters
+    assert (use.name, use.te, use.unet) == (name, te, unet)
+
+
+def test_several_adapters_in_one_text() -> None:
+    found = resolved("a cat", "loras: ink_outline 0.8, ink_wash 0.5,ink 2")
+    assert [(use.name, use.te) for use in found.adapters] == [("ink_outline", 0.8), ("ink_wash", 0.5), ("ink 2", 1.0)]
+
+
+def test_the_blocks_loras_replace_the_notes_and_none_means_none() -> None:
+    assert [use.name for use in resolved("#| loras: ink_wash 0.5\na cat", "loras: ink_outline").adapters] == [
+        "ink_wash"
+    ]
+    assert resolved("#| loras: none\na cat", "loras: ink_outline").adapters == ()
+    assert resolved("#| loras:\na cat", "loras: ink_outline").adapters == ()
+
+
+def test_a_tag_decides_the_weight_and_two_tags_add_up() -> None:
+    (use,) = resolved("a cat <lora:ink_outline:0.3>", "loras: ink_outline 0.9").adapters
+    assert (use.te, use.unet) == (0.3, 0.3)
+    found = resolved("a cat <lora:ink_outline:0.3> <lora:ink_outline:0.5>")
+    assert found.adapters[0].te == pytest.approx(0.8)
+    assert any("named twice; its weights were added: 0.8" in text for text in found.warnings)
+
+
+def test_weights_apart_for_text_encoder_and_unet() -> None:
+    (use,) = resolved("a cat <lora:ink_outline:te=0:unet=0.7>").adapters
+    assert (use.te, use.unet) == (0.0, 0.7)
+    (use,) = resolved("a cat <lora:ink_outline:unet=0.7>").adapters
+    assert (use.te, use.unet) == (1.0, 0.7)
+
+
+def test_pasted_adapters_are_found_by_hash_before_name() -> None:
+    block = 'a cat <lora:My Ink!:0.8>\nSteps: 20, Sampler: Euler, Seed: 1, Lora hashes: "My Ink!: AAAAAAAAAAAA"'
+    found = resolved(block)
+    assert found.adapters[0].name == "ink_outline"
+    assert '"My Ink!" is called "ink_outline" here (found by its hash).' in found.warnings
+    decoy = 'a cat <lora:ink_wash:0.8>\nSteps: 20, Sampler: Euler, Seed: 1, Lora hashes: "ink_wash: aaaaaaaaaaaa"'
+    assert resolved(decoy).adapters[0].name == "ink_outline"
+
+
+def test_a_pasted_adapter_whose_hash_is_unknown_is_found_by_name() -> None:
+    block = 'a cat <lora:ink_wash:0.8>\nSteps: 20, Sampler: Euler, Seed: 1, Lora hashes: "ink_wash: dddddddddddd"'
+    assert resolved(block).adapters[0].name == "ink_wash"
+
+
+def test_a_pasted_hash_without_a_tag_is_said() -> None:
+    found = resolved('a cat\nSteps: 20, Sampler: Euler, Seed: 1, Hashes: {"lora:Foo":"0123456789"}')
+    assert 'The pasted parameters name the adapter "foo", but the prompt has no tag for it.' in found.warnings
+
+
+def test_missing_adapters_can_be_skipped() -> None:
+    found = resolved("a cat <lora:nope:1> <lora:away:1>", "missing_loras: skip")
+    assert found.adapters == ()
+    assert sum("left out" in text for text in found.warnings) == 2
+
+
+def test_skip_does_not_cover_broken_or_ambiguous_ones() -> None:
+    messages = refused("#| missing_loras: skip\na cat <lora:torn:1> <lora:cat:1>")
+    assert len(messages) == 2
+
+
+# ---- bases
+
+
+def test_the_adapters_family_decides_where_no_base_is_given() -> None:
+    assert resolved("a cat").base == DEMO
+    assert resolved("a cat <lora:photo:1>").base == SD
+    assert resolved("a cat", catalog=Library(default="DreamShaper_8")).base == SD
+
+
+def test_a_pasted_model_is_a_wish() -> None:
+    pasted = "a cat\nSteps: 20, Sampler: Euler, Seed: 1, Model: {}"
+    assert resolved(pasted.format("dreamshaper_8")).base == SD
+    found = resolved(pasted.format("epicrealism_v5"))
+    assert found.base == DEMO
+    assert 'The model "epicrealism_v5" of the pasted parameters is not here; "demo" was used instead.' in found.warnings
+    assert resolved(pasted.format("nope"), "base: dreamshaper_8").base == SD
+    found = resolved("#| base: demo\n" + pasted.format("dreamshaper_8"))
+    assert found.base == DEMO
+    assert found.warnings == ()
+
+
+# ---- refusals, one at a time
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("a <lora:ink_outlin:1>", 'There is no adapter "ink_outlin". Nearest: ink_outline, ink_wash'),
+        ("a <lora:zzzzzz:1>", 'There is no adapter "zzzzzz". No name comes close to it.'),
+        ("a <lora:cat:1>", '"cat" could be several adapters; write one of: New/cat, Old/cat.'),
+        ("a <lora:torn:1>", 'The adapter "torn" cannot be used: it ends inside its header.'),
+        ("a <lora:away:1>", 'The adapter "away" is known, but its file is not there now'),
+        ("a <lora:ghibli:1>", '"ghibli" needs a base of the family sdxl, and there is none. Bases here: dreamshaper_8'),
+        ("#| base: demo\na <lora:photo:1>", '"photo" is an adapter for sd15, and the base "demo" is demo'),
+        ("a <lora:photo:1> <lora:ink_outline:1>", "take a base of"),
+        ("a <lora:ink_outline:200>", "out of range"),
+        ("a <lora:ink_outline:nan>", "not a number"),
+        ("#| base: deamo\na", 'There is no base "deamo". Nearest: demo.'),
+        ("#| sampler: DPM++ SDE\na", "there is no such sampler here. Nearest: DPM++ 2M, Euler a."),
+        ("a\nSteps: 9, Sampler: Euler, Schedule type: Karras", '"Euler with schedule Karras": there is no such'),
+        ("#| size: 500x300\na", 'both sides must be multiples of 8; nearest: 496x304'),
+        ("#| size: 100000x100000\na", "each side must be from 64 to 4096"),
+        ("#| size: 4096x4096\na", "million pixels"),
+        ("#| size: big\na", '"size" (the block) is "big": it must be of the form 512x768'),
+        ("#| size: nanxnan\na", "must be of the form"),
+        ("#| size: 0x0\na", "each side"),
+        ("#| size: -512x512\na", "each side"),
+        ("#| count: 1000000\na", '"count" (the block) is "1000000": it must be a whole number from 1 to 64 (the most'),
+        ("#| count: 0\na", "from 1 to 64"),
+        ("#| count: 1.5\na", "whole number"),
+        ("#| steps: 1e9\na", "from 1 to 1000"),
+        ("#| cfg: nan\na", '"cfg" (the block) is "nan": it must be a number from 0 to 100.'),
+        ("#| cfg: inf\na", "number from 0 to 100"),
+        ("#| cfg: 7,5\na", "number from 0 to 100"),
+        ("#| seed: 9007199254740992\na", f"from 0 to {MAX_SEED}"),
+        (f"#| seed: {MAX_SEED}\n#| count: 2\na", "The last of 2 seeds"),
+        ("#| seed: -5\na", "-1 for a new one"),
+        ("#| clip_skip: 3\na", "the text encoder of demo has 2 layers"),
+        ("#| format: gif\na", "one of webp, png, jpeg"),
+        ("#| triggers: perhaps\na", "one of auto, on, off"),
+        ("#| x: ink_outline 0.4, 0.6\na", "Grids"),
+        ("", "The block has no prompt"),
+        ("<lora:ink_outline:1>", "The block has no prompt"),
+        ("Seed: 42", "The block has no prompt"),
+        ("a" * 20_001, "The prompt is 20,001 characters long; at most 20,000 are read."),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_a_clear_word(block: str, message: str) -> None:
+    assert any(message in text for text in refused(block)), refused(block)
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ("steps: .nan", "whole number"),
+        ("cfg: .inf", "number from 0 to 100"),
+        ("steps: true", '"steps" (the properties) is "true": it must be a whole number'),
+        ("count: [1, 2]", "whole number"),
+        ("size: {width: 5}", "512x768"),
+        ("size: true", "512x768"),
+        ("loras: ['ink_outline 0,8']", "written with a comma: write 0.8"),
+        ("loras: ink_outline 999", "out of range"),
+        ("loras: {ink_outline: 0.8}", "There is no adapter"),
+        ("base: {a: b}", "must be a text"),
+        ("missing_loras: perhaps", "one of fail, skip"),
+        ("seed: 1.5", "whole number"),
+        ("seed: " + "9" * 400, "whole number"),
+    ],
+)
+def test_bad_properties_get_a_clear_word(properties: str, message: str) -> None:
+    messages = refused("a cat", properties)
+    assert any(message in text for text in messages), messages
+
+
+def test_all_problems_are_said_at_once() -> None:
+    messages = refused(
+        "#| steps: many\n#| size: 7x7\n#| sampler: foo\n#| base: nope\n<lora:zzz:1> <lora:cat:1> <lora:x:y>"
+    )
+    assert len(messages) == 8
+    assert all(text.endswith(".") for text in messages)
+
+
+def test_a_problem_of_the_note_is_the_only_answer() -> None:
+    note = parse_note(b"---\nloravault: train\n---\n```prompt\n#| steps: many\n\n```\n")
+    request = parse_request(note)
+    assert request
+    found = resolve_block(request, request.blocks[0], Library())
+    assert isinstance(found, Refusal)
+    assert found.messages == request.problems
+
+
+def test_there_is_no_base_at_all() -> None:
+    assert "There is no base to make pictures with." in refused("a cat", catalog=Library(bases=()))[0]
+
+
+# ---- warnings
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ("a (red:1.3) cat", 'Prompt syntax such as "(red:1.3)" is not interpreted yet'),
+        ("#| cuont: 4\na cat", 'There is no option "cuont"; did you mean "count"? It was ignored.'),
+        ("#| zzz: 4\na cat", 'There is no option "zzz". It was ignored.'),
+        ("a <lora:ink_outline:5>", 'The weight 5 of "ink_outline" is very high'),
+        ("a <lora:ink_outline:2> <lora:ink_wash:2>", "add up to 4"),
+        ("a cat <lora:ink_outline:1>", '"ink_outline" has trigger words that are not in the prompt: "ink outline".'),
+        ("a cat <lora:riddle:1>", 'The family of "riddle" could not be told'),
+        ("#| size: 512x512\na cat", "made for 128×128"),
+        ("a cat\nSteps: 9, Seed: 1, VAE: x.pt, Hires upscale: 2", "pasted parameters: Hires upscale, VAE."),
+    ],
+)  # fmt: skip
+def test_a_weak_result_is_told_not_hidden(block: str, words: str) -> None:
+    assert any(words in text for text in resolved(block).warnings), resolved(block).warnings
+
+
+def test_unknown_properties_are_the_users_own() -> None:
+    assert resolved("a cat", "cuont: 4\nrating: 5").warnings == ()
+
+
+def test_trigger_words_of_loras_are_inserted_and_of_tags_only_reported() -> None:
+    found = resolved("a cat", "loras: ink_wash 0.5")
+    assert found.prompt == "a cat, ink wash, sepia"
+    assert found.warnings == ('Added the trigger words of "ink_wash": "ink wash", "sepia".',)
+    assert resolved("a cat, Ink_Wash", "loras: ink_wash").prompt == "a cat, Ink_Wash, sepia"
+    assert resolved("a cat, sepia <lora:ink_wash:1>").warnings == ()  # one of several was chosen
+    assert resolved("#| triggers: on\na cat <lora:ink_wash:1>").prompt == "a cat, ink wash, sepia"
+    assert resolved("#| triggers: off\na cat <lora:ink_wash:1>").warnings == ()
+
+
+def test_a_trigger_word_inside_another_word_does_not_count() -> None:
+    assert resolved("pink outlines", "loras: ink_outline").prompt == "pink outlines, ink outline"
+
+
+def test_words_the_demo_base_does_not_know_are_named() -> None:
+    demo = Library(words=frozenset({"a", "cat", "on", "the"}))
+    assert resolved("a cat on the moon, Moon", catalog=demo).warnings == ("The demo base does not know: moon.",)
+    assert resolved("a Cat", catalog=demo).warnings == ()
+    assert "knows none of the words" in resolved("Кот на пляже", catalog=demo).warnings[0]
+    many = "a " + " ".join(f"{'b' * (n + 1)}" for n in range(10))
+    assert "and 2 more." in resolved(many, catalog=demo).warnings[0]
+    assert resolved("a cat on the moon", "base: dreamshaper_8", demo).warnings == ()
+
+
+# ---- fingerprints and seeds
+
+
+def test_equal_requests_have_equal_fingerprints_wherever_options_come_from() -> None:
+    assert resolved("#| steps: 20\na cat").fingerprint == resolved("a cat", "steps: 20").fingerprint
+    assert (
+        resolved("a cat <lora:ink_outline:0.8>").fingerprint
+        == resolved("a cat <lora:Styles/ink_outline:0.80>").fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seed: 1",
+        "count: 2",
+        "size: 64x64",
+        "steps: 9",
+        "cfg: 3",
+        "sampler: DDIM",
+        "clip_skip: 2",
+        "negative: x",
+        "again: 2",
+        "format: png",
+        "base: dreamshaper_8",
+        "loras: ink 2",
+    ],
+)
+def test_every_option_changes_the_fingerprint(line: str) -> None:
+    assert resolved(f"#| {line}\na cat").fingerprint != resolved("a cat").fingerprint
+
+
+def test_a_refusal_is_the_same_until_something_about_it_changes() -> None:
+    first, same = outcome("a <lora:zzz:1>"), outcome("a <lora:zzz:1>")
+    other, later = outcome("b <lora:zzz:1>"), outcome("a <lora:zzz:1>", catalog=Library(entries=()))
+    assert first.fingerprint == same.fingerprint
+    assert first.fingerprint != other.fingerprint
+    assert isinstance(later, Refusal)
+    assert outcome("#| steps: x\na").fingerprint != outcome("#| steps: y\na").fingerprint
+
+
+def test_pictures_have_successive_seeds_from_the_given_or_drawn_one() -> None:
+    assert with_seeds(resolved("#| seed: 42\n#| count: 3\na"), lambda: 7).seeds == (42, 43, 44)
+    assert with_seeds(resolved("#| count: 3\na"), lambda: 7).seeds == (7, 8, 9)
+    assert with_seeds(resolved("#| count: 3\na"), lambda: MAX_SEED).seeds[-1] == MAX_SEED
+
+
+def test_the_spec_holds_what_was_resolved() -> None:
+    found = resolved(DESIGN)
+    spec = with_seeds(found, lambda: 0)
+    assert (spec.base, spec.prompt, spec.negative, spec.width, spec.height) == (
+        found.base,
+        found.prompt,
+        "blurry",
+        512,
+        768,
+    )
+    assert (spec.adapters, spec.written_prompt, spec.sampler) == (found.adapters, found.written_prompt, found.sampler)
+
+
+# ---- anything
+
+
+yaml_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+blocks = st.text(st.sampled_from("#|: \nab<lora:ink>1") | st.characters(), max_size=60)
+
+
+@given(st.dictionaries(st.sampled_from(OPTIONS), yaml_values, max_size=6), blocks)
+def test_any_properties_and_any_block_come_to_pictures_within_the_limits_or_to_words(
+    options: dict[str, object], body: str
+) -> None:
+    """Whatever a note holds: no exception, and nothing beyond a limit gets to the engine."""
+    block = Block(0, "0" * 16, 0, parse_block(body))
+    request = Request("generate", True, False, False, None, None, (block,), options)
+    found = resolve_block(request, block, Library())
+    assert len(found.fingerprint) == 16
+    if isinstance(found, Refusal):
+        assert found.messages
+        return
+    assert 1 <= found.count <= 64
+    assert 64 <= min(found.width, found.height) <= max(found.width, found.height) <= 4096
+    assert found.width % 8 == found.height % 8 == 0
+    assert 1 <= found.steps <= 1000
+    assert 0 <= found.cfg <= 100
+    assert all(math.isfinite(use.te) and abs(use.unet) <= 200 for use in found.adapters)
+    spec = with_seeds(found, lambda: MAX_SEED)
+    assert 0 <= spec.seeds[0] <= spec.seeds[-1] <= MAX_SEED
+    assert all(text.endswith(".") for text in found.warnings)
