@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 @click.command("demo")
 @click.argument("directory", metavar="[DIR]", default="loravault-demo", type=click.Path(path_type=Path))
+@click.option("-w", "--watch", is_flag=True, help="Tick nothing: serve the vault in DIR until Ctrl-C.")
 @click.pass_context
 @pass_app
-def command(app: App, ctx: click.Context, directory: Path) -> None:
+def command(app: App, ctx: click.Context, directory: Path, watch: bool) -> None:
     """Make a small vault and let its notes get their pictures.
 
     Everything stays inside DIR (./loravault-demo unless named): your own vaults and settings are not touched. Run it
@@ -36,6 +37,9 @@ def command(app: App, ctx: click.Context, directory: Path) -> None:
 
     began = time.monotonic()
     folder = demo.prepare((app.cwd / directory.expanduser()).resolve())
+    if watch:
+        _serve(app, ctx, folder)
+        return
     notes = demo.requests_in(folder.vault)
     click.echo(plain(f"The vault: {folder.vault}"))
     click.echo("Starting `loravault watch` on it and ticking run in its request notes …")
@@ -52,6 +56,14 @@ def command(app: App, ctx: click.Context, directory: Path) -> None:
         ctx.exit(1)
 
 
+def _serve(app: App, ctx: click.Context, folder: DemoFolder) -> None:
+    from loravault.cli.watch import command as watch_command
+
+    app.env, app.vault_option = {**app.env, **folder.places}, str(folder.vault)
+    click.echo(plain(f"Serving {folder.vault} until Ctrl-C."))
+    ctx.invoke(watch_command, verbose=False)
+
+
 def _tell(folder: DemoFolder, states: Sequence[NoteState], seconds: float) -> None:
     from loravault.demo import config_of, pictures_in
 
@@ -62,44 +74,55 @@ def _tell(folder: DemoFolder, states: Sequence[NoteState], seconds: float) -> No
         click.echo(plain(f"  {state.status}: {folder.vault / state.rel}{message}"))
     click.echo(plain(f"The pictures are in {pictures[-1].parent}" if pictures else f"See {folder.log}"))
     click.echo(plain(f'Next: in Obsidian, "Open folder as vault", {folder.vault}, and read the note Welcome.'))
-    places = " ".join(f'{name}="{path}"' for name, path in folder.places.items())
-    click.echo(plain(f'To go on:  {places} loravault --vault "{folder.vault}" watch'))
+    click.echo(plain(f'To tick boxes there yourself, let it run: {_program()} demo "{folder.root}" --watch'))
+
+
+def _program() -> str:
+    """What a person types to get this program, also when it is not on the PATH (as after `make demo`)."""
+    import shutil
+
+    return "loravault" if shutil.which("loravault") else f"{sys.executable} -m loravault"
+
+
+def _showing() -> AbstractContextManager[Callable[[Sequence[NoteState]], None]]:
+    """A function that shows each state of the notes: bars on a terminal, elsewhere a line per change."""
+    return _bars() if sys.stderr.isatty() else _lines()
 
 
 @contextmanager
-def _showing() -> Iterator[Callable[[Sequence[NoteState]], None]]:
-    """One bar per note on a terminal; elsewhere a line whenever a note's status changes."""
-    if not sys.stderr.isatty():
-        shown: dict[str, str | None] = {}
+def _lines() -> Iterator[Callable[[Sequence[NoteState]], None]]:
+    shown: dict[str, str] = {}
 
-        def say(states: Sequence[NoteState]) -> None:
-            for state in states:
-                status = state.status if not state.ticked else "ticked"
-                if shown.get(state.rel, "") != status:
-                    shown[state.rel] = status
-                    click.echo(plain(f"  {state.rel}: {status}"))
+    def show(states: Sequence[NoteState]) -> None:
+        for state in states:
+            words = "ticked" if state.ticked else state.status or ""
+            if shown.get(state.rel) != words:
+                shown[state.rel] = words
+                click.echo(plain(f"  {state.rel}: {words}"))
 
-        yield say
-        return
+    yield show
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[Sequence[NoteState]], None]]:
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     texts = TextColumn("{task.fields[note]}"), TextColumn("{task.description}")
-    with Progress(texts[0], BarColumn(), texts[1], TimeElapsedColumn(), console=Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
+    with Progress(texts[0], BarColumn(), texts[1], TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        bars: dict[str, TaskID] = {}
 
-        def draw(states: Sequence[NoteState]) -> None:
+        def show(states: Sequence[NoteState]) -> None:
             for state in states:
-                task = tasks.setdefault(state.rel, None) or bar.add_task(
-                    "", total=1.0, note=escape(Path(state.rel).stem)
-                )
-                tasks[state.rel] = task
-                words = "ticked" if state.ticked else state.status or ""
+                if state.rel not in bars:
+                    bars[state.rel] = progress.add_task("", total=1.0, note=escape(Path(state.rel).stem))
+                words = [*(["ticked"] if state.ticked else [state.status or ""]), state.message or ""]
                 done = 1.0 if state.finished else state.progress or 0.0
-                bar.update(tasks[state.rel], completed=done, description=escape(words))
+                text = escape(plain(" · ".join(word for word in words if word)))
+                progress.update(bars[state.rel], completed=done, description=text)
 
-        yield draw
+        yield show
 
 
 @contextmanager

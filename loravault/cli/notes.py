@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from loravault.errors import UserError
@@ -12,7 +13,7 @@ from loravault.errors import UserError
 def note_in_vault(vault: Path, cwd: Path, given: str) -> str:
     """The note's path below the vault, with `/`.
 
-    `given` is a path from `cwd` or from the top of the vault; `.md` may be missing.
+    `given` is a path from `cwd` or from the top of the vault, or a name that one note in it has; `.md` may be missing.
     """
     real_vault = Path(os.path.realpath(vault))
     outside: Path | None = None
@@ -28,14 +29,27 @@ def note_in_vault(vault: Path, cwd: Path, given: str) -> str:
             outside = path
     if outside is not None:
         raise UserError(f"{outside} is not in the vault {vault}: name a note of the vault, or another --vault.")
-    near = difflib.get_close_matches(Path(given).stem, sorted(_names(real_vault)), n=3, cutoff=0.5)
+    return _by_name(real_vault, Path(given).name, given)
+
+
+def _by_name(vault: Path, name: str, given: str) -> str:
+    """The one note of this name wherever it is, as a link in Obsidian would find it."""
+    notes = list(_notes(vault))
+    wanted = name.removesuffix(".md").casefold()
+    found = [rel for rel in notes if Path(rel).stem.casefold() == wanted and given == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"Several notes are called {given!r}, write the path of one: {', '.join(found)}.")
+    stems = sorted({Path(rel).stem for rel in notes})
+    near = difflib.get_close_matches(name.removesuffix(".md"), stems, n=3, cutoff=0.5)
     hint = f" Close names: {', '.join(near)}." if near else ""
     raise UserError(f"There is no note {given!r}, neither here nor in the vault {vault}.{hint}")
 
 
-def _names(vault: Path) -> set[str]:
-    names: set[str] = set()
-    for _, folders, files in os.walk(vault):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        names.update(file[:-3] for file in files if file.endswith(".md"))
-    return names
+def _notes(vault: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(vault):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(files):
+            if file.endswith(".md"):
+                yield (Path(folder) / file).relative_to(vault).as_posix()

@@ -18,8 +18,8 @@ from loravault.cli.progress import following
 def command(app: App, ctx: click.Context, note: str, as_data: bool) -> None:
     """Run one request note now and wait for its pictures.
 
-    NOTE is a path, from here or from the top of the vault; `.md` may be left out. Beside a running `loravault watch`
-    the request is handed to it, else it is answered here.
+    NOTE is a path, from here or from the top of the vault, or a name that only one note has; `.md` may be left out.
+    Beside a running `loravault watch` the request is handed to it, else it is answered here.
     """
     config = app.config()
     rel = note_in_vault(config.vault, app.cwd, note)

@@ -82,6 +82,19 @@ class TestNoteInVault:
 
         assert note_in_vault(tmp_path, tmp_path, "v1.5 test") == "v1.5 test.md"
 
+    def test_a_name_alone_finds_its_note_as_a_link_would(self, tmp_path: Path) -> None:
+        """`There is no note 'A red house'. Close names: A red house.` was the first thing the demo said."""
+        for rel in ("x/A red house.md", "x/Twice.md", "y/Twice.md", ".trash/A red house.md"):
+            (tmp_path / rel).parent.mkdir(exist_ok=True)
+            (tmp_path / rel).touch()
+
+        assert note_in_vault(tmp_path, tmp_path, "A red house") == "x/A red house.md"
+        assert note_in_vault(tmp_path, tmp_path, "a red house.md") == "x/A red house.md"
+        with pytest.raises(UserError, match=r"write the path of one: x/Twice\.md, y/Twice\.md"):
+            note_in_vault(tmp_path, tmp_path, "Twice")
+        with pytest.raises(UserError, match="There is no note 'z/A red house'"):
+            note_in_vault(tmp_path, tmp_path, "z/A red house")
+
     def test_a_vault_behind_a_link(self, tmp_path: Path) -> None:
         (tmp_path / "real").mkdir()
         (tmp_path / "real" / "N.md").touch()
