@@ -26,7 +26,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r":(?=:)"), ": "),  # Dataview inline fields
     (re.compile(r"=(?==)"), "= "),
     (re.compile(r"#(?=\S)"), "＃"),  # tags
-    (re.compile(r"(?i)\b(javascript|vbscript|data|file|obsidian|mailto|app):(?=\S)"), r"\1: "),
+    (re.compile(r"(?i)(javascript|vbscript|data|file|obsidian|mailto|app):(?=\S)"), r"\1: "),
     (re.compile(r":(?=//)"), ": "),  # bare addresses
     (re.compile(r"-{3,}"), "—"),  # rules, the end of properties
     (re.compile(r"_{3,}"), "__"),

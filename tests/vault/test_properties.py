@@ -98,7 +98,7 @@ def test_what_cannot_be_done_surgically_is_refused_in_words(data, words):
         ("`x`", '"`x`"'), ("%x", '"%x"'), ("---", '"---"'), ("two\nlines", '"two\\nlines"'), ("tab\there", '"tab\\there"'),
         ("\u2028", '"\\u2028"'), ("\x07", '"\\x07"'),
     ],
-)  # fmt: skip
+)
 def test_values_are_written_as_obsidian_writes_them(value, text):
     assert format_value(value) == text
 

@@ -1,0 +1,131 @@
+"""Strangers' text is one harmless line: nothing in it runs, links, embeds, tags or closes anything (U1)."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from loravault.vault.inert import inert
+from loravault.vault.note import parse_note
+
+TOKENS = [
+    "<%",
+    "<%*",
+    "%>",
+    "```dataviewjs",
+    "```",
+    "`$=",
+    "`=",
+    "`",
+    "[[",
+    "]]",
+    "![",
+    "![[",
+    "[",
+    "]",
+    "(",
+    ")",
+    "[^1]",
+    "[a]: x",
+    "%%",
+    "<iframe>",
+    "<img src=x>",
+    "<!--",
+    "-->",
+    "obsidian://new",
+    "javascript:alert(1)",
+    "https://x.org",
+    "mailto:a@b",
+    "data:text/html",
+    "---",
+    "***",
+    "> [!lora-result]+",
+    "^lv-12345678-abcdef",
+    "\u202e",
+    "\u2066",
+    "\u200b",
+    "#tag",
+    "#",
+    "{{title}}",
+    "{",
+    "}",
+    "::",
+    "$x$",
+    "\\",
+    "|",
+    "~~~",
+    "==",
+    "\n",
+    "\r\n",
+    " ",
+    "1. ",
+    "- ",
+    "+ ",
+    "= ",
+    "a",
+    "é",
+    "<",
+    "%",
+    "&lt;",
+]
+HARMLESS_ALONE = ("***", "&lt;", "-->")
+ACTIVE = re.compile(
+    r"<%|%>|`|\[\[|\]\]|!\[|%%|<[A-Za-z!/?]|(?i:obsidian|javascript|vbscript|data|file|mailto):\S|://|\]\(|\]\[|\]:|\[\^|\[!"
+    r"|-{3}|\^|\{\{|\}\}|::|#\w|\$|\\|\||~|[\u202a-\u202e\u2066-\u2069\u200b\u200e\u200f\n\r\x00-\x1f]"
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(TOKENS), max_size=12).map("".join))
+def test_no_active_token_is_left(text):
+    safe = inert(text)
+    assert not ACTIVE.search(safe), safe
+    assert inert(safe) == safe
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.sampled_from(TOKENS), max_size=8).map("".join))
+def test_markdown_sees_nothing_but_text_in_it(text):
+    tokens = MarkdownIt("commonmark").parse(f"> [!note] title\n> {inert(text)}\n")
+    kinds = {child.type for token in tokens for child in token.children or ()}
+    assert kinds <= {
+        "text",
+        "softbreak",
+        "strong_open",
+        "strong_close",
+        "em_open",
+        "em_close",
+        "text_special",
+        "entity",
+    }
+    assert {token.type for token in tokens} == {
+        *("blockquote_open", "paragraph_open", "inline", "paragraph_close", "blockquote_close")
+    }
+    note = parse_note(f"```prompt\nx\n```\n\n> [!note] t\n> {inert(text)}\n".encode())
+    assert (len(note.fences), note.regions, note.open_tail) == (1, (), None)
+
+
+def test_harmless_text_stays_as_it_is():
+    text = "Ghibli style v2.1 (best at 0.8), 80 % of users say: great! 日本語 👩‍🚀 it's 5 < 6"
+    assert inert(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [("[PDXL] style #2", "[PDXL] style ＃2"), ("a\n\nb\tc", "a b c"), ("see https://x.org", "see https: //x.org")],
+)
+def test_tokens_are_broken_readably(text, safe):
+    assert inert(text) == safe
+
+
+def test_a_limit_cuts_with_an_ellipsis():
+    assert inert("a long sentence", 7) == "a long…"
+    assert inert("short", 7) == "short"
+
+
+def test_teeth_the_scanner_finds_what_an_unguarded_writer_leaves():
+    assert all(ACTIVE.search(token) for token in TOKENS if len(token.strip()) > 2 and token not in HARMLESS_ALONE)

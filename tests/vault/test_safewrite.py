@@ -1,0 +1,360 @@
+"""Writing loses no edit, tears no note, leaves no trace, and never leaves the vault."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from loravault import failpoints
+from loravault.vault.displaced import KEEP_S, Displaced
+from loravault.vault.ignore import conflict_original
+from loravault.vault.ledger import Ledger
+from loravault.vault.paths import PathRefused, inside
+from loravault.vault.safewrite import NoteChanged, VaultWriter
+
+
+class Scene:
+    """A vault with one note, a clock that stands still, and a writer."""
+
+    def __init__(self, tmp: Path, *, can_exchange: bool = True) -> None:
+        self.root = tmp / "vault"
+        self.root.mkdir()
+        self.clock = 1_700_000_000.0
+        self.can_exchange = can_exchange
+        self.state = tmp / "state"
+        self.writer = self.restart()
+        self.note = self.root / "note.md"
+        self.note.write_bytes(b"base\n")
+
+    def restart(self) -> VaultWriter:
+        ledger = Ledger(self.state / "ledger.jsonl")
+        displaced = self.state / "displaced"
+        return VaultWriter(self.root, ledger, displaced, 3.0, lambda: self.clock, can_exchange=self.can_exchange)
+
+    def wait(self, seconds: float = 3.5) -> list[str]:
+        self.clock += seconds
+        return self.writer.verify_due()
+
+    def files(self) -> list[str]:
+        return sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
+
+    def displaced(self) -> list[bytes]:
+        folder = self.state / "displaced"
+        return [p.read_bytes() for p in sorted(folder.iterdir())] if folder.exists() else []
+
+    def conflicts(self) -> list[bytes]:
+        return [(self.root / f).read_bytes() for f in self.files() if "loravault conflict" in f]
+
+
+@pytest.fixture(params=[True, False], ids=["exchange", "replace"])
+def scene(request, tmp_path):
+    return Scene(tmp_path, can_exchange=request.param)
+
+
+@pytest.fixture
+def at_failpoint():
+    """Run something once when a failpoint is reached."""
+
+    def arm(name, action):
+        fired = []
+
+        def hook(reached):
+            if reached == name and not fired:
+                fired.append(True)
+                action()
+
+        failpoints.hook = hook
+
+    yield arm
+    failpoints.hook = None
+
+
+def test_a_write_replaces_the_note_and_keeps_what_it_displaced_outside_the_vault(scene):
+    scene.writer.replace("note.md", b"base\n", b"new\n")
+    assert scene.note.read_bytes() == b"new\n"
+    assert scene.writer.pending_checks == 1
+    assert scene.wait() == []
+    assert (scene.files(), scene.displaced(), scene.writer.pending_checks) == (["note.md"], [b"base\n"], 0)
+    assert [r["op"] for r in scene.writer.ledger.read()] == ["write", "placed", "verified"]
+
+
+def test_a_note_that_is_not_what_was_planned_on_is_left_alone(scene):
+    for base in (b"other", b""):
+        with pytest.raises(NoteChanged):
+            scene.writer.replace("note.md", base, b"new\n")
+    scene.note.unlink()
+    with pytest.raises(NoteChanged, match="gone"):
+        scene.writer.replace("note.md", b"base\n", b"new\n")
+    assert (scene.files(), list(scene.writer.ledger.read())) == ([], [])
+
+
+def test_writing_what_is_there_already_touches_nothing(scene):
+    before = scene.note.stat()
+    scene.writer.replace("note.md", b"base\n", b"base\n")
+    assert scene.note.stat().st_mtime_ns == before.st_mtime_ns
+    assert list(scene.writer.ledger.read()) == []
+
+
+def test_the_mode_stays_and_the_mtime_advances_even_against_a_file_from_the_future(scene):
+    scene.note.chmod(0o640)
+    future = scene.note.stat().st_mtime_ns + 10**15
+    os.utime(scene.note, ns=(future, future))
+    scene.writer.replace("note.md", b"base\n", b"neww\n")
+    status = scene.note.stat()
+    assert stat.S_IMODE(status.st_mode) == 0o640
+    assert status.st_mtime_ns // 10**6 > future // 10**6, "Obsidian compares milliseconds"
+
+
+@pytest.mark.parametrize(
+    "step", ["write.planned", "write.intent", "write.part-created", "write.part-synced", "write.temp-ready"]
+)
+def test_an_edit_between_plan_and_check_stops_the_write(scene, at_failpoint, step):
+    at_failpoint(step, lambda: scene.note.write_bytes(b"user\n"))
+    with pytest.raises(NoteChanged):
+        scene.writer.replace("note.md", b"base\n", b"new\n")
+    assert (scene.note.read_bytes(), scene.files(), scene.writer.pending_checks) == (b"user\n", ["note.md"], 0)
+    assert [r["op"] for r in scene.writer.ledger.read()] == ["write", "abandoned"]
+
+
+@pytest.mark.parametrize("style", ["in place", "rename"])
+def test_an_edit_between_check_and_exchange_is_put_back(tmp_path, at_failpoint, style):
+    scene = Scene(tmp_path)
+
+    def save():
+        if style == "in place":
+            scene.note.write_bytes(b"user\n")
+        else:
+            (scene.root / "x").write_bytes(b"user\n")
+            os.replace(scene.root / "x", scene.note)
+
+    at_failpoint("write.checked", save)
+    with pytest.raises(NoteChanged, match="the edit was kept"):
+        scene.writer.replace("note.md", b"base\n", b"new\n")
+    assert (scene.note.read_bytes(), scene.files()) == (b"user\n", ["note.md"])
+    assert scene.restart().recover() == []
+
+
+def test_a_note_deleted_between_check_and_exchange_stays_deleted(scene, at_failpoint):
+    at_failpoint("write.checked", scene.note.unlink)
+    with pytest.raises(NoteChanged):
+        scene.writer.replace("note.md", b"base\n", b"new\n")
+    assert scene.files() == []
+
+
+def test_an_editor_that_had_the_old_file_open_keeps_its_edit_as_a_conflict_copy(scene):
+    with scene.note.open("r+b") as editor:
+        scene.writer.replace("note.md", b"base\n", b"new\n")
+        editor.write(b"typed\n")
+    assert scene.wait() == [], "it may still be writing"
+    (sentence,) = scene.wait()
+    assert "merge the two" in sentence
+    assert (scene.note.read_bytes(), scene.conflicts()) == (b"new\n", [b"typed\n"])
+    name = next(f for f in scene.files() if "conflict" in f)
+    assert conflict_original(name) == "note.md", "a conflict copy is never a request"
+
+
+def test_with_a_rebase_such_an_edit_is_merged(scene):
+    with scene.note.open("r+b") as editor:
+        scene.writer.replace("note.md", b"base\n", b"base\n+ours\n", lambda data: data + b"+ours\n")
+        editor.write(b"typed\n")
+    scene.wait()
+    (sentence,) = scene.wait()
+    assert "both changes" in sentence
+    assert scene.note.read_bytes() == b"typed\n+ours\n"
+    assert scene.wait() == []
+    assert (scene.files(), scene.conflicts()) == (["note.md"], [])
+
+
+def test_a_rebase_that_comes_too_late_or_fails_falls_back_to_the_conflict_copy(scene):
+    def refuse(data):
+        raise NoteChanged("no")
+
+    for rebase, later in ((refuse, b"new\n"), (lambda d: d + b"x", b"newer by the user\n")):
+        scene.note.write_bytes(b"base\n")
+        with scene.note.open("r+b") as editor:
+            scene.writer.replace("note.md", b"base\n", b"new\n", rebase)
+            editor.write(b"typed\n")
+        scene.note.write_bytes(later)
+        scene.wait()
+        assert len(scene.wait()) == 1
+        assert scene.note.read_bytes() == later
+    assert scene.conflicts() == [b"typed\n", b"typed\n"]
+
+
+def test_a_slow_editor_is_waited_for(scene):
+    with scene.note.open("r+b", buffering=0) as editor:
+        scene.writer.replace("note.md", b"base\n", b"new\n")
+        editor.truncate(0)
+        for number in range(4):
+            assert scene.wait() == []
+            editor.write(b"word %d\n" % number)
+            os.utime(editor.fileno(), ns=(0, 10**18 + number))
+    scene.wait()
+    assert len(scene.wait()) == 1
+    assert scene.conflicts()[0].endswith(b"word 3\n")
+
+
+def test_an_editor_that_only_emptied_the_old_file_leaves_no_conflict_copy(scene):
+    with scene.note.open("r+b") as editor:
+        scene.writer.replace("note.md", b"base\n", b"new\n")
+        editor.truncate(0)
+    for _ in range(15):
+        assert scene.wait() == []
+    assert (scene.conflicts(), scene.files(), scene.writer.pending_checks) == ([], ["note.md"], 0)
+
+
+def test_two_writes_within_one_grace_are_both_checked(scene):
+    scene.writer.replace("note.md", b"base\n", b"one\n")
+    scene.writer.replace("note.md", b"one\n", b"two\n")
+    assert scene.writer.pending_checks == 2
+    assert scene.wait() == []
+    assert scene.displaced() == [b"base\n", b"one\n"]
+
+
+def test_a_folder_that_cannot_be_written_leaves_everything_as_it_is(scene, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(
+        os, "write", lambda fd, data, real=os.write: full() if bytes(data[:3]) == b"new" else real(fd, data)
+    )
+    with pytest.raises(OSError, match="No space"):
+        scene.writer.replace("note.md", b"base\n", b"new\n")
+    assert (scene.note.read_bytes(), scene.files()) == (b"base\n", ["note.md"])
+    with pytest.raises(OSError, match="No space"):
+        scene.writer.create("other.md", b"new")
+    assert scene.files() == ["note.md"]
+
+
+def test_create_is_exclusive_and_makes_folders(scene):
+    scene.writer.create("a/b/c.md", b"x")
+    with pytest.raises(FileExistsError):
+        scene.writer.create("a/b/c.md", b"y")
+    assert scene.files() == ["a/b/c.md", "note.md"]
+    assert (scene.root / "a/b/c.md").read_bytes() == b"x"
+    assert stat.S_IMODE((scene.root / "a/b/c.md").stat().st_mode) & 0o600 == 0o600
+
+
+def test_a_name_taken_at_the_last_moment_is_not_overwritten(scene, at_failpoint):
+    target = scene.root / "new.md"
+    at_failpoint("write.temp-ready", lambda: target.write_bytes(b"user"))
+    with pytest.raises(FileExistsError):
+        scene.writer.create("new.md", b"ours")
+    assert (target.read_bytes(), scene.files()) == (b"user", ["new.md", "note.md"])
+
+
+def test_publish_replaces_our_own_file_and_is_free_the_second_time(scene):
+    scene.writer.publish("Images/lv-1.webp", b"one")
+    inode = (scene.root / "Images/lv-1.webp").stat().st_ino
+    scene.writer.publish("Images/lv-1.webp", b"one")
+    assert (scene.root / "Images/lv-1.webp").stat().st_ino == inode
+    scene.writer.publish("Images/lv-1.webp", b"two")
+    assert (scene.root / "Images/lv-1.webp").read_bytes() == b"two"
+    assert scene.files() == ["Images/lv-1.webp", "note.md"]
+
+
+def test_pages_of_ours_are_written_only_over_what_was_seen(scene):
+    scene.writer.write_own("page.md", b"one", None)
+    scene.writer.write_own("page.md", b"two", b"one")
+    for new, old in ((b"x", None), (b"x", b"one")):
+        with pytest.raises(NoteChanged):
+            scene.writer.write_own("page.md", new, old)
+    with pytest.raises(NoteChanged):
+        scene.writer.create_or_replace_own("page.md", b"x", None)
+    assert (scene.root / "page.md").read_bytes() == b"two"
+    assert (scene.files(), scene.displaced(), list(scene.writer.ledger.read())) == (["note.md", "page.md"], [], [])
+
+
+def test_an_edit_of_a_page_while_it_is_written_stays(scene, at_failpoint):
+    scene.writer.write_own("page.md", b"one", None)
+    at_failpoint("write.temp-ready", lambda: (scene.root / "page.md").write_bytes(b"user"))
+    with pytest.raises(NoteChanged):
+        scene.writer.write_own("page.md", b"two", b"one")
+    assert ((scene.root / "page.md").read_bytes(), scene.files()) == (b"user", ["note.md", "page.md"])
+
+
+def test_recovery_decides_by_content_and_tells_what_nobody_can_explain(scene):
+    ledger = scene.writer.ledger
+    for number, content in enumerate((b"new", b"base", b"an edit", None)):
+        ident = f"{number:08x}"
+        record = {"op": "write", "id": ident, "path": "sub/note.md", "temp": f"sub/.lv-{ident}.tmp"}
+        ledger.append({**record, "base": _sha(b"base"), "new": _sha(b"new")})
+        if content is not None:
+            (scene.root / "sub").mkdir(exist_ok=True)
+            (scene.root / f"sub/.lv-{ident}.tmp").write_bytes(content)
+    (scene.root / "sub/.lv-00000003.part").write_bytes(b"ne")
+    (scene.root / "sub/.lv-ffffffff.tmp").write_bytes(b"whose?")
+    sentences = scene.restart().recover()
+    assert [s for s in sentences if "merge the two" in s]
+    assert [s for s in sentences if ".lv-ffffffff.tmp" in s]
+    assert (scene.displaced(), scene.conflicts(), len(sentences)) == ([b"base"], [b"an edit"], 2)
+    assert [f for f in scene.files() if ".lv-" in f] == ["sub/.lv-ffffffff.tmp"]
+    assert len(scene.restart().recover()) == 1, "told once more, and nothing else is left to do"
+
+
+def test_recovery_finds_a_temp_whose_folder_was_renamed(scene):
+    (scene.root / "old").mkdir()
+    (scene.root / "old/n.md").write_bytes(b"base")
+    scene.writer.replace("old/n.md", b"base", b"new")
+    os.rename(scene.root / "old", scene.root / "moved")
+    assert scene.restart().recover() == []
+    assert (scene.files(), scene.displaced()) == (["moved/n.md", "note.md"], [b"base"])
+
+
+def test_displaced_copies_are_kept_for_a_week(tmp_path):
+    clock = [1_700_000_000.0]
+    kept = Displaced(tmp_path / "d", lambda: clock[0])
+    for name in ("a.md", "dir/b.md"):
+        (tmp_path / "x").write_bytes(b"x")
+        kept.keep(tmp_path / "x", name)
+        clock[0] += KEEP_S - 10
+    (tmp_path / "d" / "not ours").write_bytes(b"x")
+    kept.prune()
+    assert sorted(p.name[18:] or p.name for p in (tmp_path / "d").iterdir()) == sorted(
+        ["b.md", "not ours"[18:] or "not ours"]
+    )
+
+
+@pytest.mark.parametrize(
+    "rel",
+    [
+        "",
+        "/etc/passwd",
+        "../x",
+        "a/../../x",
+        "a//b",
+        "./a",
+        "C:/x",
+        "a\\b",
+        "a\0b",
+        ".obsidian/app.json",
+        "a/.git/x",
+        "out/x",
+        "link.md",
+        "dots/x",
+    ],
+)
+def test_no_path_leads_out_of_the_vault_or_into_hidden_folders(tmp_path, rel):
+    root = tmp_path / "vault"
+    (root / ".hidden").mkdir(parents=True)
+    (root / "out").symlink_to(tmp_path)
+    (root / "link.md").symlink_to("/etc/passwd")
+    (root / "dots").symlink_to(root / ".hidden")
+    with pytest.raises(PathRefused):
+        inside(root, rel)
+
+
+def test_links_inside_the_vault_are_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "alias").symlink_to(tmp_path / "real")
+    assert inside(tmp_path, "alias/n.md") == Path(os.path.realpath(tmp_path)) / "real/n.md"
+    assert inside(tmp_path, "not/there yet.md").name == "there yet.md"
+
+
+def _sha(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
