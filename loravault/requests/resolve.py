@@ -116,7 +116,7 @@ def _put_together(work: _Work, base: BaseRef, values: dict[str, Any], choice: ad
     prompt, said = words.with_triggers(parsed.prompt, choice.chosen, values.pop("triggers"))
     work.warnings.extend(said)
     vocabulary = work.catalog.vocabulary(base)
-    unknown = words.unknown_words(prompt, vocabulary, base.name) if vocabulary is not None else None
+    unknown = words.unknown_words(prompt, vocabulary, base.name, choice.chosen) if vocabulary is not None else None
     if unknown:
         work.warnings.append(unknown)
     width, height = values.pop("size")

@@ -39,16 +39,21 @@ def contains(prompt: str, phrase: str) -> bool:
     return bool(needle) and re.search(rf"(?<!\w){re.escape(needle)}(?!\w)", haystack) is not None
 
 
-def unknown_words(prompt: str, vocabulary: frozenset[str], base: str) -> str | None:
-    """A sentence naming the words a base was never taught; None if it knows them all."""
-    words = [word.lower() for word in _WORD.findall(prompt)]
-    unknown = list(dict.fromkeys(word for word in words if word not in vocabulary))
+def unknown_words(prompt: str, vocabulary: frozenset[str], base: str, chosen: Sequence[Chosen] = ()) -> str | None:
+    """A sentence naming the words that neither the base nor an adapter was taught; None if there are none."""
+    taught = {word for one in chosen for phrase in one.adapter.trigger_words for word in _words(phrase)}
+    words = _words(prompt)
+    unknown = list(dict.fromkeys(word for word in words if word not in vocabulary and word not in taught))
     if not unknown:
         return None
     if len(unknown) == len(set(words)):
         return f"The {base} base knows none of the words of this prompt, so the picture has little to do with it."
     more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
     return f"The {base} base does not know: {', '.join(unknown[:_MAX_NAMED])}{more}."
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(text.replace("_", " "))]
 
 
 def _folded(text: str) -> str:

@@ -322,6 +322,13 @@ def test_words_the_demo_base_does_not_know_are_named() -> None:
     assert resolved("a cat on the moon", "base: dreamshaper_8", demo).warnings == ()
 
 
+def test_a_trigger_word_is_known_by_its_adapter_if_not_by_the_base() -> None:
+    """`sks style` is what the adapter was taught: to call it unknown would be wrong, and hide what really is."""
+    demo = Library(words=frozenset({"a", "cat"}))
+    assert resolved("a cat, ink outline <lora:ink_outline:1>", catalog=demo).warnings == ()
+    assert resolved("a cat, ink outline", catalog=demo).warnings == ("The demo base does not know: ink, outline.",)
+
+
 # ---- fingerprints and seeds
 
 
