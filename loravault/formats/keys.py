@@ -39,6 +39,9 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("net.", "unet"),
 )
 
+_COMPONENTS = dict(_PREFIXES)
+_PREFIX = re.compile("|".join(re.escape(prefix) for prefix, _ in _PREFIXES))
+
 # What may follow a module path. The word of the part, without `.weight`, is what the tables below use.
 _PART = re.compile(
     r"[._](?P<part>"
@@ -149,10 +152,9 @@ def split_key(name: str) -> tuple[str, str, str] | None:
     if match is None:
         return None
     component, stem = "unet", name[: match.start()]
-    for prefix, of in _PREFIXES:
-        if stem.startswith(prefix):
-            component, stem = of, stem[len(prefix) :]
-            break
+    prefix = _PREFIX.match(stem)
+    if prefix:
+        component, stem = _COMPONENTS[prefix[0]], stem[prefix.end() :]
     part = match["part"]
     attention = re.match(r"(to_[qkv]|to_out)_(lora\..*)", part)
     if attention:  # old diffusers: `processor.to_q_lora.down.weight` belongs to the module `to_q`
