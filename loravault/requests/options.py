@@ -80,7 +80,7 @@ def read(given: Mapping[str, Given], key: str, parse: Callable[[Any], T], proble
     try:
         return parse(entry.value)
     except NotThis as reason:
-        problems.append(f'"{key}" ({entry.place}) is {shown(entry.value)}: {reason}.')
+        problems.append(f'In {entry.place}, "{key}" is {shown(entry.value)}: {reason}.')
         return None
 
 

@@ -230,7 +230,7 @@ def _check_families(work: _Work, choice: adapters.Choice, base: BaseRef) -> None
     for one in choice.chosen:
         family, name = one.adapter.family, one.adapter.name
         if family == "unknown":
-            work.warnings.append(f'The family of "{name}" could not be told; whether it fits, the picture shows.')
+            work.warnings.append(f'The family of "{name}" could not be told, so whether it fits is not certain.')
         elif family != base.family:
             work.problems.append(
                 f'"{name}" is an adapter for {family}, and the base "{base.name}" is {base.family}: '

@@ -57,7 +57,8 @@ KNOWN = ("54f9857eaff55a19d826bf585116adc7d83c9bd6625aec85b31ae7bf688a6308", "a8
 
 
 @pytest.mark.parametrize(
-    "text", ["54f9857eaff5", "54F9857EAFF5", "a87f5cdc93b9d9319ab8", "0x54f9857eaff5", "a87f5cdc93", " 31d18fc0 ", "54f9857e"]
+    "text",
+    ["54f9857eaff5", "54F9857EAFF5", "0x54f9857eaff5", "54f9857e", "a87f5cdc93", "a87f5cdc93b9d9319ab8", " 31d18fc0 "],
 )
 def test_the_shortened_forms_of_other_tools_name_the_file(text: str) -> None:
     assert names_file(text, KNOWN)
