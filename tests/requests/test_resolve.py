@@ -205,7 +205,7 @@ def test_a_pasted_model_is_a_wish() -> None:
         ("#| size: nanxnan\na", "must be of the form"),
         ("#| size: 0x0\na", "each side"),
         ("#| size: -512x512\na", "each side"),
-        ("#| count: 1000000\na", 'In the block, "count" is "1000000": it must be a whole number from 1 to 64 (the most'),
+        ("#| count: 1000000\na", 'In the block, "count" is "1000000": it must be a whole number from 1 to 64'),
         ("#| count: 0\na", "from 1 to 64"),
         ("#| count: 1.5\na", "whole number"),
         ("#| steps: 1e9\na", "from 1 to 1000"),
