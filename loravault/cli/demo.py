@@ -43,6 +43,7 @@ def command(app: App, ctx: click.Context, directory: Path, watch: bool) -> None:
     notes = demo.requests_in(folder.vault)
     click.echo(plain(f"The vault: {folder.vault}"))
     click.echo("Starting `loravault watch` on it and ticking run in its request notes …")
+    before = set(demo.pictures_in(demo.config_of(folder)))
     with _sigterm_as_ctrl_c(), demo.daemon(folder) as process:
         for rel in notes:
             demo.tick(folder.vault / rel)
@@ -51,7 +52,8 @@ def command(app: App, ctx: click.Context, directory: Path, watch: bool) -> None:
         with _showing() as show:
             for states in demo.follow(folder, notes, process, control.queue):
                 show(states)
-    _tell(folder, states, time.monotonic() - began)
+    made = [path for path in demo.pictures_in(demo.config_of(folder)) if path not in before]
+    _tell(folder, states, made, time.monotonic() - began)
     if any(state.status != "done" for state in states):
         ctx.exit(1)
 
@@ -64,15 +66,14 @@ def _serve(app: App, ctx: click.Context, folder: DemoFolder) -> None:
     ctx.invoke(watch_command, verbose=False)
 
 
-def _tell(folder: DemoFolder, states: Sequence[NoteState], seconds: float) -> None:
-    from loravault.demo import config_of, pictures_in
-
-    pictures = pictures_in(config_of(folder))
-    click.echo(f"{counted(len(pictures), 'picture')}, {seconds:.0f} s:")
+def _tell(folder: DemoFolder, states: Sequence[NoteState], made: Sequence[Path], seconds: float) -> None:
+    click.echo(f"{counted(len(made), 'new picture')}, {seconds:.0f} s:")
     for state in states:
         message = f" ({state.message})" if state.message else ""
         click.echo(plain(f"  {state.status}: {folder.vault / state.rel}{message}"))
-    click.echo(plain(f"The pictures are in {pictures[-1].parent}" if pictures else f"See {folder.log}"))
+    for picture in made:
+        click.echo(plain(f"  {picture}"))
+    click.echo(plain(f"What the daemon did: {folder.log}"))
     click.echo(plain(f'Next: in Obsidian, "Open folder as vault", {folder.vault}, and read the note Welcome.'))
     click.echo(plain(f'To tick boxes there yourself, let it run: {_program()} demo "{folder.root}" --watch'))
 

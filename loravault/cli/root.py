@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reindex": ("reindex", "Look at every LoRA, image and note again."),
     "show": ("show", "Tell what is known about a LoRA."),
     "config": ("config", "Print the settings in force and where they are from."),
+    "doctor": ("doctor", "Tell what works on this machine, and what does not."),
     "demo": ("demo", "Make a small vault and let its notes get their pictures."),
 }
 

@@ -1,0 +1,144 @@
+"""What works on this machine and for this vault, and what does not, in words. Looks; changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import loravault
+from loravault import osdep
+from loravault.config import VaultConfig
+from loravault.library.bases import list_bases
+from loravault.resources import demo_base
+
+#: The worker's first import of torch from a cold disk takes its time (seconds).
+DEVICE_WAIT_S = 120.0
+
+#: File systems that do not report changes made elsewhere, by their name in /proc/mounts.
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.rclone", "afs", "davfs"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line."""
+
+    label: str
+    text: str
+    #: What to do about it; None = nothing is wrong.
+    advice: str | None = None
+
+
+def examine(config: VaultConfig | None, ask_device: Callable[[str], Finding] | None = None) -> Iterator[Finding]:
+    """The device first, then the vault's part if one is meant."""
+    yield (ask_device or device)(config.device if config else "auto")
+    ours, python = loravault.__version__, sys.version.split()[0]
+    yield Finding("versions", f"loravault {ours}, Python {python}, torch {version('torch')}")
+    if config is None:
+        return
+    yield vault_class(config)
+    yield daemon(config)
+    yield Finding("state", f"{config.state_path} (worker.log there is what the worker said)")
+    yield from roots(config)
+    bases = list_bases(config.bases, demo_base())
+    yield Finding("bases", ", ".join(f"{base.name} ({base.family})" for base in bases))
+
+
+def device(wish: str, worker_command: Sequence[str] | None = None) -> Finding:
+    """What the worker chooses: it is started and asked, because only it may import torch."""
+    from loravault.jobs.supervisor import Supervisor, WorkerDied  # noqa: PLC0415 - for this line only
+
+    supervisor = Supervisor(worker_command, {**os.environ, "LORAVAULT_DEVICE": wish})
+    try:
+        supervisor.warm_up()
+        give_up = time.monotonic() + DEVICE_WAIT_S
+        while time.monotonic() < give_up:
+            for event in supervisor.poll():
+                if isinstance(event, WorkerDied):
+                    return Finding("device", "none", f"The worker could not start: {event.reason}")
+            if supervisor.device:
+                return Finding("device", supervisor.device, _advice(supervisor.device))
+            time.sleep(0.05)
+        return Finding("device", "none", f"The worker did not answer within {DEVICE_WAIT_S:.0f} s.")
+    finally:
+        supervisor.close()
+
+
+def _advice(chosen: str) -> str | None:
+    """The command that helps when a GPU is there and torch cannot use it."""
+    if not chosen.startswith("cpu") or shutil.which("nvidia-smi") is None:
+        return None
+    built = version("torch")
+    if "+cpu" not in built:
+        return "There is an NVIDIA GPU, but torch cannot use it: `nvidia-smi` says whether its driver works."
+    wanted = built.partition("+")[0]
+    return (
+        "There is an NVIDIA GPU, but torch is built for the CPU: "
+        f"{sys.executable} -m pip install --force-reinstall torch=={wanted}"
+    )
+
+
+def vault_class(config: VaultConfig) -> Finding:
+    """How safely notes can be written there, and how changes are noticed."""
+    network = file_system(config.vault) in _NETWORK
+    seen = "polling, because it is a network drive" if network else "events and rescans"
+    if not os.access(config.vault, os.W_OK):
+        return Finding("vault", f"{config.vault} (read-only)", "Make it writable for you: answers go into its notes.")
+    swaps = can_exchange(config.own_folder if config.own_folder.is_dir() else config.vault)
+    way = "exchange" if swaps else "replace"
+    advice = None if swaps else "This file system cannot swap files: do not type in a note while its answer is written."
+    return Finding("vault", f"{config.vault} ({way}; {seen})", advice)
+
+
+def can_exchange(folder: Path) -> bool:
+    """Whether two files in this folder can be swapped in one step. Tried with two hidden files of our own."""
+    one, two = (folder / f".lv-probe-{os.getpid()}-{n}" for n in (1, 2))
+    try:
+        one.touch()
+        two.touch()
+        return osdep.exchange(one, two)
+    except OSError:
+        return False
+    finally:
+        one.unlink(missing_ok=True)
+        two.unlink(missing_ok=True)
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The name of the file system that `path` is on; "" where the system does not tell."""
+    try:
+        lines = mounts.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    real = os.path.realpath(path)
+    best = ("", "")
+    for line in lines:
+        _, point, kind, *_ = [*line.split(" "), "", "", ""]
+        point = point.replace("\\040", " ")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1]
+
+
+def daemon(config: VaultConfig) -> Finding:
+    """Whether somebody serves the vault now."""
+    pid = osdep.lock_holder(config.state_path / "lock")
+    if pid is None:
+        return Finding("daemon", "not running: ticked notes wait for `loravault watch`")
+    return Finding("daemon", f"running, process {pid}")
+
+
+def roots(config: VaultConfig) -> Iterator[Finding]:
+    """Each folder with adapters."""
+    for root in config.loras:
+        if root.path.is_dir():
+            yield Finding(f"loras {root.name}", str(root.path))
+        else:
+            advice = "Plug its drive in, or change it in config.toml; nothing was forgotten."
+            yield Finding(f"loras {root.name}", f"{root.path} is not there", advice)
