@@ -13,6 +13,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors import SafetensorError
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
@@ -20,6 +21,7 @@ from loravault.engine.devices import Device
 from loravault.errors import UserError
 from loravault.formats.generation import BaseRef
 from loravault.formats.kohya_keys import Target, sd_key_map
+from loravault.formats.safetensors_header import BrokenFile, read_header
 
 #: Component folder → name of its weights without suffix.
 _WEIGHTS: Mapping[str, str] = {
@@ -70,7 +72,7 @@ def load_base(ref: BaseRef, device: Device) -> Base:
         tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
     except UserError as error:
         raise UserError(f"The base “{ref.name}” cannot be loaded: {error}") from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"The base “{ref.name}” cannot be loaded: {_short(error)}") from error
     pipeline: Any = StableDiffusionPipeline
     pipe = pipeline(
@@ -128,7 +130,10 @@ def _variant(folder: Path, part: str, name: str) -> str | None:
     for variant in (None, "fp16"):
         middle = f".{variant}" if variant else ""
         whole, sharded = f"{stem}{middle}.safetensors", f"{stem}.safetensors.index{middle}.json"
-        if (folder / part / whole).is_file() or (folder / part / sharded).is_file():
+        if (folder / part / whole).is_file():
+            _check_whole(folder / part / whole, part, name)
+            return variant
+        if (folder / part / sharded).is_file():
             return variant
     if any(file.suffix in _PICKLES for file in (folder / part).iterdir()):
         raise UserError(
@@ -136,6 +141,14 @@ def _variant(folder: Path, part: str, name: str) -> str | None:
             "Get the folder with safetensors weights."
         )
     raise UserError(f"The base “{name}” is incomplete: {part}/{stem}.safetensors is missing.")
+
+
+def _check_whole(path: Path, part: str, name: str) -> None:
+    """Refuses a truncated file in words; the libraries say only that its header is wrong."""
+    try:
+        read_header(path)
+    except BrokenFile as error:
+        raise UserError(f"The base “{name}” cannot be loaded: of its {part}, {error.message}.") from error
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from loravault.engine.ends import OutOfMemory, Stopped
 from loravault.engine.imagefile import SUFFIXES, save_image
 from loravault.engine.inscription import chunk_of, infotext_of
 from loravault.engine.prompts import PromptEncoder
-from loravault.engine.samplers import make_scheduler
+from loravault.engine.samplers import check_sampler, make_scheduler
 from loravault.errors import UserError
 from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
 from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance, StepReport
@@ -279,7 +279,7 @@ class Engine:
 
 def _check(spec: GenerationSpec) -> None:
     """What needs no base to be refused; before a gigabyte is loaded."""
-    make_scheduler(spec.sampler, {})
+    check_sampler(spec.sampler)
     if not spec.seeds or spec.steps < 1:
         raise UserError("A picture needs at least one seed and one step.")
     if spec.image_format not in SUFFIXES:

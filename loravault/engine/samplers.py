@@ -22,11 +22,16 @@ _TABLE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-def make_scheduler(name: str, pristine: Mapping[str, Any]) -> Any:
-    """A new scheduler from a base's unchanged `scheduler_config.json`. Raises `UserError` for a name we do not have."""
+def check_sampler(name: str) -> None:
+    """Raises `UserError` with the nearest for a name we do not have."""
     if name not in _TABLE:
         close = ", ".join(nearest(name))
         raise UserError(f"There is no sampler “{name}”; nearest: {close}. All: {', '.join(SAMPLERS)}.")
+
+
+def make_scheduler(name: str, pristine: Mapping[str, Any]) -> Any:
+    """A new scheduler from a base's unchanged `scheduler_config.json`. Raises `UserError` for a name we do not have."""
+    check_sampler(name)
     kind, options = _TABLE[name]
     known = {key: value for key, value in pristine.items() if not key.startswith("_")}
     # Clipping predictions to [-1, 1] is for pixels; old configs of latent models ask for it all the same.
