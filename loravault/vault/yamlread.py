@@ -8,9 +8,11 @@ so no document can exhaust the stack, the memory or the clock.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from yaml.error import MarkedYAMLError, YAMLError
@@ -96,11 +98,15 @@ class Mapping12:
 
 def read_mapping(text: str) -> dict[str, Any]:
     """Read a block of properties under YAML 1.2 core rules. Raises `YamlProblem` with the reason in words."""
-    return read_entries(text).values
+    return copy.deepcopy(read_entries(text).values)
 
 
+@lru_cache(maxsize=8)
 def read_entries(text: str) -> Mapping12:
-    """Like `read_mapping`, and say where every entry of the root mapping stands in `text`."""
+    """Like `read_mapping`, and say where every entry of the root mapping stands in `text`.
+
+    The last few are remembered: one write reads the same block several times over to prove that it changed nothing.
+    """
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise YamlProblem(f"they are longer than {MAX_BYTES // 1024} KiB")
     disguised, restore = _disguise(text)
@@ -263,7 +269,10 @@ class _Builder:
             if not is_map:
                 _refuse(event, "they are a list, not `key: value` lines")
         elif isinstance(self._stack[-1].event, MappingStartEvent) and self._stack[-1].key is None:
-            _refuse(event, "a list or a brace stands where a property name was expected (quote `{{…}}` and `[[…]]`)")
+            _refuse(
+                event,
+                "a brace or bracket where text was expected (a template placeholder? put `{{…}}` or `[[…]]` in quotes)",
+            )
         opened = _Open({} if is_map else [], event)
         if not self._stack:
             self._root = opened

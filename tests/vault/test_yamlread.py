@@ -130,6 +130,12 @@ def test_no_text_does_worse_than_a_problem(text):
     assert all(isinstance(key, str) for key in values)
 
 
+def test_what_a_caller_does_to_the_values_stays_with_the_caller():
+    """The reader remembers recent texts; a list that a caller changed once came back to the next one."""
+    read_mapping("tags: [a]")["tags"].append("b")
+    assert read_mapping("tags: [a]") == {"tags": ["a"]}
+
+
 KEYS = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 
 
