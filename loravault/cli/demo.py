@@ -111,7 +111,13 @@ def _bars() -> Iterator[Callable[[Sequence[NoteState]], None]]:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     texts = TextColumn("{task.fields[note]}"), TextColumn("{task.description}")
-    with Progress(texts[0], BarColumn(), texts[1], TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+    with Progress(
+        texts[0],
+        BarColumn(complete_style="green", finished_style="green"),
+        texts[1],
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as progress:
         bars: dict[str, TaskID] = {}
 
         def show(states: Sequence[NoteState]) -> None:

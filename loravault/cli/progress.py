@@ -23,7 +23,12 @@ def following(first_words: str) -> Iterator[Callable[[Event], None]]:
 
     text = TextColumn("{task.description}")
     bar = Progress(
-        SpinnerColumn(), text, BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
+        SpinnerColumn(),
+        text,
+        BarColumn(complete_style="green", finished_style="green"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
     )
     with bar:
         task = bar.add_task(first_words, total=None)
