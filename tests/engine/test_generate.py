@@ -296,9 +296,9 @@ def test_other_sizes_than_square(engine: Engine, tiny: BaseRef, tmp_path: Path) 
     assert pixels(outcome)[0].shape == (40, 72, 3)
 
 
-@pytest.mark.parametrize(("image_format", "suffix", "kind"), [("webp", "webp", "webp"), ("jpeg", "jpg", "jpeg")])
+@pytest.mark.parametrize(("image_format", "suffix"), [("webp", "webp"), ("jpeg", "jpg")])
 def test_files_carry_infotext_and_chunk_and_no_path(
-    engine: Engine, tiny: BaseRef, tmp_path: Path, image_format: str, suffix: str, kind: str
+    engine: Engine, tiny: BaseRef, tmp_path: Path, image_format: str, suffix: str
 ) -> None:
     make_adapter(tmp_path / "ink.safetensors")
     use = use_of(tmp_path / "ink.safetensors", 0.5, te=0.25)
@@ -320,7 +320,7 @@ def test_files_carry_infotext_and_chunk_and_no_path(
     assert Path(image.path).name == f"lv-20261120-3fa81c20-1.{suffix}"
     meta = read_meta(image.path)
     assert meta is not None
-    assert (meta.format, meta.width, meta.height) == (kind, 64, 64)
+    assert (meta.format, meta.width, meta.height) == (image_format, 64, 64)
     (hashes,) = outcome.adapter_hashes
     assert meta.infotext is not None
     assert meta.infotext.startswith(
@@ -339,7 +339,7 @@ def test_files_carry_infotext_and_chunk_and_no_path(
 
 
 def test_what_was_added_to_the_prompt_is_in_the_infotext(engine: Engine, tiny: BaseRef, tmp_path: Path) -> None:
-    """Pasted elsewhere it has to give the same picture: trigger words and adapters of the note's properties included."""
+    """Pasted elsewhere it has to give the same picture: with trigger words and adapters of the note's properties."""
     make_adapter(tmp_path / "ink.safetensors")
     use = use_of(tmp_path / "ink.safetensors", 0.5)
     wanted = spec(tiny, prompt="a red cat, sks style", written_prompt="a red cat", adapters=(use,))

@@ -7,7 +7,7 @@ Run as `python tests/fakes/engine_child.py`. What goes wrong is said by words in
     fake:spin    long past the deadline, busy      fake:deaf    never notices a cancel
     fake:garbage a line that is no message         fake:half    half a line, then exit
     fake:long    a line of 100 MB                  fake:exit    exit 0 without an answer
-    fake:noise   print to fd 1 as a C library does fake:flood   20,000 progress lines
+    fake:noise   print to fd 1 as a C library does fake:flood   5,000 progress lines
     fake:bug     raise ValueError                  fake:user    raise UserError
     fake:oom     out of memory                     fake:stranger answer a job it was not given
     fake:slow    0.05 s per step                   fake:slow=S  S seconds per step
@@ -167,7 +167,7 @@ class FakeEngine:
 
     def _do_flood(self, job: str) -> None:
         line = protocol.Progress(job=job, image=0, batch=1, images=1, step=1, steps=2, deadline_s=60)
-        for _ in range(200):
+        for _ in range(50):
             self._write(protocol.encode(line) * 100)
 
     def _do_stranger(self, job: str) -> None:

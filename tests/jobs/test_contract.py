@@ -1,4 +1,4 @@
-"""What the daemon relies on, asked of the fake worker and of the real one alike. The tests of the daemon trust the fake."""
+"""What the daemon relies on, asked of the fake worker and the real one alike: the daemon's tests trust the fake."""
 
 from __future__ import annotations
 
