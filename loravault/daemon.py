@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sqlalchemy.exc import DatabaseError
+
 from loravault.config import VaultConfig
 from loravault.errors import AlreadyRunning, UserError
 from loravault.index import commands
-from loravault.index.database import Index
+from loravault.index.database import Index, is_passing, set_aside
 from loravault.index.refresh import Refreshed, refresh_adapters, refresh_images
 from loravault.jobs.board import Board
 from loravault.jobs.context import Context, log
@@ -34,6 +36,9 @@ from loravault.watching import Watcher
 
 #: Between two ticks while something is going on, and while nothing is (seconds).
 BUSY_S, IDLE_S = 0.1, 1.0
+
+#: After an error of the database that may pass, such as a full disk (seconds).
+TROUBLE_S = 5.0
 
 #: Adapters are looked at again this long after the last hint (seconds): a copy of many files comes as many hints.
 ADAPTER_SETTLE_S = 2.5
@@ -64,6 +69,7 @@ class Daemon:
         self._data_version = -1
         self._lock: Lock | None = None
         self._watcher: Watcher | None = None
+        self._rebuilt = False
 
     # ---- opening and closing
 
@@ -99,6 +105,7 @@ class Daemon:
             wake=self._wake.set,
         )
         self.feed = NoteFeed(ctx)
+        ctx.look = self.feed.hint
         self.intake = Intake(ctx)
         self.dispatcher = Dispatcher(ctx, self._supervisor, self._only)
         self.deliverer = Deliverer(ctx)
@@ -138,11 +145,36 @@ class Daemon:
     def run(self, stop: threading.Event, until: Callable[[], bool] | None = None) -> None:
         """Tick until `stop` is set (from a signal handler or another thread) or `until` says so."""
         while not stop.is_set() and not (until is not None and until()):
-            pause = self.tick()
+            try:
+                pause = self.tick()
+            except DatabaseError as error:
+                pause = self._survive(error)
             if self.dispatcher.restart_wanted:
                 return
             self._wake.wait(pause)
             self._wake.clear()
+
+    def _survive(self, error: DatabaseError) -> float:
+        """The index failed. If that is about the moment, wait; if it is damaged, set it aside and build it anew, once.
+
+        Everything in it comes from the notes, the images and the loras folder, so nothing is lost.
+        """
+        if is_passing(error):
+            log.error("the index cannot be used at the moment: %s", error.orig)
+            return TROUBLE_S
+        if self._rebuilt:
+            raise error
+        log.error("the index is damaged (%s); it is set aside and built anew", error.orig)
+        self._rebuilt = True
+        self._supervisor.close()
+        if self._watcher is not None:
+            self._watcher.stop()
+        self.ctx.index.close()
+        set_aside(self.ctx.index.path)
+        self._next_rescan = self._next_adapters = 0.0
+        self._data_version = -1
+        self._open_rooms()
+        return 0.0
 
     def wake(self) -> None:
         """Make a sleeping loop look at its stop flag."""

@@ -82,6 +82,6 @@ def to_row(record: AdapterRecord, dev: int, ino: int, old: AdapterRow | None) ->
         preview=record.preview,
         state=record.state,
         reason=record.reason,
-        autov2=old.autov2 if same and old else None,
-        autov3=old.autov3 if same and old else None,
+        autov2=record.autov2 or (old.autov2 if same and old else None),
+        autov3=record.autov3 or (old.autov3 if same and old else None),
     )

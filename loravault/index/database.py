@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, text
+from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, SQLModel, create_engine
 
 from loravault.errors import UserError
@@ -29,10 +30,15 @@ class Index:
         self._prepare()
         self._engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False})
         _install_pragmas(self._engine)
-        SQLModel.metadata.create_all(self._engine)
-        with self._engine.begin() as connection:
-            connection.execute(text(f"PRAGMA user_version={tables.SCHEMA}"))
-            connection.execute(text(f"PRAGMA application_id={APPLICATION_ID}"))
+        try:
+            self._make_tables()
+        except DatabaseError as error:
+            if is_passing(error):
+                raise UserError(f"The index {path} cannot be opened ({error.orig}); free it or make room.") from error
+            self._engine.dispose()  # damage that the check did not see
+            self.rebuilt_because = "it is damaged"
+            set_aside(path)
+            self._make_tables()
         os.chmod(path, 0o600)
         self._witness = sqlite3.connect(path, timeout=10, check_same_thread=False)
 
@@ -58,6 +64,12 @@ class Index:
         self._witness.close()
         self._engine.dispose()
 
+    def _make_tables(self) -> None:
+        SQLModel.metadata.create_all(self._engine)
+        with self._engine.begin() as connection:
+            connection.execute(text(f"PRAGMA user_version={tables.SCHEMA}"))
+            connection.execute(text(f"PRAGMA application_id={APPLICATION_ID}"))
+
     def _prepare(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.path.exists():
@@ -71,6 +83,12 @@ class Index:
         if version != tables.SCHEMA:
             self.rebuilt_because = "it is damaged" if version is None else f"its schema is {version}"
             set_aside(self.path)
+
+
+def is_passing(error: DatabaseError) -> bool:
+    """Whether an error of the database is about the moment (disk full, locked, read-only), not about its content."""
+    text_of_it = str(error.orig).lower()
+    return any(word in text_of_it for word in ("full", "locked", "readonly", "unable to open", "disk i/o"))
 
 
 def set_aside(path: Path) -> None:

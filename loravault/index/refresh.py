@@ -61,7 +61,7 @@ def refresh_adapters(
     """Scan the roots and read the headers of new and changed files only."""
     result = Refreshed()
     for root in roots:
-        found = _found(root, result)
+        found = _found(root, [other.path for other in roots], result)
         if found is None:
             continue
         with index.session() as session:
@@ -82,12 +82,12 @@ def refresh_adapters(
     return result
 
 
-def _found(root: Root, result: Refreshed) -> dict[str, Found] | None:
+def _found(root: Root, roots: Sequence[Path], result: Refreshed) -> dict[str, Found] | None:
     if not root.path.is_dir():
         result.troubles[root.name] = f"{root.path} is not there; its adapters keep their place until it is back."
         return None
     try:
-        return {found.rel: found for found in scan_root(root.name, root.path)}
+        return {found.rel: found for found in scan_root(root.name, root.path, roots)}
     except OSError as error:
         result.troubles[root.name] = f"{root.path} cannot be read: {error.strerror or error}."
         return None

@@ -15,7 +15,7 @@ from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.index import notes, work
 from loravault.index.tables import JobRow, NoteRow, RunRow
-from loravault.jobs import words
+from loravault.jobs import planning, words
 from loravault.jobs.context import Context, Event, log
 from loravault.vault.answers import Answer, apply_answers
 from loravault.vault.links import wikilink
@@ -96,6 +96,9 @@ class Deliverer:
         if not is_due(pending, ctx.now(), ctx.config.together_s) or ctx.quiet_for(note, key) < ctx.config.write_quiet_s:
             return
         data = ctx.path(note).read_bytes()
+        if pending.receipt_due and (pending.row is None or pending.row.sha != planning.sha(data)):
+            ctx.look(note)  # a receipt is for what was read; this text was not read yet
+            return
         over = [run for run in pending.runs if pending.is_over(run)]
         for run in over:
             finish_run(run, pending.jobs[run.id], ctx.now())

@@ -101,6 +101,11 @@ class Intake:
         if changed:
             self._catalog = None
 
+    def notes_told(self) -> set[str]:
+        """The notes that the dashboard tells about."""
+        with self._ctx.index.session() as session:
+            return {row.path for row in notes.notes_with_problems(session)}
+
     # ---- what commands call
 
     def start(self, rel: str) -> str:

@@ -326,6 +326,7 @@ class Supervisor:
     # ---- how a worker ends
 
     def _ended(self, worker: _Worker, end: End) -> None:
+        worker.process.end(time.monotonic())  # it is gone: gives back its threads and its log
         if worker is not self._worker:
             if worker in self._leaving:
                 self._leaving.remove(worker)

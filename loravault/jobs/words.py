@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ def result_lines(made: Made) -> list[str]:
     pictures = " ".join(embed(path, EMBED_WIDTH) for path in made.images)
     lines = [title, pictures, settings_line(made)]
     if made.remarks:
-        lines.append(" ".join(inert(remark) for remark in made.remarks))
+        lines.append(" ".join(sentence(remark) for remark in made.remarks))
     return lines
 
 
@@ -45,8 +46,8 @@ def failure_lines(messages: Sequence[str]) -> list[str]:
     """The callout of a block that made no picture: what went wrong and what to do next."""
     title = "[!failure] No picture was made"
     if len(messages) == 1:
-        return [title, inert(messages[0])]
-    return [title, *(f"- {inert(message)}" for message in messages)]
+        return [title, sentence(messages[0])]
+    return [title, *(f"- {sentence(message)}" for message in messages)]
 
 
 def settings_line(made: Made) -> str:
@@ -66,6 +67,22 @@ def _adapter(name: str, cards: Mapping[str, str]) -> str:
 
 def _strength(te: float, unet: float) -> str:
     return number(unet) if te == unet else f"te {number(te)} unet {number(unet)}"
+
+
+#: Code spans that our own sentences hold: plain words, and nothing that a plugin would evaluate.
+_CODE = re.compile(r"(```prompt|`(?:#\| )?[A-Za-z<][A-Za-z0-9 _:.,/<>-]*`)")
+
+
+def sentence(text: str) -> str:
+    """A sentence that may quote strangers, made harmless; plain code spans (`run: true`) stay as they are."""
+    parts = _CODE.split(text)
+    return "".join(part if n % 2 else _keeping_blanks(part) for n, part in enumerate(parts))
+
+
+def _keeping_blanks(text: str) -> str:
+    if not text.strip():
+        return " " if text else ""
+    return f"{' ' if text[0].isspace() else ''}{inert(text)}{' ' if text[-1].isspace() else ''}"
 
 
 def images_phrase(count: int) -> str:
@@ -101,7 +118,7 @@ def number(value: float) -> str:
 
 def one_line(text: str) -> str:
     """A sentence that fits a property."""
-    flat = inert(" ".join(text.split()))
+    flat = sentence(" ".join(text.split()))
     return flat if len(flat) <= MESSAGE_LIMIT else flat[: MESSAGE_LIMIT - 1] + "…"
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from loravault.formats.families import UNET_WIDTHS
 from loravault.formats.generation import BaseRef
 
 #: What the engine can build, by the class that the folder's `model_index.json` names.
 SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
 
-#: Cross-attention width of the UNet -> family, among what the engine can build.
-FAMILY_OF_WIDTH = {160: "demo", 768: "sd15"}
+#: Families that the engine can build.
+SUPPORTED_FAMILIES = ("demo", "sd15")
 
 #: A model_index.json or config.json is a few kilobytes; more is not one.
 _JSON_LIMIT = 1 << 20
@@ -26,8 +27,8 @@ def read_base(folder: Path, name: str | None = None) -> BaseRef | None:
         return None
     unet = _read_json(folder / "unet" / "config.json") or {}
     width = unet.get("cross_attention_dim")
-    family = FAMILY_OF_WIDTH.get(width) if isinstance(width, int) else None
-    if family is None:
+    family = UNET_WIDTHS.get(width) if isinstance(width, int) else None
+    if family not in SUPPORTED_FAMILIES:
         return None
     return BaseRef(name=name or folder.name, path=str(folder), family=family)
 

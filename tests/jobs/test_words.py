@@ -90,3 +90,11 @@ def test_a_run_tells_what_was_made_and_what_was_not() -> None:
     ended = [Ended("done", 4, 10.0), Ended("failed", trouble='There is no adapter "x".'), Ended("cancelled")]
     assert words.run_message(ended) == '4 images in 10.0 s; There is no adapter "x".; 1 of 3 blocks cancelled'
     assert len(words.run_message([Ended("failed", trouble="a long story " * 100)])) <= words.MESSAGE_LIMIT
+
+
+def test_our_own_code_spans_stay_and_those_that_a_plugin_would_run_do_not() -> None:
+    assert words.sentence("Add a ```prompt block, tick `run`.") == "Add a ```prompt block, tick `run`."
+    assert words.sentence("change it or add `#| again: 2`") == "change it or add `#| again: 2`"
+    assert words.sentence("write `<lora:name:0.8>` instead") == "write `<lora:name:0.8>` instead"
+    for active in ("`= this.file`", "`$= dv.pages()`", "<% tp.evil() %>", "`<% tp.evil() %>`", "![[secret]]", "%%x%%"):
+        assert active not in words.sentence(f"the file {active} is broken")
