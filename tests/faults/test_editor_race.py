@@ -14,7 +14,7 @@ from loravault.vault.ledger import Ledger
 from loravault.vault.safewrite import NoteChanged, VaultWriter
 from tests.faults.editors import STYLES, EditorProcess
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]  # a loaded machine is slow, not wrong
 GRACE = 0.06
 BATCH = 30
 Write = Callable[[VaultWriter, Path, bytes, bytes], None]

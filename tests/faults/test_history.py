@@ -29,7 +29,7 @@ from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged, VaultWriter
 from tests.faults.editors import in_child
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]  # a loaded machine is slow, not wrong
 STEPS = tuple(name for name in failpoints.NAMES if name.startswith("write."))
 START = b"---\nloravault: generate\nrun: true\n---\nmine\n\n```prompt\na cat\n```\n\nend\n"
 
@@ -218,7 +218,7 @@ def play(machine: type[History], examples: int) -> None:
 
 @pytest.mark.parametrize("exchange", [True, False])
 def test_in_no_history_a_saved_text_is_lost_or_an_answer_doubled(exchange):
-    play(type("Machine", (History,), {"can_exchange": exchange}), 60)
+    play(type("Machine", (History,), {"can_exchange": exchange}), 40)
 
 
 def test_teeth_a_writer_that_does_not_look_again_is_caught():

@@ -15,7 +15,7 @@ from loravault.vault.ledger import Ledger
 from loravault.vault.safewrite import VaultWriter
 from tests.faults.editors import in_child, is_whole, leftovers, sealed
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]  # a loaded machine is slow, not wrong
 
 
 def writer_of(tmp: Path, *, exchange: bool = True, grace: float = 0.0) -> VaultWriter:

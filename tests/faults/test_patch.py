@@ -13,7 +13,7 @@ from loravault.vault.note import parse_note
 from loravault.vault.properties import EditRefused
 from tests.synth_vault import BLOCKS, FRONTMATTERS, make_note
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]  # a loaded machine is slow, not wrong
 PIECES = (
     *(
         "```prompt\na cat\n```",
@@ -31,7 +31,7 @@ PIECES = (
     ),
     *("\t", "    code", "---", "^lv-1a-000000", "> [!failure] x", "\r\n", "\r", "***", "1. z"),
 )
-#: 500 notes each; `LORAVAULT_LONG=200` makes it the hundred thousand whose figure docs/promises.md gives.
+#: 300 notes each; `LORAVAULT_LONG=350` makes it the hundred thousand whose figure docs/promises.md gives.
 SEEDS = int(os.environ.get("LORAVAULT_LONG", "1"))
 KEYS = ("run", "cancel", "lv_status", "lv_message", "lv_job", "lv_cover", "lv_finished")
 VALUES = (
@@ -90,10 +90,10 @@ def changed_bytes(data: bytes, chance: random.Random) -> int | None:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_every_byte_of_hundreds_of_notes_stays(seed):
     chance = random.Random(seed)
-    outcomes = [changed_bytes(wild_note(chance), chance) for _ in range(400)]
-    outcomes += [changed_bytes(make_note(chance, n)[:20_000], chance) for n in range(100)]
+    outcomes = [changed_bytes(wild_note(chance), chance) for _ in range(250)]
+    outcomes += [changed_bytes(make_note(chance, n)[:20_000], chance) for n in range(50)]
     assert outcomes.count(1) == 0
-    assert outcomes.count(0) > 350, "too many refusals to mean anything"
+    assert outcomes.count(0) > 200, "too many refusals to mean anything"
 
 
 def test_teeth_a_dumping_writer_changes_almost_every_note_and_the_harness_sees_it():

@@ -230,7 +230,7 @@ ANSWERS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 300), ANSWERS, st.booleans())
 def test_in_any_ordinary_note_answers_come_out_again_without_a_trace(seed, number, steps, together):
     """W5 for regions: unpatch(patch(n)) == n, also when regions of the same note were answered before."""

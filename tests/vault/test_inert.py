@@ -79,7 +79,7 @@ ACTIVE = re.compile(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(TOKENS), max_size=12).map("".join))
 def test_no_active_token_is_left(text):
     safe = inert(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loravault.vault.links import Wikilink, embed, parse_wikilink, wikilink
@@ -52,6 +52,7 @@ def test_links_are_read(text, link):
     assert parse_wikilink(text) == link
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet="abc /.-_üЖ", min_size=1).filter(lambda s: s.strip() == s), st.text(alphabet="ab c.8-", max_size=9)
 )

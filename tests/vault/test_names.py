@@ -6,7 +6,7 @@ import unicodedata
 from datetime import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loravault.vault.names import image_name, image_stem, name_key, safe_file_name, unique_name
@@ -34,6 +34,7 @@ def test_any_text_becomes_a_name(text, name):
     assert safe_file_name(text) == name
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_safe_name_is_safe_and_stays_what_it_is(text):
     name = safe_file_name(text)

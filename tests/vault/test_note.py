@@ -6,7 +6,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loravault.vault.note import MAX_NOTE_BYTES, block_hash, might_be_request, parse_note
@@ -92,11 +92,13 @@ def test_the_cheap_look_finds_requests_and_skips_the_crowd():
     assert not might_be_request(b"---\ntitle: x\n---\n")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_raise(data):
     assert parse_note(data).data is data
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 200))
 def test_spans_of_ordinary_notes_are_in_order_and_inside(seed, number):
     note = parse_note(make_note(random.Random(seed), number))

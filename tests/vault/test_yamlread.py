@@ -139,6 +139,7 @@ def test_what_a_caller_does_to_the_values_stays_with_the_caller():
 KEYS = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(KEYS, st.sampled_from(["1", "x y", '"q: z"', "'s'", "", "[a, b]", "\n  - a\n  - b"]), max_size=6)
 )
