@@ -2,7 +2,8 @@
 
 Both draw the same demo picture (128×128, 25 steps) with the same weights, threads and libraries, in turns, so that a
 busy machine disturbs both alike. The bare call ends with a picture in memory; ours with a file that is durably on disk
-and carries its generation data. On a machine with other work the processor column is the one to read. Run: `python benchmarks/bench_overhead.py [--pairs 20]`.
+and carries its generation data. On a machine with other work the processor row is the one to read.
+Run: `python benchmarks/bench_overhead.py [--pairs 20]`.
 """
 
 from __future__ import annotations

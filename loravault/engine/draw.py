@@ -68,6 +68,14 @@ def decode(base: Base, latents: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uin
     if not bool(torch.isfinite(latents).all()):
         return None
     image = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    if not bool(torch.isfinite(image).all()) and vae.dtype != torch.float32:
+        # Some decoders overflow in half precision where the latents are fine.
+        precision = vae.dtype
+        vae.to(torch.float32)
+        try:
+            image = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
+        finally:
+            vae.to(precision)
     if not bool(torch.isfinite(image).all()):
         return None
     pixels = (image[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()

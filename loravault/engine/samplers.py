@@ -22,6 +22,14 @@ _TABLE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+# What a config says about the model. The rest describes the sampler it was saved with, and would leak into another:
+# a base saved with Karras sigmas must not make plain Euler use them.
+_OF_THE_MODEL = frozenset({
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+    "rescale_betas_zero_snr", "set_alpha_to_one",
+})  # fmt: skip
+
+
 def check_sampler(name: str) -> None:
     """Raises `UserError` with the nearest for a name we do not have."""
     if name not in _TABLE:
@@ -33,9 +41,9 @@ def make_scheduler(name: str, pristine: Mapping[str, Any]) -> Any:
     """A new scheduler from a base's unchanged `scheduler_config.json`. Raises `UserError` for a name we do not have."""
     check_sampler(name)
     kind, options = _TABLE[name]
-    known = {key: value for key, value in pristine.items() if not key.startswith("_")}
-    # Clipping predictions to [-1, 1] is for pixels; old configs of latent models ask for it all the same.
-    config = {**known, "clip_sample": False, "thresholding": False, **options}
+    known = {key: value for key, value in pristine.items() if key in _OF_THE_MODEL}
+    # Clipping predictions to [-1, 1] is for pixels, and the default of some schedulers.
+    config = {**known, "clip_sample": False, **options}
     if pristine.get("rescale_betas_zero_snr"):
         config["timestep_spacing"] = "trailing"  # otherwise the first step is not the one without signal
     return getattr(diffusers, kind).from_config(config)

@@ -147,6 +147,8 @@ class Worker:
     def _obey(self, line: bytes) -> None:
         order = decode_order(line)
         if isinstance(order, Job):
+            # A cancel that crossed the answer of an earlier try must not stop this one.
+            self._cancelled.discard(order.id)
             self._jobs.put(order)
         elif isinstance(order, Cancel):
             self._cancelled.add(order.id)

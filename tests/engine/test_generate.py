@@ -17,6 +17,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from loravault.engine import generate as generate_module
+from loravault.engine.bases import load_base
+from loravault.engine.devices import choose_device
+from loravault.engine.draw import decode
 from loravault.engine.ends import OutOfMemory, Stopped
 from loravault.engine.generate import Engine
 from loravault.errors import UserError
@@ -244,6 +247,24 @@ def test_only_nan_is_a_failure_in_words(engine: Engine, tiny: BaseRef, tmp_path:
     use = use_of(tmp_path / "ink.safetensors", 1e30, te=0.0)
     with pytest.raises(UserError, match=r"Image 1 \(seed 7\) came out as NaN.*Lower the weights"):
         engine.generate(spec(tiny, adapters=(use,)), tmp_path)
+
+
+def test_a_decoder_that_overflows_in_half_precision_is_used_in_full_precision(tiny: BaseRef) -> None:
+    base = load_base(tiny, choose_device("cpu"))
+    vae = base.pipe.vae
+    with torch.no_grad():
+        vae.decoder.conv_in.weight.mul_(1e6)  # the norms behind it take that back, in fp32
+    latents = torch.randn(1, 4, 8, 8)
+    wanted = decode(base, latents)
+    vae.to(torch.float16)
+    with torch.no_grad():
+        vae.decoder.conv_in.weight.nan_to_num_(posinf=6e4, neginf=-6e4)
+        assert not torch.isfinite(vae.decode(latents.half() * 50, return_dict=False)[0]).all()
+    found = decode(base, latents.half() * 50)
+    assert wanted is not None
+    assert found is not None
+    assert found.shape == wanted.shape
+    assert vae.dtype == torch.float16
 
 
 @pytest.mark.parametrize(("value", "words"), [(0, "entirely black"), (128, "of one single colour")])

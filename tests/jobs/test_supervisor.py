@@ -19,6 +19,7 @@ from loravault import __version__
 from loravault.errors import UserError
 from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
 from loravault.formats.outcome import Provenance
+from loravault.jobs import protocol
 from loravault.jobs.events import (
     Event,
     Finished,
@@ -282,6 +283,14 @@ def test_cancel_stops_between_two_steps_and_tells_what_was_finished(shared: Supe
     pid = boss.pid
     assert isinstance(run(boss, "a cat", tmp_path, "j1")[-1], Finished), "the same id may run again"
     assert boss.pid == pid
+
+
+def test_a_cancel_that_crossed_the_answer_does_not_stop_the_next_try(shared: Supervisor, tmp_path: Path) -> None:
+    """The daemon sent it before it read the answer; it stayed with the worker and ended the second try at once."""
+    run(shared, "a cat", tmp_path, "j1")
+    assert shared._worker is not None
+    shared._worker.process.send(protocol.encode(protocol.Cancel("j1")))
+    assert isinstance(run(shared, "a cat", tmp_path, "j1")[-1], Finished)
 
 
 def test_cancel_before_the_worker_is_there_answers_at_once(tmp_path: Path) -> None:
