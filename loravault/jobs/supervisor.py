@@ -388,8 +388,8 @@ class Supervisor:
             return
         used = activity(worker.process.pid)
         if before is not None and used is not None:
-            # Hardly anything is asked for: on a crowded machine a worker gets a few percent and still works.
-            busy = used[0] - before[0] > 0.02
+            # One tick of the clock is enough: on a crowded machine a worker gets a few percent and still works.
+            busy = used[0] > before[0]
             if busy or used[1] != before[1]:
                 worker.look = (now, used)
                 return

@@ -198,7 +198,7 @@ def test_a_worker_that_stands_still_is_killed_after_its_deadline(mode: str, tmp_
 
 
 def test_a_busy_worker_is_never_killed_however_late_it_is(tmp_path: Path) -> None:
-    with supervisor(env={"LORAVAULT_FAKE_DEADLINE_S": "0.05"}) as boss:
+    with supervisor(env={"LORAVAULT_FAKE_DEADLINE_S": "0.06"}, stall_s=0.25) as boss:
         events = run(boss, "fake:spin", tmp_path, steps=1)
         assert isinstance(events[-1], Finished)
 
