@@ -251,18 +251,36 @@ def _read(stream: object) -> bytes:
         return b""
 
 
-def activity(pid: int) -> tuple[float, int] | None:
-    """Seconds of processor and bytes of I/O that the process has used so far; None if that cannot be known."""
+@dataclass(frozen=True)
+class Activity:
+    """What a process has used so far."""
+
+    #: Seconds of processor.
+    cpu: float
+    #: Bytes read from and written to disks.
+    io: int
+    #: It is running, or would if it were given a processor, or waits for a disk.
+    runnable: bool
+
+    def since(self, before: Activity) -> bool:
+        """Whether it moved at all; a starved process that waits for its turn is not a hung one."""
+        return self.runnable or self.cpu > before.cpu or self.io != before.io
+
+
+def activity(pid: int) -> Activity | None:
+    """What the process has used so far; None if that cannot be known (it is gone, or not ours)."""
     # Needed only when something hangs, and it is heavy.
-    import psutil  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+    import psutil  # noqa: PLC0415
 
     try:
         process = psutil.Process(pid)
         times = process.cpu_times()
-        with contextlib.suppress(AttributeError, psutil.AccessDenied):
+        runnable = process.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
+        moved = 0
+        with contextlib.suppress(AttributeError, psutil.AccessDenied):  # macOS does not count bytes
             counters = process.io_counters()
-            return times.user + times.system, counters.read_bytes + counters.write_bytes
-        return times.user + times.system, 0
+            moved = counters.read_bytes + counters.write_bytes
+        return Activity(times.user + times.system, moved, runnable)
     except psutil.Error:
         return None
 

@@ -29,7 +29,7 @@ from loravault.jobs.events import (
     VersionMismatch,
     WorkerDied,
 )
-from loravault.jobs.process import End, Garbage, WorkerProcess, activity, death_in_words
+from loravault.jobs.process import Activity, End, Garbage, WorkerProcess, activity, death_in_words
 
 __all__ = [
     "Event",
@@ -88,7 +88,7 @@ class _Worker:
     #: Why we ended it, in words; empty when it was asked to leave.
     fault: str = ""
     #: First look at its clocks after the deadline passed: (when, what was used until then).
-    look: tuple[float, tuple[float, int] | None] | None = None
+    look: tuple[float, Activity | None] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""
 
@@ -387,11 +387,8 @@ class Supervisor:
         if now < since + self._stall_s:
             return
         used = activity(worker.process.pid)
-        if before is not None and used is not None:
-            # One tick of the clock is enough: on a crowded machine a worker gets a few percent and still works.
-            busy = used[0] > before[0]
-            if busy or used[1] != before[1]:
-                worker.look = (now, used)
-                return
+        if before is not None and used is not None and used.since(before):
+            worker.look = (now, used)
+            return
         late = f"{now - worker.deadline:.0f} s past its time"
         self._accuse(worker, f"The worker hung in the phase “{worker.phase}” and was ended, {late}.")
