@@ -126,9 +126,7 @@ class Control:
         if self.daemon_pid() is not None:
             return str(self._ask("cancel", target=target)["message"])
         with self._foreground(set(), lambda _event: None) as daemon:
-            message = str(daemon.orders.obey("cancel", {"target": target})["message"])
-            self._settle(daemon)
-            return message
+            return str(daemon.orders.obey("cancel", {"target": target})["message"])
 
     def reindex(self, on_event: OnEvent) -> ReindexView:
         """Look at every adapter, picture and note again."""
@@ -138,7 +136,6 @@ class Control:
             reply = self._ask("reindex")
         else:
             with self._foreground(set(), on_event) as daemon:
-                daemon.intake.adopt_all()
                 reply = daemon.orders.obey("reindex", {})
         troubles = tuple(reply.pop("troubles"))
         return ReindexView(**reply, seconds=time.monotonic() - began, troubles=troubles)
@@ -182,16 +179,7 @@ class Control:
             return all(self._run(daemon.ctx.index, run).status is not None for run in runs)
 
         daemon.run(threading.Event(), until=over)
-        self._settle(daemon)
         return [self._run(daemon.ctx.index, run) for run in runs]
-
-    @staticmethod
-    def _settle(daemon: Daemon) -> None:
-        """Wait until the last writes were checked against an edit that crossed them."""
-        give_up = time.monotonic() + daemon.ctx.config.grace_s + 1
-        while daemon.ctx.writer.pending_checks and time.monotonic() < give_up:
-            daemon.ctx.writer.verify_due()
-            time.sleep(0.05)
 
     # ---- beside a daemon
 
@@ -208,7 +196,9 @@ class Control:
                 self._must_live()
                 time.sleep(POLL_S)
             else:
-                raise UserError(f"The daemon did not answer within {ANSWER_S:.0f} s; look into its log with `loravault doctor`.")
+                raise UserError(
+                    f"The daemon did not answer within {ANSWER_S:.0f} s; look into its log with `loravault doctor`."
+                )
         if row is None:
             raise UserError("The daemon was restarted and did not get the command; try again.")
         reply: dict[str, Any] = json.loads(row.reply)
@@ -234,7 +224,9 @@ class Control:
 
     def _must_live(self) -> None:
         if self.daemon_pid() is None:
-            raise UserError("The daemon has stopped. The request is kept and goes on when `loravault watch` runs again.")
+            raise UserError(
+                "The daemon has stopped. The request is kept and goes on when `loravault watch` runs again."
+            )
 
     @contextmanager
     def _index(self) -> Iterator[Index]:
@@ -249,7 +241,9 @@ class Control:
         with index.session() as session:
             run = work.run_by_id(session, run_id)
             if run is None:
-                raise UserError("The request was planned again, because its note was changed meanwhile; look into the note.")
+                raise UserError(
+                    "The request was planned again, because its note was changed meanwhile; look into the note."
+                )
             return _run_view(run, work.jobs_of(session, run_id))
 
 

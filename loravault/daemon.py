@@ -1,12 +1,14 @@
 """The daemon, put together: watch, reconcile, dispatch, deliver. It holds the vault's lock and is its only writer.
 
-    events (hints) ─▶ feed ─(read gate)▶ intake ─▶ index ─▶ dispatcher ─▶ worker ─▶ images ─▶ index ─▶ deliverer ─(write gate)▶ note
+    events (hints) ─▶ feed ─(read gate)▶ intake ─▶ index ─▶ dispatcher ─▶ worker
+    worker ─▶ images ─▶ index ─▶ deliverer ─(write gate)▶ note
 
 Everything happens in one thread, in `tick`; threads of the watcher and of the worker's pipe only wake it.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -100,6 +102,7 @@ class Daemon:
         self.ctx = ctx = Context(config=config, index=index, ledger=ledger, writer=writer, rules=rules)
         self._supervisor = Supervisor(
             self._worker_command,
+            env={**os.environ, "LORAVAULT_DEVICE": config.device},
             idle_exit_s=config.idle_exit_s,
             log_path=state / "worker.log",
             wake=self._wake.set,
@@ -127,6 +130,7 @@ class Daemon:
             self._watcher.stop()
         if hasattr(self, "board"):
             self.dispatcher.stop()
+            self._settle()
             if self._only is None:
                 self.board.write(stopped=True)
         if hasattr(self, "ctx"):
@@ -139,6 +143,14 @@ class Daemon:
     def restart_wanted(self) -> bool:
         """The installed package is newer than this process."""
         return self.dispatcher.restart_wanted
+
+    def _settle(self) -> None:
+        """Wait until the last writes were checked against an edit that crossed them: else a temp stays for now."""
+        give_up = time.monotonic() + self._config.grace_s + 1
+        while self.ctx.writer.pending_checks and time.monotonic() < give_up:
+            for sentence in self.ctx.writer.verify_due():
+                log.warning("%s", sentence)
+            time.sleep(0.05)
 
     # ---- the loop
 

@@ -17,7 +17,7 @@ class UserError(Exception):
         return str(self.args[0])
 
 
-class AlreadyRunning(UserError):
+class AlreadyRunning(UserError):  # noqa: N818 - a state that is told, not a fault
     """Another process serves this vault. The command line leaves with its own exit code, so that a script can tell."""
 
     def __init__(self, message: str, pid: int | None = None) -> None:

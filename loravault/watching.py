@@ -74,7 +74,9 @@ class Watcher:
             observer.start()
         except OSError as error:
             log.warning("no file events (%s); the vault is walked every few seconds instead", error)
-            return f"The system gives no file events ({error.strerror or error}): changes are noticed some seconds later."
+            return (
+                f"The system gives no file events ({error.strerror or error}): changes are noticed some seconds later."
+            )
         self._observer = observer
         return None
 

@@ -1,9 +1,8 @@
-"""A small world for tests of the whole path: a vault, a loras folder, a base in name only, and a daemon with a fake engine."""
+"""A small world for tests of the whole path: a vault, adapters, a base in name only, a daemon with a fake engine."""
 
 from __future__ import annotations
 
 import json
-import os
 import struct
 import sys
 import time
@@ -26,11 +25,12 @@ FAST: dict[str, Any] = {
     "together_s": 0.5,
     "idle_exit_s": 30.0,
     "machine": "atelier",
+    "default_base": "demo-like",
 }
 
 
 class World:
-    """One vault with everything around it, all below one folder."""
+    """One vault with everything around it, all below one folder. The test sets LORAVAULT_STATE_DIR to `home/state`."""
 
     def __init__(self, home: Path, **settings: Any) -> None:
         self.home = home
@@ -39,14 +39,12 @@ class World:
         self.bases = home / "bases"
         (self.vault / ".obsidian").mkdir(parents=True, exist_ok=True)
         self.loras.mkdir(exist_ok=True)
-        os.environ["LORAVAULT_STATE_DIR"] = str(home / "state")
         self.base("demo-like", 160)
         self.base("realistic", 768)
         self.config = VaultConfig(
             vault=self.vault,
             loras=(Root("loras", self.loras),),
             bases=(self.bases,),
-            default_base="demo-like",
             **{**FAST, **settings},
         )
 

@@ -36,7 +36,9 @@ def fingerprints_of_jobs(session: Session, jobs: Sequence[str]) -> dict[str, str
 def images_of_adapter(session: Session, weight_id: str) -> list[str]:
     """Pictures that an adapter had a part in, newest first (their names begin with the time)."""
     rows = session.exec(
-        select(ImageRow.path).where(col(ImageRow.adapters).contains(f'"{weight_id}"')).order_by(col(ImageRow.path).desc())
+        select(ImageRow.path)
+        .where(col(ImageRow.adapters).contains(f'"{weight_id}"'))
+        .order_by(col(ImageRow.path).desc())
     )
     return list(rows.all())
 

@@ -1,6 +1,7 @@
 """Bring the index in line with the files: adapters in their roots, and the pictures in the vault.
 
-A root that is offline, or has suddenly lost over half of its files, changes nothing: missing is a state, never a deletion.
+A root that is offline, or has suddenly lost over half of its files, changes nothing: missing is a state, never a
+deletion.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def refresh_adapters(
                 result.troubles[root.name] = f"{root.path} {trouble}"
                 continue
         result.seen += len(found)
-        _read_changed(index, root, found, known, result, on_progress, now)
+        _read_changed(index, root, found, known, result, on_progress=on_progress, now=now)
         _mark_unseen(index, root, found, result)
     with index.session() as session:
         for name, trouble in result.troubles.items():
@@ -111,6 +112,7 @@ def _read_changed(
     found: dict[str, Found],
     known: dict[str, AdapterRow],
     result: Refreshed,
+    *,
     on_progress: Callable[[int, int], None] | None,
     now: Callable[[], float],
 ) -> None:

@@ -124,7 +124,8 @@ def claim(session: Session, loaded_setup: str, now: float, only: Collection[str]
             """
             UPDATE job SET state = 'running', attempts = attempts + 1
             WHERE id = (
-                SELECT id FROM job WHERE state = 'queued' AND (:notes IS NULL OR note IN (SELECT value FROM json_each(:notes)))
+                SELECT id FROM job
+                WHERE state = 'queued' AND (:notes IS NULL OR note IN (SELECT value FROM json_each(:notes)))
                 ORDER BY (created < :tired) DESC, (setup = :setup AND created >= :tired) DESC, created, run, seq
                 LIMIT 1
             )
@@ -148,7 +149,7 @@ def orphans(session: Session) -> Sequence[JobRow]:
 
 
 def finish(
-    session: Session, job: JobRow, state: str, answer: Sequence[str], now: float, pictures: Sequence[str] = ()
+    session: Session, job: JobRow, state: str, answer: Sequence[str], *, now: float, pictures: Sequence[str] = ()
 ) -> None:
     """A job has ended; its answer waits to be delivered."""
     job.state = state

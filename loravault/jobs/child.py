@@ -206,7 +206,7 @@ def real_engine() -> Engine:
     """Imports torch."""
     from loravault.engine.generate import Engine as RealEngine  # noqa: PLC0415 - seconds, and only after the hello
 
-    return RealEngine()
+    return RealEngine(os.environ.get("LORAVAULT_DEVICE", "auto"))
 
 
 def main(make_engine: Callable[[], Engine] = real_engine) -> None:

@@ -45,7 +45,9 @@ class Pending:
     @property
     def answers(self) -> list[JobRow]:
         """Jobs that ended and are not delivered."""
-        return [job for run in self.runs for job in self.jobs[run.id] if not job.delivered and job.state not in OPEN_STATES]
+        return [
+            job for run in self.runs for job in self.jobs[run.id] if not job.delivered and job.state not in OPEN_STATES
+        ]
 
     @property
     def open_jobs(self) -> list[JobRow]:
@@ -102,10 +104,14 @@ class Deliverer:
         over = [run for run in pending.runs if pending.is_over(run)]
         for run in over:
             finish_run(run, pending.jobs[run.id], ctx.now())
-        new = compose(data, pending, ctx.config.machine, ctx.config.result_cap)
+
+        def said(text: bytes) -> bytes:
+            return compose(text, pending, ctx.config.machine, ctx.config.result_cap)
+
+        new = said(data)
         reach("deliver.before-note")
         if new != data:
-            ctx.writer.replace(note, data, new)
+            ctx.writer.replace(note, data, new, rebase=said)  # an edit that crosses the write gets the answer too
             log.info("wrote into %s", note)
         reach("deliver.after-note")
         self._close(pending, over)

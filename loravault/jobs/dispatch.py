@@ -53,7 +53,7 @@ class Dispatcher:
         return self._ctx.config.state_dir / "staging"
 
     def recover(self) -> None:
-        """At the start every job marked running has lost its worker: it is queued again, or failed after three tries."""
+        """At the start every job marked running has lost its worker: queued again, or failed after three tries."""
         shutil.rmtree(self.staging, ignore_errors=True)
         with self._ctx.index.session() as session:
             lost = [job.id for job in work.orphans(session)]
@@ -70,7 +70,7 @@ class Dispatcher:
             self._start_next()
 
     def stop(self) -> None:
-        """The daemon leaves: the worker is closed, a running job goes back to the queue and its attempt is not counted."""
+        """The daemon leaves: the worker is closed, a running job goes back to the queue."""
         self._supervisor.close()
         self._give_back()
 
@@ -176,7 +176,7 @@ class Dispatcher:
     def _publish(self, job: JobRow, spec: GenerationSpec, made: Sequence[MadeImage]) -> tuple[str, ...]:
         """Move finished pictures into the vault: durable file first, then its row. Returns their vault-relative paths.
 
-        Names come from the job, so a second try after a crash finds its own file and replaces it instead of leaving two.
+        Names come from the job, so a second try after a crash replaces its own file instead of leaving two.
         """
         ctx = self._ctx
         folder = f"{ctx.config.folder}/Images/{datetime.fromtimestamp(job.created):%Y-%m}"
@@ -209,7 +209,7 @@ class Dispatcher:
             if row is None:
                 return
             row.seconds = seconds
-            work.finish(session, row, state, lines, ctx.now(), pictures)
+            work.finish(session, row, state, lines, now=ctx.now(), pictures=pictures)
             for known in hashes:
                 adapters.store_hashes(session, known.weight_id, known.autov2, known.autov3)
         reach("job.finished")
@@ -227,20 +227,24 @@ class Dispatcher:
                 return
             if job.cancel:
                 self._ctx.to_deliver.add(job.note)
-                work.finish(session, job, "cancelled", [], self._ctx.now())
+                work.finish(session, job, "cancelled", [], now=self._ctx.now())
                 return
             if job.attempts < work.MAX_ATTEMPTS:
                 work.requeue(session, job)
                 log.warning("job %s is queued again: %s", job_id, reason)
                 return
         message = f"It was tried {job.attempts} times and the worker did not survive: {reason}."
-        self._end(job, "failed", words.failure_lines([message, "`loravault retry` tries again; the worker's log says more."]))
+        self._end(
+            job, "failed", words.failure_lines([message, "`loravault retry` tries again; the worker's log says more."])
+        )
 
     def _cannot_publish(self, job: JobRow, error: Exception) -> None:
         """The pictures could not be put into the vault: the job waits, and the dashboard says why."""
         reason = error.message if isinstance(error, UserError) else (getattr(error, "strerror", None) or str(error))
         log.error("job %s: the pictures cannot be written: %s", job.id, reason)
-        self._ctx.troubles["publish"] = f"Pictures cannot be written into the vault: {reason}. The queue waits a minute."
+        self._ctx.troubles["publish"] = (
+            f"Pictures cannot be written into the vault: {reason}. The queue waits a minute."
+        )
         self._not_before = self._ctx.steady() + PAUSE_S
         with self._ctx.index.session() as session:
             row = work.job_by_id(session, job.id)

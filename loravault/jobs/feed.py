@@ -1,4 +1,4 @@
-"""Which notes need a look. Events are hints; a rescan is the truth: without any watcher the same notes come, one rescan later."""
+"""Which notes need a look. Events are hints; a rescan is the truth: without a watcher the same notes come, later."""
 
 from __future__ import annotations
 

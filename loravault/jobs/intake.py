@@ -24,7 +24,7 @@ from loravault.vault.ignore import conflict_original
 from loravault.vault.note import MAX_NOTE_BYTES, Note, might_be_request, parse_note
 from loravault.vault.walk import StatKey, stat_key, walk_notes
 
-#: An invalid block of properties that visibly says `run: true` is answered after this time (seconds): the user may be typing.
+#: Invalid properties that visibly say `run: true` are answered after this time (seconds): the user may be typing.
 INVALID_S = 30.0
 
 _SAYS_RUN = re.compile(rb"^[ \t]*run[ \t]*:[ \t]*true\b", re.MULTILINE | re.IGNORECASE)
@@ -114,13 +114,17 @@ class Intake:
         if read is None:
             if not self._ctx.path(rel).is_file():
                 raise UserError(f"There is no note {rel} in {self._ctx.config.vault}.")
-            raise UserError(f"{rel} is not a request: it needs the property `loravault: generate` and a ```prompt block.")
+            raise UserError(
+                f"{rel} is not a request: it needs the property `loravault: generate` and a ```prompt block."
+            )
         problem = self._why_skipped(read)
         if problem:
             raise UserError(f"{rel} cannot run: {problem}")
         request = parse_request(read.note)
         if request is None:
-            raise UserError(f"{rel} is not a request: it needs the property `loravault: generate` and a ```prompt block.")
+            raise UserError(
+                f"{rel} is not a request: it needs the property `loravault: generate` and a ```prompt block."
+            )
         with self._ctx.index.session() as session:
             self._remember(session, read, request, None)
             return self._tick(session, read, request, ticked=request.run)
@@ -136,17 +140,20 @@ class Intake:
         where = sorted({job.note for job in jobs})
         return f"Cancelled {len(jobs)} {'block' if len(jobs) == 1 else 'blocks'} in {', '.join(where)}."
 
-    def adopt_all(self) -> None:
-        """Before a reindex without a daemon: look at every note, so that lost runs are found again."""
+    def adopt_all(self) -> int:
+        """Look at every note, so that lost runs are found again. Returns how many requests there are."""
+        found = 0
         for seen in walk_notes(self._ctx.config.vault, self._ctx.skip_folder):
             read = self._read(seen.rel)
             if read is None or self._why_skipped(read):
                 continue
             request = parse_request(read.note)
+            found += request is not None
             if request is not None and not request.run and not request.cancel:
                 with self._ctx.index.session() as session:
                     self._remember(session, read, request, None)
                     self._recover(session, read, request)
+        return found
 
     # ---- reading
 
@@ -243,7 +250,7 @@ class Intake:
 
     def _cancel_job(self, session: Session, job: JobRow) -> None:
         if job.state == "queued":
-            work.finish(session, job, "cancelled", [], self._ctx.now())
+            work.finish(session, job, "cancelled", [], now=self._ctx.now())
         else:
             job.cancel = True  # the dispatcher passes it on to the worker
             session.add(job)
@@ -272,7 +279,9 @@ class Intake:
                     earlier.ticked = True
                     session.add(earlier)
                 return earlier.id
-            run_id = earlier.id  # the user went on typing before anything started: plan again from what stands there now
+            run_id = (
+                earlier.id
+            )  # the user went on typing before anything started: plan again from what stands there now
             work.delete_run(session, earlier.id)
         plan = planning.plan_tick(request, self._look_up(session, read, request))
         while any(work.job_by_id(session, planning.id_of(run_id, item)) for item in plan.items):
@@ -283,13 +292,13 @@ class Intake:
     def _auto(self, session: Session, read: _Read, request: Request) -> None:
         looked = self._look_up(session, read, request)
         known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
-        plan = planning.plan_auto(request, looked, known)
+        plan = planning.plan_auto(looked, known)
         notes.auto_remember(session, read.rel, [item.fingerprint for item in looked])
         if plan.items and not self._baseline and work.unaccepted_run_of(session, read.rel) is None:
             self._insert(session, read, secrets.token_hex(4), plan, ticked=False)
 
     def _recover(self, session: Session, read: _Read, request: Request) -> bool:
-        """A note waits for a run of this machine that the index does not know: the index was deleted. Queue it again."""
+        """A note waits for a run of this machine that the index does not know, as it was deleted: queue it again."""
         run_id, _, machine = (request.job or "").partition("@")
         if request.status not in ("queued", "running") or machine != self._ctx.config.machine or not run_id:
             return False
@@ -326,7 +335,9 @@ class Intake:
         jobs = planning.job_rows(plan, run, draw_seed)
         work.insert_run(session, run, jobs)
         self._ctx.to_deliver.add(read.rel)
-        log.info("%s: run %s with %d block(s)%s", read.rel, run_id, len(jobs), f": {plan.message}" if plan.message else "")
+        log.info(
+            "%s: run %s with %d block(s)%s", read.rel, run_id, len(jobs), f": {plan.message}" if plan.message else ""
+        )
         self._ctx.tell(Event("queued", f"{read.rel}: {len(jobs)} block(s)", run=run_id))
 
     def _answer_invalid(self, rel: str) -> None:
@@ -352,5 +363,3 @@ def _is_called(job: JobRow, target: str) -> bool:
 def draw_seed(count: int) -> int:
     """A seed for `count` pictures. 32 bits, as other tools draw: short enough to read out."""
     return secrets.randbelow(2**32 - count)
-
-

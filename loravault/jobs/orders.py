@@ -17,9 +17,7 @@ from loravault.jobs.intake import Intake
 class Orders:
     """Takes each command row once and answers it."""
 
-    def __init__(
-        self, ctx: Context, intake: Intake, feed: NoteFeed, refresh: Callable[[], Refreshed]
-    ) -> None:
+    def __init__(self, ctx: Context, intake: Intake, feed: NoteFeed, refresh: Callable[[], Refreshed]) -> None:
         self._ctx = ctx
         self._intake = intake
         self._feed = feed
@@ -48,7 +46,9 @@ class Orders:
             return {"runs": self._retry(args.get("target"))}
         if kind == "reindex":
             return self.reindex()
-        raise UserError(f'This daemon does not know the command "{kind}"; restart it, it may be older than the command line.')
+        raise UserError(
+            f'This daemon does not know the command "{kind}"; restart it, it may be older than the command line.'
+        )
 
     def reindex(self) -> dict[str, Any]:
         """Look at everything again, and take the roots as they are."""
@@ -58,6 +58,7 @@ class Orders:
                 if root.path.is_dir():
                     forget_losses(session, root)
         result = self._refresh()
+        requests = self._intake.adopt_all()
         for rel in self._feed.paths():
             self._feed.look_again(rel)
         self._feed.rescan()
@@ -68,7 +69,7 @@ class Orders:
                 "broken": counts.get("broken", 0),
                 "missing": counts.get("missing", 0),
                 "images": images.count_images(session),
-                "notes": len(self._feed.paths()),
+                "notes": requests,
                 "troubles": list(result.troubles.values()),
             }
 

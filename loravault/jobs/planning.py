@@ -74,7 +74,7 @@ def _decided(looked: Sequence[Looked]) -> Plan:
     return Plan(tuple(looked[n] for n in decision.run), message=decision.message)
 
 
-def plan_auto(request: Request, looked: Sequence[Looked], known: Collection[str]) -> Plan:
+def plan_auto(looked: Sequence[Looked], known: Collection[str]) -> Plan:
     """`auto`: blocks that nobody has met yet."""
     return Plan(tuple(item for item in looked if item.fingerprint not in known and not item.unchanged))
 
@@ -172,4 +172,3 @@ def id_of(run_id: str, item: Looked) -> str:
 def sha(data: bytes) -> str:
     """16 hex digits that tell whether bytes are the same."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
-

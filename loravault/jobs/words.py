@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from loravault.formats.generation import GenerationSpec
 from loravault.vault.inert import inert
@@ -34,7 +35,8 @@ class Made:
 
 def result_lines(made: Made) -> list[str]:
     """The callout that shows pictures; the first line is its title."""
-    title = f"[!lora-result]+ {images_phrase(len(made.images))} · {seeds_phrase(made.spec.seeds)} · {duration(made.seconds)}"
+    told = (images_phrase(len(made.images)), seeds_phrase(made.spec.seeds), duration(made.seconds))
+    title = f"[!lora-result]+ {' · '.join(told)}"
     pictures = " ".join(embed(path, EMBED_WIDTH) for path in made.images)
     lines = [title, pictures, settings_line(made)]
     if made.remarks:
@@ -55,7 +57,13 @@ def settings_line(made: Made) -> str:
     spec = made.spec
     cards = made.cards or {}
     adapters = [f"{_adapter(use.name, cards)} {_strength(use.te, use.unet)}" for use in spec.adapters]
-    numbers = [spec.base.name, spec.sampler, f"{spec.steps} steps", f"cfg {number(spec.cfg)}", f"{spec.width}×{spec.height}"]
+    numbers = [
+        spec.base.name,
+        spec.sampler,
+        f"{spec.steps} steps",
+        f"cfg {number(spec.cfg)}",
+        f"{spec.width}×{spec.height}",
+    ]
     if spec.clip_skip > 1:
         numbers.append(f"clip skip {spec.clip_skip}")
     return " · ".join([*adapters, *(inert(part) for part in numbers)])
@@ -94,7 +102,7 @@ def seeds_phrase(seeds: Sequence[int]) -> str:
     """`seed 42`, `seed 42–45`, or every one of them."""
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
-    if all(later == earlier + 1 for earlier, later in zip(seeds, seeds[1:], strict=False)):
+    if all(later == earlier + 1 for earlier, later in pairwise(seeds)):
         return f"seed {seeds[0]}–{seeds[-1]}"
     return "seeds " + ", ".join(str(seed) for seed in seeds)
 

@@ -1,4 +1,4 @@
-"""The dashboard: heartbeat, queue, running job, failures, skipped notes, the library in numbers. Pure: values in, text out."""
+"""The dashboard: heartbeat, queue, running job, failures, skipped notes, the library in numbers. Pure."""
 
 from __future__ import annotations
 
@@ -64,12 +64,16 @@ def render(dashboard: Dashboard, templates: Path) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown; strangers' text passes `inert`
+        autoescape=False,
         keep_trailing_newline=True,
     )
     environment.filters["inert"] = inert
-    environment.filters["link"] = lambda path: wikilink(path.removesuffix(".md"), path.rsplit("/", 1)[-1].removesuffix(".md"))
-    return environment.get_template("dashboard.md.j2").render(page=dashboard, new_picture=new_picture_uri(dashboard.vault_name))
+    environment.filters["link"] = lambda path: wikilink(
+        path.removesuffix(".md"), path.rsplit("/", 1)[-1].removesuffix(".md")
+    )
+    return environment.get_template("dashboard.md.j2").render(
+        page=dashboard, new_picture=new_picture_uri(dashboard.vault_name)
+    )
 
 
 def new_picture_uri(vault_name: str) -> str:

@@ -1,4 +1,4 @@
-"""A page of ours carries the checksum of its own text. One that does not match has become the user's and is left alone."""
+"""A page of ours carries the checksum of its own text. One that does not match is the user's and is left alone."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_what_is_no_index_is_set_aside_and_rebuilt(tmp_path: Path, content: byte
 
 
 def test_flipped_bytes_never_stop_the_daemon(tmp_path: Path) -> None:
-    """Twenty flipped bytes: the index opens with the old content or rebuilt, it never raises. `quick_check` missed half of these."""
+    """Twenty flipped bytes: it opens with the old content or rebuilt, it never raises. `quick_check` misses half."""
     source = tmp_path / "good.sqlite"
     _filled(source)
     good = source.read_bytes()
@@ -92,7 +92,7 @@ def test_flipped_bytes_never_stop_the_daemon(tmp_path: Path) -> None:
 
 
 def test_a_writer_waits_for_another_instead_of_failing(tmp_path: Path) -> None:
-    """A deferred transaction that reads and then writes fails at once when another writes; ours begin IMMEDIATE and wait."""
+    """A deferred transaction that reads, then writes, fails at once when another writes; ours begin IMMEDIATE."""
     index = Index(tmp_path / "index.sqlite")
     other = sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")

@@ -14,7 +14,9 @@ from loravault.index.database import Index
 from loravault.index.tables import JobRow, RunRow
 
 
-def job(job_id: str, *, run: str = "r1", seq: int = 0, created: float = 1000.0, setup: str = "", note: str = "a.md") -> JobRow:
+def job(
+    job_id: str, *, run: str = "r1", seq: int = 0, created: float = 1000.0, setup: str = "", note: str = "a.md"
+) -> JobRow:
     return JobRow(
         id=job_id,
         run=run,
@@ -46,7 +48,11 @@ def claims(index: Index, setup: str, now: float, count: int) -> list[str]:
 
 
 def test_the_loaded_setup_goes_first_but_nobody_waits_for_ever(tmp_path: Path) -> None:
-    jobs = [job("old", created=900, setup="x"), job("mine", created=990, setup="y", seq=1), job("also", created=991, setup="y", seq=2)]
+    jobs = [
+        job("old", created=900, setup="x"),
+        job("mine", created=990, setup="y", seq=1),
+        job("also", created=991, setup="y", seq=2),
+    ]
     index = filled(tmp_path, jobs)
 
     assert claims(index, "y", 950, 1) == ["mine"]
@@ -123,7 +129,8 @@ def _race(tmp_path: Path, mode: str, jobs: int) -> list[str]:
     filled(tmp_path, [job(f"j{number:04}", seq=number) for number in range(jobs)]).close()
     path = str(tmp_path / "index.sqlite")
     processes = [
-        subprocess.Popen([sys.executable, "-c", CLAIMER, path, mode], stdout=subprocess.PIPE, text=True) for _ in range(4)
+        subprocess.Popen([sys.executable, "-c", CLAIMER, path, mode], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
     ]
     return [line for process in processes for line in process.communicate(timeout=50)[0].split()]
 
@@ -134,6 +141,6 @@ def test_four_processes_never_claim_a_job_twice(tmp_path: Path) -> None:
 
 
 def test_the_race_catches_the_natural_but_wrong_claim(tmp_path: Path) -> None:
-    """Select, set, commit: the obvious code claims twice. If this race did not show it, the test above would prove nothing."""
+    """Select, set, commit: the obvious code claims twice. A race that did not show it would prove nothing."""
     taken = _race(tmp_path, "naive", 300)
     assert len(taken) > len(set(taken)), "checker is broken"

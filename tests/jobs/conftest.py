@@ -17,6 +17,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world in which answers wait long for each other: how many writes there are does not depend on the machine's speed."""
+    """A world in which answers wait long for each other, so that the count of writes does not depend on speed."""
     monkeypatch.setenv("LORAVAULT_STATE_DIR", str(tmp_path / "state"))
     return World(tmp_path, together_s=30.0)

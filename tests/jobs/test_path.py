@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,9 @@ def test_a_ticked_note_gets_its_picture(world: World) -> None:
 
 
 def test_adapters_are_named_with_their_weights_and_their_words_are_inserted(world: World) -> None:
-    world.adapter("Styles/ink_outline.safetensors", ss_output_name="ink_outline", **{"modelspec.trigger_phrase": "sks style"})
+    world.adapter(
+        "Styles/ink_outline.safetensors", ss_output_name="ink_outline", **{"modelspec.trigger_phrase": "sks style"}
+    )
     world.request("Cat.md", "a red cat", loras=["ink_outline 0.8"], seed=1)
     world.request("Dog.md", "a blue dog <lora:ink_outline:0.5>", seed=1)
 
@@ -84,22 +87,28 @@ def test_each_block_is_answered_below_itself_and_a_bad_one_costs_only_itself(wor
         world.finish(daemon, "Two.md")
 
     note = parse_note((world.vault / "Two.md").read_bytes())
-    assert [(region.kind, region.fence_index) for region in note.regions] == [("result", 0), ("failure", 1), ("result", 2)]
+    assert [(region.kind, region.fence_index) for region in note.regions] == [
+        ("result", 0),
+        ("failure", 1),
+        ("result", 2),
+    ]
     assert world.status("Two.md") == "partial"
     assert "ink_outline" in "".join(note.regions[1].lines), "the closest name"
 
 
-def test_a_note_is_written_once_to_accept_and_once_per_batch_of_answers(together: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_is_written_once_to_accept_and_once_per_batch_of_answers(
+    together: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many small writes into an open note are what makes cursors jump."""
     together.request("Five.md", *[f"a red cat number {n}" for n in range(5)], seed=7)
     with running(together) as daemon:
         writes = 0
         replace = daemon.ctx.writer.replace
 
-        def counted(rel: str, base: bytes, new: bytes) -> None:
+        def counted(*args: Any, **kwargs: Any) -> None:
             nonlocal writes
             writes += 1
-            replace(rel, base, new)
+            replace(*args, **kwargs)
 
         monkeypatch.setattr(daemon.ctx.writer, "replace", counted)
         together.finish(daemon, "Five.md")
@@ -170,7 +179,9 @@ def test_until_the_receipt_is_written_a_tick_is_the_same_tick(world: World) -> N
     assert "more words" in world.read("Cat.md")
 
 
-def test_who_goes_on_typing_before_the_start_gets_what_stands_there_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_goes_on_typing_before_the_start_gets_what_stands_there_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running(world) as daemon:
         monkeypatch.setattr(daemon.dispatcher, "_not_before", float("inf"))
         path = world.request("Cat.md", "a red cat", seed=3)
@@ -189,7 +200,8 @@ def test_who_goes_on_typing_before_the_start_gets_what_stands_there_then(world: 
 def test_pasted_parameters_and_options_of_the_block_count(world: World) -> None:
     world.request(
         "Paste.md",
-        "#| count: 2\na red cat\nNegative prompt: blurry\nSteps: 9, Sampler: Euler a, CFG scale: 4.5, Seed: 11, Size: 128x192",
+        "#| count: 2\na red cat\nNegative prompt: blurry\n"
+        "Steps: 9, Sampler: Euler a, CFG scale: 4.5, Seed: 11, Size: 128x192",
     )
     with running(world) as daemon:
         world.finish(daemon, "Paste.md")

@@ -24,7 +24,9 @@ def pictures(world: World) -> list[str]:
     return sorted(path.name for path in (world.vault / "LoraVault" / "Images").rglob("lv-*"))
 
 
-def test_without_its_index_nothing_is_lost_and_nothing_runs_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_index_nothing_is_lost_and_nothing_runs_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.request("Done.md", "a red cat", "a blue dog")
     world.request("Queued.md", "a green fish", "a white bird")
     with running(world) as daemon:
@@ -116,7 +118,9 @@ def test_a_request_that_always_kills_the_worker_ends_in_words_and_the_next_one_r
     assert world.status("B healthy.md") == "done"
 
 
-@pytest.mark.parametrize(("mode", "word"), [("user", "told to refuse"), ("oom", "too little memory"), ("bug", "fake bug")])
+@pytest.mark.parametrize(
+    ("mode", "word"), [("user", "told to refuse"), ("oom", "too little memory"), ("bug", "fake bug")]
+)
 def test_what_the_engine_says_is_an_answer_and_never_retried(world: World, mode: str, word: str) -> None:
     world.request("Cat.md", f"a red cat fake:{mode}")
     with running(world) as daemon:
@@ -166,7 +170,9 @@ def test_a_vault_that_goes_away_changes_nothing(world: World) -> None:
         world.work(daemon, lambda: "nothing changed" in str(world.properties("Cat.md").get("lv_message")))
 
 
-def test_a_note_that_cannot_be_written_keeps_its_answer_and_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_that_cannot_be_written_keeps_its_answer_and_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.request("Cat.md", "a red cat")
     with running(world) as daemon:
         replace = daemon.ctx.writer.replace
@@ -190,7 +196,9 @@ def test_a_note_that_cannot_be_written_keeps_its_answer_and_is_told(world: World
     assert world.results("Cat.md") == 1
 
 
-def test_pictures_that_cannot_be_published_keep_the_job_and_say_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_that_cannot_be_published_keep_the_job_and_say_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.request("Cat.md", "a red cat", seed=1)
     with running(world) as daemon:
         publish = daemon.ctx.writer.publish

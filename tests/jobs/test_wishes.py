@@ -115,7 +115,11 @@ def test_a_sync_copy_of_a_ticked_note_never_runs(world: World) -> None:
     with running(world) as daemon:
         world.finish(daemon, "Cat.md")
         retick(world, "Cat.md")
-        names = ("Cat 2.md", "Cat (Conflicted copy phone 202611201815).md", "Cat.sync-conflict-20261120-181500-ABCDEF1.md")
+        names = (
+            "Cat 2.md",
+            "Cat (Conflicted copy phone 202611201815).md",
+            "Cat.sync-conflict-20261120-181500-ABCDEF1.md",
+        )
         for name in names:
             shutil.copy(world.vault / "Cat.md", world.vault / name)
         world.work(daemon, lambda: "nothing changed" in str(world.properties("Cat.md").get("lv_message")))
@@ -140,7 +144,9 @@ def test_a_note_renamed_before_its_receipt_is_answered_under_its_new_name(world:
     assert not path.exists(), "a note is never made again at its old place"
 
 
-def test_a_note_renamed_while_it_runs_is_answered_under_its_new_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_renamed_while_it_runs_is_answered_under_its_new_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LORAVAULT_FAKE_STEP_S", "0.04")
     path = world.request("Cat.md", "a red cat", seed=3)
     with running(world) as daemon:
@@ -167,7 +173,9 @@ def test_a_deleted_note_stays_deleted_and_its_pictures_are_kept(world: World, mo
     assert "the note is gone" in world.read("LoraVault/LoraVault.md")
 
 
-def test_a_block_that_was_edited_while_it_ran_is_answered_at_the_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_was_edited_while_it_ran_is_answered_at_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LORAVAULT_FAKE_STEP_S", "0.04")
     path = world.request("Cat.md", "a red cat", seed=3)
     with running(world) as daemon:
@@ -180,7 +188,9 @@ def test_a_block_that_was_edited_while_it_ran_is_answered_at_the_end(world: Worl
     assert text.index("The end.") < text.index("The block it answers is gone: “a red cat”")
 
 
-def test_invalid_properties_that_say_run_are_answered_in_the_body(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_properties_that_say_run_are_answered_in_the_body(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("loravault.jobs.intake.INVALID_S", 0.2)
     broken = "---\nloravault: generate\nrun: true\ntitle: [oops\n---\n```prompt\na cat\n```\n"
     path = world.note("Bad.md", broken)

@@ -27,7 +27,9 @@ def spec(**changes: object) -> GenerationSpec:
 
 def test_a_result_reads_as_the_contract_shows_it() -> None:
     images = ("LoraVault/Images/2026-11/lv-1.webp", "LoraVault/Images/2026-11/lv-2.webp")
-    made = Made(spec(), images, 12.34, ("Added from the card: \"sks style\".",), {"ink_outline": "LoraVault/LoRAs/ink_outline.md"})
+    made = Made(
+        spec(), images, 12.34, ('Added from the card: "sks style".',), {"ink_outline": "LoraVault/LoRAs/ink_outline.md"}
+    )
 
     lines = words.result_lines(made)
 
