@@ -33,6 +33,9 @@ OnEvent = Callable[[Event], None]
 #: How often a running daemon's answer is looked for (seconds), and how long it may take to appear.
 POLL_S, ANSWER_S = 0.2, 120.0
 
+#: How long a command without a daemon waits for notes to come to rest; what is not written then is written later.
+DELIVER_S = 5.0
+
 
 @dataclass(frozen=True)
 class RunView:
@@ -126,7 +129,10 @@ class Control:
         if self.daemon_pid() is not None:
             return str(self._ask("cancel", target=target)["message"])
         with self._foreground(set(), lambda _event: None) as daemon:
-            return str(daemon.orders.obey("cancel", {"target": target})["message"])
+            message = str(daemon.orders.obey("cancel", {"target": target})["message"])
+            give_up = time.monotonic() + self._config.write_quiet_s + DELIVER_S
+            daemon.run(threading.Event(), lambda: not daemon.ctx.to_deliver or time.monotonic() > give_up)
+            return message
 
     def reindex(self, on_event: OnEvent) -> ReindexView:
         """Look at every adapter, picture and note again."""
