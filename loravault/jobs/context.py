@@ -48,6 +48,8 @@ class Context:
     steady: Callable[[], float] = time.monotonic
     #: Notes in which something of ours waits to be written.
     to_deliver: set[str] = field(default_factory=set)
+    #: Running jobs that somebody called off.
+    to_cancel: set[str] = field(default_factory=set)
     #: Asks for a look at a note that changed although no event said so.
     look: Callable[[str], None] = lambda _rel: None
     #: Troubles of the moment for the dashboard: key -> sentence.

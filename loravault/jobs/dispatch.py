@@ -113,10 +113,7 @@ class Dispatcher:
         self._free(self._job)
 
     def _pass_on_cancel(self) -> None:
-        with self._ctx.index.session() as session:
-            job = work.job_by_id(session, self._job or "")
-            wanted = job is None or job.cancel
-        if wanted and self._job is not None:
+        if self._job in self._ctx.to_cancel:
             self._supervisor.cancel(self._job)
 
     def _on_event(self, event: sup.Event) -> None:
@@ -253,6 +250,7 @@ class Dispatcher:
                 work.requeue(session, row)
 
     def _free(self, job_id: str) -> None:
+        self._ctx.to_cancel.discard(job_id)
         if self._job == job_id:
             self._job, self.phase, self.fraction = None, "", None
 

@@ -252,8 +252,9 @@ class Intake:
         if job.state == "queued":
             work.finish(session, job, "cancelled", [], now=self._ctx.now())
         else:
-            job.cancel = True  # the dispatcher passes it on to the worker
+            job.cancel = True  # for the case that the worker or we die before it is obeyed
             session.add(job)
+            self._ctx.to_cancel.add(job.id)
         self._ctx.to_deliver.add(job.note)
 
     def _is_renamed(self, session: Session, read: _Read) -> bool:
