@@ -12,14 +12,17 @@ from dataclasses import dataclass
 
 from loravault.errors import UserError
 from loravault.vault.note import BOM, Frontmatter, Note, parse_note
-from loravault.vault.yamlread import Entry, YamlProblem, read_entries, resolve_plain
+from loravault.vault.yamlread import Entry, read_entries, resolve_plain
 
 Value = str | int | float | bool | None
 _SAFE_INTEGER = 2**53 - 1  # Obsidian rounds larger ones when it writes the block again
-_EOL = re.compile(rb"\r\n|\r|\n")
 _UNPRINTABLE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029\ufeff]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _BAD_START = frozenset("\t ,[]{}#&*!|>'\"%@`")
+_OWN_KEY = re.compile(r"lv_", re.IGNORECASE)
+_ANY_EOL = re.compile(r"\r\n|\r|\n")
+_BLOCK_HEADER = re.compile(r"[|>][-+0-9]*([ \t]+#[^\r\n]*)?")
+_MISREAD = "the result would not read as intended; nothing was written"
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -39,23 +42,46 @@ class Splice:
 def set_properties(data: bytes, changes: Mapping[str, Value], *, create: bool = False) -> bytes:
     """The note with these properties set (None: removed). Every byte outside the changed values stays.
 
-    New keys go before the closing `---`, in the order given. A block is made only with `create`. Raises `EditRefused`.
+    New keys go before the closing `---`, in the order given. A block is made only with `create`. All or nothing: raises
+    `EditRefused` if one of them cannot be set.
     """
     if not changes:
         return data
     note = parse_note(data)
-    if note.text_problem:
-        raise EditRefused(f"The properties were not changed: {note.text_problem}.")
-    front = note.frontmatter
-    if front is None:
+    if note.frontmatter is None and not note.text_problem:
         if not any(value is not None for value in changes.values()):
             return data
-        if not create:
-            raise EditRefused("The properties were not changed: the note has none (no `---` block at its top).")
-        return _checked(note, _new_block(note, changes), changes)
-    if front.problem:
-        raise EditRefused(f"The properties were not changed. {front.problem}")
-    return _checked(note, apply_splices(data, _plan(note, front, changes)), changes)
+        if create:
+            return _checked(note, _new_block(note, changes), changes)
+    reason = _shut(note)
+    if reason:
+        raise EditRefused(f"The properties were not changed: {reason}.")
+    splices, refused = _plan(note, changes)
+    for key, reason in refused.items():
+        raise EditRefused(f"The property `{key}` was not changed: {reason}.")
+    return _checked(note, apply_splices(data, splices), changes)
+
+
+def set_properties_best(data: bytes, changes: Mapping[str, Value]) -> tuple[bytes, dict[str, str]]:
+    """Like `set_properties`, but a key that cannot be set does not keep the others back.
+
+    Returns the new bytes and, for every key that is not as it should be, the reason in words (half a sentence).
+    """
+    note = parse_note(data)
+    reason = _shut(note)
+    if reason:
+        return data, {key: reason for key, value in changes.items() if not _stands(note, key, value)}
+    splices, refused = _plan(note, changes)
+    wanted = {key: value for key, value in changes.items() if key not in refused}
+    try:
+        return _checked(note, apply_splices(data, splices), wanted), refused
+    except EditRefused:
+        if len(wanted) == 1:
+            return data, refused | dict.fromkeys(wanted, _MISREAD)
+    for key, value in wanted.items():  # one of them does not read back: find out which
+        data, more = set_properties_best(data, {key: value})
+        refused |= more
+    return data, refused
 
 
 def apply_splices(data: bytes, splices: Sequence[Splice]) -> bytes:
@@ -88,65 +114,86 @@ def strip_properties(data: bytes, is_ours: Callable[[str], bool]) -> bytes:
     front = note.frontmatter
     if note.text_problem or front is None or front.problem:
         return data
-    try:
-        text, entries = _entries(note, front)
-    except EditRefused:
+    text = _yaml(note, front)
+    read = read_entries(text)
+    if read.flow:
         return data
     splices = [
-        _removal(front, text, entry) for entry in entries if is_ours(entry.key) and _refusal(entry, text) is None
+        _removal(front, text, entry) for entry in read.entries if is_ours(entry.key) and _refusal(entry, text) is None
     ]
     return apply_splices(data, splices)
 
 
-def _plan(note: Note, front: Frontmatter, changes: Mapping[str, Value]) -> list[Splice]:
-    text, entries = _entries(note, front)
-    splices, added = [], []
+def _shut(note: Note) -> str | None:
+    """Why no property of this note can be set."""
+    front = note.frontmatter
+    if note.text_problem:
+        return note.text_problem
+    if front is None:
+        return "the note has none (no `---` block at its top)"
+    if front.problem:
+        return front.problem.replace("The properties", "they", 1).rstrip(".")
+    if read_entries(_yaml(note, front)).flow:
+        return "they are written as JSON; change any property in Obsidian once, it writes them as lines then"
+    return None
+
+
+def _stands(note: Note, key: str, value: Value) -> bool:
+    """Whether a note whose properties cannot be changed says already what it should."""
+    if note.text_problem or (note.frontmatter is not None and note.frontmatter.problem):
+        return False
+    return value is None if note.frontmatter is None else _reads_as(note.frontmatter, key, value)
+
+
+def _plan(note: Note, changes: Mapping[str, Value]) -> tuple[list[Splice], dict[str, str]]:
+    """The splices for what can be set, and the reasons for what cannot. The block must not be `_shut`."""
+    front = note.frontmatter
+    assert front is not None
+    text = _yaml(note, front)
+    entries = read_entries(text).entries
+    splices: list[Splice] = []
+    refused: dict[str, str] = {}
+    added = []
     indent = _indent(text, entries)
     for key, value in changes.items():
-        entry = _find(entries, key)
-        if entry is None:
+        same = [entry for entry in entries if entry.key.casefold() == key.casefold()]
+        if not same:
             if value is not None:
                 added.append(f"{indent}{_key(key)}: {format_value(value)}")
             continue
-        reason = _refusal(entry, text)
+        entry = same[0]
+        reason = "it occurs twice, in upper and lower case" if len(same) > 1 else _refusal(entry, text)
+        if len(same) == 1 and value is not None and _same(front.properties[entry.key], value):
+            continue
         if reason:
-            raise EditRefused(f"The property `{entry.key}` was not changed: {reason}.")
-        if value is None:
+            refused[key] = reason
+        elif value is None:
             splices.append(_removal(front, text, entry))
-        elif not _same(front.properties[entry.key], value):
-            splices.append(_replacement(front, text, entry, format_value(value)))
+        else:
+            splices += _replacement(front, text, entry, format_value(value))
     if added:
         eol = _last_eol(note.data[: front.yaml_end])
         splices.append(Splice(front.yaml_end, front.yaml_end, b"".join(line.encode() + eol for line in added)))
-    return splices
+    return splices, refused
 
 
-def _entries(note: Note, front: Frontmatter) -> tuple[str, tuple[Entry, ...]]:
-    text = note.data[front.yaml_start : front.yaml_end].decode()
-    try:
-        read = read_entries(text)
-    except YamlProblem as error:  # cannot happen: the same text was read a moment ago
-        raise EditRefused(error.message) from error
-    if read.flow:
-        raise EditRefused(
-            "The properties were not changed: they are written as JSON; "
-            "change any property in Obsidian once, it writes them as lines then."
-        )
-    return text, read.entries
+def _yaml(note: Note, front: Frontmatter) -> str:
+    return note.data[front.yaml_start : front.yaml_end].decode()
 
 
-def _find(entries: Sequence[Entry], key: str) -> Entry | None:
-    same = [entry for entry in entries if entry.key.casefold() == key.casefold()]
-    if len(same) > 1:
-        raise EditRefused(f"The property `{key}` was not changed: it occurs twice, in upper and lower case.")
-    return same[0] if same else None
+def _spans_lines(entry: Entry, text: str) -> bool:
+    return entry.kind == "block" or bool(_ANY_EOL.search(text, entry.key_start, entry.value_end))
 
 
 def _refusal(entry: Entry, text: str) -> str | None:
-    """Why this entry cannot be changed by replacing a piece of one line."""
+    """Why this entry cannot be changed by replacing a piece of text.
+
+    A value over several lines is replaced only in keys that are ours by their name: another YAML writer folded what we
+    wrote on one line. In any other key such a value is something the user meant to be that way.
+    """
     if entry.kind in ("list", "map"):
         return "it holds a list" if entry.kind == "list" else "it holds nested properties"
-    if entry.kind == "block" or re.search(r"[\r\n]", text[entry.key_start : entry.value_end]):
+    if _spans_lines(entry, text) and not _OWN_KEY.match(entry.key):
         return "its value goes over several lines"
     if entry.decorated:
         return "a YAML tag or anchor stands before its value"
@@ -155,24 +202,58 @@ def _refusal(entry: Entry, text: str) -> str | None:
     return None
 
 
-def _replacement(front: Frontmatter, text: str, entry: Entry, new: str) -> Splice:
-    start, end = entry.value_start, entry.value_end
-    if entry.kind == "empty":
-        start = end = text.index(":", entry.key_end) + 1
+def _replacement(front: Frontmatter, text: str, entry: Entry, new: str) -> list[Splice]:
+    start, end = entry.value_start, _value_end(entry, text)
+    colon = text.index(":", entry.key_end) + 1
+    below = entry.kind != "empty" and bool(_ANY_EOL.search(text, colon, start))
+    lines = [_own_lines(front, text, entry)] if below else []
+    if entry.kind == "empty" or below:
+        start = end = colon
         if text[start : start + 1] in (" ", "\t"):
             start = end = start + 1
             new += " " if text[start : start + 1] == "#" else ""
         else:
             new = " " + new
-    return Splice(_byte(front, text, start), _byte(front, text, end), new.encode())
+    elif entry.kind == "block":
+        new += _header_comment(entry, text)
+    return [Splice(_byte(front, text, start), _byte(front, text, end), new.encode()), *lines]
 
 
 def _removal(front: Frontmatter, text: str, entry: Entry) -> Splice:
     """The whole line; a comment behind the value is the user's and stays as a line of its own."""
-    line_start = _line_start(text, entry.key_start)
-    ending = re.compile(r"[ \t]*(?:\r\n|\r|\n|\Z)").match(text, entry.value_end)
-    end = ending.end() if ending else text.index("#", entry.value_end)
-    return Splice(_byte(front, text, line_start), _byte(front, text, end), b"")
+    between = text[text.index(":", entry.key_end) + 1 : entry.value_start]
+    first = re.match(r"[ \t]*(?:\r\n|\r|\n)?", between)
+    above = between[first.end() if first else 0 :]  # comments and empty lines between the key and its value
+    kept = above[: max(above.rfind("\n"), above.rfind("\r")) + 1]
+    rest = _own_lines(front, text, entry)
+    start = _byte(front, text, _line_start(text, entry.key_start))
+    return Splice(start, rest.end, kept.encode() + rest.new)
+
+
+def _own_lines(front: Frontmatter, text: str, entry: Entry) -> Splice:
+    """Take the lines of a value away, from the start of its first line; comments on them stay as lines of their own."""
+    end = _value_end(entry, text)
+    comment = _header_comment(entry, text).strip(" \t")
+    ending = re.compile(r"[ \t]*(?:\r\n|\r|\n|\Z)").match(text, end)
+    stop = ending.end() if ending else text.index("#", end)
+    if comment:
+        comment += _last_eol(text[:stop].encode()).decode()
+    return Splice(_byte(front, text, _line_start(text, entry.value_start)), _byte(front, text, stop), comment.encode())
+
+
+def _value_end(entry: Entry, text: str) -> int:
+    """Where the text of a value ends: for a `|` or `>` block behind its last line that is not blank."""
+    if entry.kind != "block":
+        return entry.value_end
+    end = entry.value_start + len(text[entry.value_start : entry.value_end].rstrip(" \t\r\n"))
+    ending = _ANY_EOL.search(text, end)
+    return ending.start() if ending else len(text)
+
+
+def _header_comment(entry: Entry, text: str) -> str:
+    """The comment behind the `|` or `>` of a block, with the blanks before it."""
+    found = _BLOCK_HEADER.match(text, entry.value_start) if entry.kind == "block" else None
+    return found.group(1) or "" if found else ""
 
 
 def _new_block(note: Note, changes: Mapping[str, Value]) -> bytes:
@@ -199,9 +280,7 @@ def _checked(note: Note, new: bytes, changes: Mapping[str, Value]) -> bytes:
     unreadable = after.frontmatter is None or after.frontmatter.problem
     created = note.frontmatter is None
     if unreadable or repr(kept) != repr(kept_now) or not intended or not body_same or not (rest_same or created):
-        raise EditRefused(
-            "The properties were not changed: the result would not read as intended; nothing was written."
-        )
+        raise EditRefused(f"The properties were not changed: {_MISREAD}.")
     return new
 
 
