@@ -11,7 +11,8 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from loravault.config import VaultConfig
+from loravault.config import Root, VaultConfig
+from loravault.vault.walk import is_text
 
 log = logging.getLogger("loravault")
 
@@ -31,8 +32,8 @@ class _Notes(FileSystemEventHandler):
             if not path:
                 continue
             rel = os.path.relpath(os.fsdecode(path), self._vault).replace(os.sep, "/")
-            if any(part.startswith(".") for part in rel.split("/")):
-                continue
+            if any(part.startswith(".") for part in rel.split("/")) or not is_text(rel):
+                continue  # a walk leaves these out too
             if event.is_directory:
                 if event.event_type in ("moved", "deleted"):
                     self._on_hint("rescan", "")
@@ -64,20 +65,34 @@ class Watcher:
         return self._observer is not None and self._observer.is_alive()
 
     def start(self) -> str | None:
-        """Begin. Returns None, or why there will be no events: then the vault is walked more often instead."""
+        """Begin. Returns None, or what there will be no events of, and why: that is looked at now and then instead.
+
+        Without events of the vault `alive` is false; a root that gives none costs only its own.
+        """
         observer = Observer()
         try:
             observer.schedule(_Notes(self._config.vault, self._on_hint), os.fspath(self._config.vault), recursive=True)
-            for root in self._config.loras:
-                if root.path.is_dir():
-                    observer.schedule(_Adapters(root.name, self._on_hint), os.fspath(root.path), recursive=True)
             observer.start()
         except OSError as error:
+            observer.unschedule_all()
             log.warning("no file events (%s); the vault is walked every few seconds instead", error)
             return (
                 f"The system gives no file events ({error.strerror or error}): changes are noticed some seconds later."
             )
         self._observer = observer
+        return " ".join(filter(None, map(self._watch_root, self._config.loras))) or None
+
+    def _watch_root(self, root: Root) -> str | None:
+        if not os.path.isdir(root.path) or self._observer is None:
+            return None  # offline: the refresh of the adapters tells it
+        try:
+            self._observer.schedule(_Adapters(root.name, self._on_hint), os.fspath(root.path), recursive=True)
+        except OSError as error:
+            log.warning("no file events of %s (%s)", root.path, error)
+            return (
+                f"The system gives no file events of {root.path} ({error.strerror or error}): "
+                "changes there are noticed later."
+            )
         return None
 
     def stop(self) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Identity of a file's content as far as a stat can tell: size, mtime_ns, device, inode.
+#: Identity of a file's content as far as a stat can tell: size, mtime_ns, device, inode. Each fits into 64 signed bits.
 StatKey = tuple[int, int, int, int]
+
+_MOST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,27 @@ def stat_key(path: Path) -> StatKey | None:
 
 
 def key_of(status: os.stat_result) -> StatKey:
-    """The key of a stat result."""
-    return (status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+    """The key of a stat result. Every size, time and number of a file that we compare or store is made here.
+
+    Network and FUSE file systems give devices and inodes of 64 unsigned bits, more than the index can hold: they are
+    folded, so that different ones stay different. Times beyond the year 2262 are cut, so that a future stays a future.
+    """
+    mtime = max(-_MOST, min(status.st_mtime_ns, _MOST))
+    return (min(status.st_size, _MOST), mtime, _folded(status.st_dev), _folded(status.st_ino))
+
+
+def _folded(number: int) -> int:
+    """The signed number of the same 64 bits."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def is_text(name: str) -> bool:
+    """Whether a name or path is valid UTF-8: what is not could be neither stored nor linked."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def walk_notes(root: Path, skip_folder: Callable[[str], bool]) -> Iterator[Seen]:
@@ -52,7 +73,7 @@ def walk_notes(root: Path, skip_folder: Callable[[str], bool]) -> Iterator[Seen]
         except OSError:
             continue
         for entry in entries:
-            if entry.name.startswith(".") or not _encodable(entry.name):
+            if entry.name.startswith(".") or not is_text(entry.name):
                 continue
             rel = f"{folder}/{entry.name}" if folder else entry.name
             try:
@@ -63,11 +84,3 @@ def walk_notes(root: Path, skip_folder: Callable[[str], bool]) -> Iterator[Seen]
                     yield Seen(rel, key_of(entry.stat(follow_symlinks=False)))
             except OSError:
                 continue
-
-
-def _encodable(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
