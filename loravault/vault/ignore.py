@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,12 +136,13 @@ def conflict_original(
 
 def _config_folders(vault_root: Path) -> list[Path]:
     """`.obsidian`, or whatever the user renamed it to: a dot folder that holds Obsidian's own files."""
+    # os.path.isfile, because Path.is_file raises for what may not be looked at, such as .Trashes of a volume
     try:
         hidden = sorted(p for p in vault_root.iterdir() if p.name.startswith("."))
     except OSError:
         return []
     marks = ("app.json", "workspace.json", "core-plugins.json", "templates.json")
-    return [p for p in hidden if p.name == ".obsidian" or any((p / mark).is_file() for mark in marks)]
+    return [p for p in hidden if p.name == ".obsidian" or any(os.path.isfile(p / mark) for mark in marks)]
 
 
 def _setting(path: Path, key: str) -> str:

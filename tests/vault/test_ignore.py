@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -123,3 +124,18 @@ def test_foreign_formats_and_unfilled_templates_are_left_alone(front, word):
 def test_placeholders_in_the_users_own_keys_are_their_business():
     assert content_reason(parse_note(b"---\nloravault: generate\ntitle: '{{title}}'\n---\n{{date}}\n")) is None
     assert content_reason(parse_note(b"text")) is None
+
+
+def test_a_hidden_folder_that_may_not_be_looked_into_says_nothing(tmp_path, monkeypatch):
+    """`.Trashes` at the top of a volume belongs to root; Path.is_file raised PermissionError and nothing started."""
+    (tmp_path / ".Trashes").mkdir()
+    root = vault(tmp_path)
+    real = os.stat
+
+    def stat(path, **options):
+        if ".Trashes/" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert "templates of Obsidian" in IgnoreRules.read(root).reason("Meta/Templates/a.md")
