@@ -1,4 +1,7 @@
-"""The pictures that were made, as rows. The pictures themselves carry all of it."""
+"""The pictures that were made, as rows. The pictures themselves carry all of it.
+
+A row without a job is a picture that was looked at and is none of ours: it need not be read again, and nobody is told.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ def forget_image(session: Session, path: str) -> None:
         session.delete(row)
 
 
-def known_images(session: Session) -> dict[str, tuple[int, int]]:
-    """path -> (size, mtime_ns) of every picture."""
-    rows = session.exec(select(ImageRow.path, ImageRow.size, ImageRow.mtime_ns)).all()
-    return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
+def known_images(session: Session) -> dict[str, tuple[int, int, bool]]:
+    """path -> (size, mtime_ns, whether it is ours) of everything that was looked at."""
+    rows = session.exec(select(ImageRow.path, ImageRow.size, ImageRow.mtime_ns, ImageRow.job)).all()
+    return {path: (size, mtime_ns, bool(job)) for path, size, mtime_ns, job in rows}
 
 
 def fingerprints_of_jobs(session: Session, jobs: Sequence[str]) -> dict[str, str]:
@@ -43,6 +46,11 @@ def images_of_adapter(session: Session, weight_id: str) -> list[str]:
     return list(rows.all())
 
 
+def images_of_job(session: Session, job: str) -> Sequence[ImageRow]:
+    """The pictures of one job, in the order of its seeds."""
+    return session.exec(select(ImageRow).where(ImageRow.job == job).order_by(col(ImageRow.n))).all()
+
+
 def count_images(session: Session) -> int:
-    """How many pictures there are."""
-    return int(session.exec(select(func.count()).select_from(ImageRow)).one())
+    """How many pictures of ours there are."""
+    return int(session.exec(select(func.count()).select_from(ImageRow).where(ImageRow.job != "")).one())

@@ -1,37 +1,45 @@
 """Bring the index in line with the files: adapters in their roots, and the pictures in the vault.
 
-A root that is offline, or has suddenly lost over half of its files, changes nothing: missing is a state, never a
+A folder that is offline, or has suddenly lost over half of its files, changes nothing: missing is a state, never a
 deletion.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlmodel import Session
 
 from loravault.config import Root
-from loravault.index import adapters, commands, images
+from loravault.index import adapters, images
 from loravault.index.database import Index
 from loravault.index.tables import AdapterRow, ImageRow
 from loravault.library.identify import read_adapter
 from loravault.library.imagemeta import read_chunk
-from loravault.library.scan import Found, scan_root
+from loravault.library.scan import Found, Scan, scan
+from loravault.vault.walk import is_text, key_of
 
 #: A file younger than this may still be growing (seconds).
 SETTLED_S = 2.0
 
-#: A healthy root does not lose more than this share between two scans.
+#: A healthy folder does not lose more than this share between two scans.
 WORST_LOSS = 0.5
 
-#: Below this many files a root may well be emptied by its owner.
+#: Below this many files a folder may well be emptied by its owner.
 FEW = 4
 
+#: Rows that are stored in one transaction.
+BATCH = 500
+
 IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
+
+GONE = "the file is not there any more"
 
 
 @dataclass
@@ -44,7 +52,9 @@ class Refreshed:
     missing: int = 0
     #: Files that were still growing: another look is due.
     unsettled: int = 0
-    #: Root name -> why nothing of it was changed.
+    #: The time was up before every changed file was read: the next call goes on where this one ended.
+    unfinished: bool = False
+    #: Root name -> what is wrong with it, for the dashboard.
     troubles: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -58,52 +68,71 @@ def refresh_adapters(
     roots: Sequence[Root],
     on_progress: Callable[[int, int], None] | None = None,
     now: Callable[[], float] = time.time,
+    budget_s: float | None = None,
 ) -> Refreshed:
-    """Scan the roots and read the headers of new and changed files only."""
+    """Scan the roots and read the headers of new and changed files only.
+
+    With a budget (seconds) the reading ends when it is used up and `unfinished` is set: the caller comes back at once
+    after it has looked at other things. Every call gets on by one file at least.
+    """
     result = Refreshed()
+    until = None if budget_s is None else time.monotonic() + budget_s
     for root in roots:
-        found = _found(root, [other.path for other in roots], result)
-        if found is None:
+        seen = _scan(root, [other.path for other in roots], result)
+        if seen is None:
             continue
+        found = {item.rel: item for item in seen.found}
         with index.session() as session:
             known = {row.rel: row for row in adapters.adapters_of_root(session, root.name)}
-            trouble = sudden_loss(known, found)
-            if trouble is not None:
-                result.troubles[root.name] = f"{root.path} {trouble}"
-                continue
+        present = [rel for rel, row in known.items() if row.state != "missing"]
+        lost = sum(rel not in found and not seen.hides(rel) for rel in present)
+        trouble = sudden_loss(len(present), lost, "adapters")
+        if trouble is not None:
+            result.troubles[root.name] = f"{root.path} {trouble}"
+            continue
         result.seen += len(found)
-        _read_changed(index, root, found, known, result, on_progress=on_progress, now=now)
-        _mark_unseen(index, root, found, result)
-    with index.session() as session:
-        for name, trouble in result.troubles.items():
-            commands.set_fact(session, f"root.{name}", trouble)
-        for root in roots:
-            if root.name not in result.troubles:
-                commands.set_fact(session, f"root.{root.name}", "")
+        _read_changed(index, root, found, known, result, on_progress=on_progress, now=now, until=until)
+        if result.unfinished:
+            break  # what is unseen is counted once per whole look, not once per slice
+        _mark_unseen(index, root, seen, found.keys(), result)
     return result
 
 
-def _found(root: Root, roots: Sequence[Path], result: Refreshed) -> dict[str, Found] | None:
-    if not root.path.is_dir():
+def _scan(root: Root, roots: Sequence[Path], result: Refreshed) -> Scan | None:
+    """What lies in a root; None if it is not to be had. What is wrong goes into the result."""
+    try:
+        seen = scan(root.name, root.path, roots)
+    except (FileNotFoundError, NotADirectoryError):
         result.troubles[root.name] = f"{root.path} is not there; its adapters keep their place until it is back."
         return None
-    try:
-        return {found.rel: found for found in scan_root(root.name, root.path, roots)}
     except OSError as error:
         result.troubles[root.name] = f"{root.path} cannot be read: {error.strerror or error}."
         return None
+    if seen.problems:
+        more = f" (and {len(seen.problems) - 1} more)" if len(seen.problems) > 1 else ""
+        result.troubles[root.name] = f"In {root.path}: {seen.problems[0]}{more}"
+    return seen
 
 
-def sudden_loss(known: dict[str, AdapterRow], found: dict[str, Found]) -> str | None:
-    """Why this scan is not believed, or None. Pure."""
-    present = [rel for rel, row in known.items() if row.state != "missing"]
-    lost = sum(rel not in found for rel in present)
-    if len(present) >= FEW and lost > WORST_LOSS * len(present):
+def sudden_loss(present: int, lost: int, what: str) -> str | None:
+    """Why a look that does not find `lost` of `present` files is not believed, or None. Pure."""
+    if present >= FEW and lost > WORST_LOSS * present:
         return (
-            f"has suddenly lost {lost} of {len(present)} adapters; nothing is changed. If that was you, "
+            f"has suddenly lost {lost} of {present} {what}; nothing is changed. If that was you, "
             "`loravault reindex` takes it as it is."
         )
     return None
+
+
+def is_gone(path: Path) -> bool:
+    """Whether there is surely no such file: one that may not be looked at is not gone."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _read_changed(
@@ -115,23 +144,34 @@ def _read_changed(
     *,
     on_progress: Callable[[int, int], None] | None,
     now: Callable[[], float],
+    until: float | None,
 ) -> None:
     changed = [item for item in found.values() if not _same(known.get(item.rel), item)]
     batch: list[AdapterRow] = []
     for done, item in enumerate(changed):
-        record = read_adapter(root.path / item.rel, root.name, item.rel)
-        young = now() - item.mtime_ns / 1e9 < SETTLED_S
-        if record.state == "broken" and young:
+        if until is not None and result.read and time.monotonic() >= until:
+            result.unfinished = True
+            break
+        path = root.path / item.rel
+        record = read_adapter(path, root.name, item.rel)
+        if record.state == "broken" and _is_young(item, now()):
             result.unsettled += 1
             continue
+        if record.state == "broken" and is_gone(path):
+            continue  # it went between the look and the reading; what was known of it stays
         result.read += 1
         result.broken += record.state == "broken"
         batch.append(adapters.to_row(record, item.dev, item.ino, known.get(item.rel)))
-        if len(batch) >= 500:
+        if len(batch) >= BATCH:
             _store(index, batch)
         if on_progress is not None:
             on_progress(done + 1, len(changed))
     _store(index, batch)
+
+
+def _is_young(item: Found, now: float) -> bool:
+    """Whether it may still be growing. A time in the future says nothing: the file would be young for ever."""
+    return abs(now - item.mtime_ns / 1e9) < SETTLED_S
 
 
 def _store(index: Index, batch: list[AdapterRow]) -> None:
@@ -149,7 +189,7 @@ def _same(row: AdapterRow | None, item: Found) -> bool:
     )
 
 
-def _mark_unseen(index: Index, root: Root, found: dict[str, Found], result: Refreshed) -> None:
+def _mark_unseen(index: Index, root: Root, seen: Scan, found: Collection[str], result: Refreshed) -> None:
     """A file is missing when two healthy scans in a row did not find it."""
     with index.session() as session:
         for row in adapters.adapters_of_root(session, root.name):
@@ -158,11 +198,11 @@ def _mark_unseen(index: Index, root: Root, found: dict[str, Found], result: Refr
                     row.unseen = 0
                     session.add(row)
                 continue
-            if row.state == "missing":
+            if row.state == "missing" or seen.hides(row.rel):
                 continue
             row.unseen += 1
             if row.unseen >= 2:
-                row.state, row.reason = "missing", "the file is not there any more"
+                row.state, row.reason = "missing", GONE
                 result.missing += 1
             session.add(row)
 
@@ -170,53 +210,105 @@ def _mark_unseen(index: Index, root: Root, found: dict[str, Found], result: Refr
 def forget_losses(session: Session, root: Root) -> None:
     """The user says that the root is right as it is: what is not there is missing at once."""
     for row in adapters.adapters_of_root(session, root.name):
-        if row.state != "missing" and not (root.path / row.rel).exists():
-            row.state, row.reason, row.unseen = "missing", "the file is not there any more", 2
+        if row.state != "missing" and is_gone(root.path / row.rel):
+            row.state, row.reason, row.unseen = "missing", GONE, 2
             session.add(row)
 
 
-def refresh_images(index: Index, vault: Path, folder: str) -> int:
-    """Record pictures of ours that the index does not know (after a rebuild: all), forget those that are gone.
+def refresh_images(index: Index, vault: Path, folder: str, troubles: MutableMapping[str, str] | None = None) -> int:
+    """Record pictures that the index does not know (after a rebuild: all), forget those that are gone.
 
-    Returns how many there are. Only the small chunk that each picture carries is read, never its pixels.
+    Returns how many of ours there are. Only the small chunk that each of ours carries is read, never a pixel; what
+    carries none is remembered too, so that it is not read again. What is wrong is set as `troubles["images"]`, which is
+    removed when all is well: if the folder is gone or has suddenly lost over half of our pictures, no row is.
     """
     home = vault / folder / "Images"
-    present: dict[str, tuple[int, int]] = {}
-    if home.is_dir():
-        for path in sorted(home.rglob("lv-*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                status = path.stat()
-                present[path.relative_to(vault).as_posix()] = (status.st_size, status.st_mtime_ns)
+    present = dict(_pictures(vault, home))
     with index.session() as session:
         known = images.known_images(session)
-        for rel in known.keys() - present.keys():
-            images.forget_image(session, rel)
-    new = [rel for rel, key in present.items() if known.get(rel) != key]
-    for start in range(0, len(new), 500):
-        rows = [row for rel in new[start : start + 500] if (row := _image_row(vault, rel, present[rel])) is not None]
+    gone = [rel for rel in known if rel not in present and is_gone(vault / rel)]
+    trouble = _picture_trouble(home, known, gone)
+    new = [rel for rel, key in present.items() if rel not in known or known[rel][:2] != key]
+    for start in range(0, len(new), BATCH):
+        rows = [row for rel in new[start : start + BATCH] if (row := _image_row(vault, rel, present[rel])) is not None]
         with index.session() as session:
             for row in rows:
                 images.remember_image(session, row)
-    return len(present)
+    with index.session() as session:
+        for rel in gone if trouble is None else ():
+            images.forget_image(session, rel)
+        count = images.count_images(session)
+    if troubles is not None:
+        troubles.pop("images", None)
+        if trouble is not None:
+            troubles["images"] = trouble
+    return count
+
+
+def forget_lost_images(session: Session, vault: Path) -> None:
+    """The user says that the pictures are right as they are: those that are not there are forgotten at once."""
+    for rel in images.known_images(session):
+        if is_gone(vault / rel):
+            images.forget_image(session, rel)
+
+
+def _pictures(vault: Path, home: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """(vault-relative path, (size, mtime_ns)) of everything that is called like a picture of ours."""
+    for at, folders, names in os.walk(home):
+        folders.sort()
+        for name in sorted(names):
+            if not name.startswith("lv-") or not name.lower().endswith(IMAGE_SUFFIXES):
+                continue
+            path = Path(at, name)
+            rel = path.relative_to(vault).as_posix()
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue  # it went while we looked, or may not be looked at
+            if is_text(rel) and stat.S_ISREG(status.st_mode):
+                yield rel, key_of(status)[:2]
+
+
+def _picture_trouble(home: Path, known: Mapping[str, tuple[int, int, bool]], gone: Sequence[str]) -> str | None:
+    """Why it is not believed that these are gone."""
+    ours = sum(is_ours for *_, is_ours in known.values())
+    lost = sum(known[rel][2] for rel in gone)
+    if lost and not os.path.isdir(home):
+        return (
+            f"{home} is not there; what is known of its {ours} pictures is kept until it is back. If that was you, "
+            "`loravault reindex` takes it as it is."
+        )
+    trouble = sudden_loss(ours, lost, "pictures")
+    return None if trouble is None else f"{home} {trouble}"
 
 
 def _image_row(vault: Path, rel: str, key: tuple[int, int]) -> ImageRow | None:
-    chunk = read_chunk(vault / rel)
-    if not isinstance(chunk, dict) or not isinstance(chunk.get("job"), str):
+    """What the picture's chunk says, as `dispatch` records it; without a job if it is none of ours.
+
+    None if it cannot be read now: another look may do.
+    """
+    try:
+        chunk = read_chunk(vault / rel) or {}
+    except OSError:
         return None
+    size, mtime_ns = key
+    base = chunk.get("base", {})
+    used = chunk.get("adapters", [])
+    name = base.get("name", "") if isinstance(base, dict) else None
+    texts = [chunk.get("job"), chunk.get("block", ""), chunk.get("fingerprint", ""), name]
+    numbers = [chunk.get("seed", 0), chunk.get("index", 0)]
+    storable = all(isinstance(text, str) and is_text(text) for text in texts) and isinstance(used, list)
+    if not storable or not all(isinstance(number, int) and abs(number) < 2**63 for number in numbers):
+        return ImageRow(path=rel, job="", size=size, mtime_ns=mtime_ns)
     return ImageRow(
         path=rel,
-        job=str(chunk["job"]).split("@")[0],
-        block_hash=str(chunk.get("block_hash", "")),
-        fingerprint=str(chunk.get("fingerprint", "")),
-        seed=_whole(chunk.get("seed")),
-        n=_whole(chunk.get("n")),
-        adapters=json.dumps(chunk.get("adapters", [])),
-        base=str(chunk.get("base", "")),
-        size=key[0],
-        mtime_ns=key[1],
+        job=str(texts[0]).split("@")[0],
+        block_hash=str(texts[1]),
+        fingerprint=str(texts[2]),
+        seed=int(numbers[0]),
+        n=int(numbers[1]),
+        adapters=json.dumps([one["id"] for one in used if isinstance(one, dict) and isinstance(one.get("id"), str)]),
+        base=str(name),
+        size=size,
+        mtime_ns=mtime_ns,
     )
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0

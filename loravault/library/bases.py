@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from loravault.formats.families import UNET_WIDTHS
 from loravault.formats.generation import BaseRef
+from loravault.vault.walk import is_text
 
 #: What the engine can build, by the class that the folder's `model_index.json` names.
 SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
@@ -53,7 +56,18 @@ def list_bases(folders: Iterable[Path], demo: Path | None) -> list[BaseRef]:
 
 def vocabulary(base: BaseRef) -> frozenset[str] | None:
     """The words a base knows, if it says so (`vocabulary.json` beside its index); None means: no limit known."""
-    data = _read_json(Path(base.path) / "vocabulary.json")
+    path = os.path.join(base.path, "vocabulary.json")
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return _vocabulary(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _vocabulary(path: str, _size: int, _mtime_ns: int) -> frozenset[str] | None:
+    """The words in this file, read once per version of it: every block of every note asks."""
+    data = _read_json(Path(path))
     words = data.get("words") if data is not None else None
     if not isinstance(words, list):
         return None
@@ -61,27 +75,36 @@ def vocabulary(base: BaseRef) -> frozenset[str] | None:
 
 
 def _candidates(folder: Path) -> Iterable[Path]:
-    if (folder / "model_index.json").is_file():
+    if _is_base(folder):
         yield folder
         return
     for child in _folders(folder):
-        if (child / "model_index.json").is_file():
+        if _is_base(child):
             yield child
         else:
-            yield from (grandchild for grandchild in _folders(child) if (grandchild / "model_index.json").is_file())
+            yield from filter(_is_base, _folders(child))
+
+
+# os.path.isfile and isdir, because those of Path raise for what may not be looked at: that costs itself, not the rest.
+
+
+def _is_base(folder: Path) -> bool:
+    return os.path.isfile(folder / "model_index.json")
 
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+        names = sorted(os.listdir(folder))
     except OSError:
         return []
+    shown = (folder / name for name in names if not name.startswith(".") and is_text(name))
+    return [child for child in shown if os.path.isdir(child)]
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             data = json.loads(file.read(_JSON_LIMIT))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None

@@ -16,9 +16,10 @@ from loravault.formats import families
 from loravault.formats.hashes import POISON, file_hashes
 from loravault.formats.safetensors_header import Header, header_of, reader
 from loravault.formats.weight_id import weight_id
+from loravault.vault.walk import key_of
 
-#: Files up to this size are hashed at once; larger ones have only the hash they claim until somebody reads them whole.
-HASH_AT_ONCE_BYTES = 16 * 1024 * 1024
+#: Files up to this size are hashed at once; larger ones have the hash they claim until the worker reads them whole.
+HASH_AT_ONCE_BYTES = 1024 * 1024
 MAX_WORDS = 8
 MAX_WORD_LENGTH = 100
 # In the order they are looked for beside `x.safetensors`.
@@ -74,7 +75,7 @@ def read_adapter(path: Path, root: str, rel: str) -> AdapterRecord:
     size = mtime_ns = 0
     try:
         status = os.stat(path)
-        size, mtime_ns = status.st_size, status.st_mtime_ns
+        size, mtime_ns, *_ = key_of(status)
         with open(path, "rb") as file:
             header = header_of(file)
             identity = families.identify(header, reader(file))
@@ -140,7 +141,7 @@ def find_preview(path: Path, rel: str) -> str | None:
     for mark in PREVIEW_MARKS:
         for suffix in PREVIEW_SUFFIXES:
             beside = path.with_name(f"{path.stem}{mark}{suffix}")
-            if beside.is_file():
+            if os.path.isfile(beside):  # Path.is_file raises where the longer name is too long for the file system
                 return str(folder / beside.name) if str(folder) != "." else beside.name
     return None
 

@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO
 
 #: Longest text or EXIF block that is read.
@@ -60,8 +59,17 @@ def read_meta(path: str | os.PathLike[str]) -> ImageMeta | None:
 
 
 def read_chunk(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Our chunk of an image (`v: 1`, job, fingerprint, …), or None."""
-    meta = read_meta(Path(path))
+    """Our chunk of an image (`v: 1`, job, fingerprint, …), or None if it carries none.
+
+    Raises `OSError` if the file cannot be read: then nothing is known of it.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        return None
+    try:
+        with open(path, "rb") as file:
+            meta = _read(file)
+    except (ValueError, struct.error, zlib.error):
+        return None
     return meta.chunk if meta else None
 
 

@@ -6,11 +6,14 @@ that is reachable twice (hard link, link) is reported once, under the path that 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from loravault.vault.walk import is_text, key_of
 
 SUFFIX = ".safetensors"
 #: Listed, so that people learn why they are not used; never opened.
@@ -18,6 +21,8 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 # A file beside `x.safetensors` that says a download of it is still going on.
 _UNFINISHED_BESIDE = (".part", ".crdownload", ".aria2", ".!qb", ".download", ".tmp", ".incomplete")
 _MAX_DEPTH = 64
+# What systems keep at the top of a drive: mostly unreadable, and what lies in a bin was thrown away.
+_SYSTEM_FOLDERS = frozenset({"lost+found", "system volume information", "$recycle.bin"})
 
 
 @dataclass(frozen=True)
@@ -43,25 +48,20 @@ class Scan:
     #: What could not be looked at, in words.
     problems: list[str] = field(default_factory=list)
 
-    @property
-    def complete(self) -> bool:
-        """Whether every folder of the root could be read."""
-        return not self.problems
+    #: The same as paths inside the root (`""`: the root itself).
+    unread: list[str] = field(default_factory=list)
 
-
-def scan_root(root: str, path: Path, roots: Sequence[Path] = ()) -> Iterator[Found]:
-    """The adapter files of a root in the order of their paths. Raises `OSError` if any of its folders is unreadable.
-
-    `roots` are all configured roots: links may lead into them, and into this one.
-    """
-    result = scan(root, path, roots)
-    if result.problems:
-        raise OSError(result.problems[0])
-    yield from result.found
+    def hides(self, rel: str) -> bool:
+        """Whether this file may be there unseen, because it or a folder above it could not be looked at."""
+        return any(rel == place or not place or rel.startswith(f"{place}/") for place in self.unread)
 
 
 def scan(root: str, path: Path, roots: Sequence[Path] = ()) -> Scan:
-    """Everything in a root: adapters, pickles, what could not be read. Raises `OSError` if the root itself cannot."""
+    """Everything in a root, adapters in the order of their paths, and what could not be read.
+
+    `roots` are all configured roots: links may lead into them, and into this one. Raises `OSError` if the root itself
+    cannot be read.
+    """
     return _Walk(root, path, roots).run()
 
 
@@ -96,29 +96,40 @@ class _Walk:
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            self._result.problems.append(
-                f'The folder "{_shown(rel) or "."}" cannot be read: {error.strerror or error}.'
-            )
+            self._problem(f'The folder "{_shown(rel) or "."}" cannot be read', rel, error)
             return
         names = {entry.name.casefold() for entry in entries}
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM_FOLDERS:
                 continue
             place = f"{rel}/{entry.name}" if rel else entry.name
-            if entry.is_symlink():
+            try:
+                link, folder = entry.is_symlink(), entry.is_dir(follow_symlinks=False)
+            except OSError as error:  # where a listing does not tell kinds, asking is a look at the item
+                self._problem(f'"{_shown(place)}" cannot be looked at', place, error)
+                continue
+            if link:
                 self._links.append((entry.path, place, depth))
-            elif entry.is_dir(follow_symlinks=False):
+            elif folder:
                 self._folder(entry.path, place, depth + 1)
             else:
                 self._file(entry.path, place, names)
 
     def _link(self, path: str, rel: str, depth: int) -> None:
         target = os.path.realpath(path)
-        if not any(target == inside or target.startswith(inside.rstrip(os.sep) + os.sep) for inside in self._inside):
+        home = [one for one in self._inside if target == one or target.startswith(one.rstrip(os.sep) + os.sep)]
+        if not home:
             return
-        if os.path.isdir(target):
+        try:
+            mode = os.stat(target).st_mode
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError | NotADirectoryError) and any(map(os.path.isdir, home))
+            if not gone and error.errno != errno.ELOOP:  # what it leads to may only be offline
+                self._problem(f'The link "{_shown(rel)}" cannot be followed', rel, error)
+            return
+        if stat.S_ISDIR(mode):
             self._folder(target, rel, depth + 1)
-        elif os.path.exists(target):
+        else:
             self._file(path, rel, frozenset())
 
     def _file(self, path: str, rel: str, beside: Iterable[str]) -> None:
@@ -128,21 +139,23 @@ class _Walk:
             self._result.pickles.append(_shown(rel))
         if suffix != SUFFIX or any(name.casefold() + ending in beside for ending in _UNFINISHED_BESIDE):
             return
+        if not is_text(rel):
+            return  # not a problem of the scan: the file was seen, and can never be named in a note
         try:
-            rel.encode("utf-8")
             status = os.stat(path)
-        except UnicodeEncodeError:
-            # Not a problem of the scan: the file was seen, and can never be named in a note.
-            return
+        except FileNotFoundError:
+            return  # it went while we looked
         except OSError as error:
-            self._result.problems.append(f'The file "{_shown(rel)}" cannot be looked at: {error.strerror or error}.')
+            self._problem(f'The file "{_shown(rel)}" cannot be looked at', rel, error)
             return
         key = (status.st_dev, status.st_ino)
         if stat.S_ISREG(status.st_mode) and key not in self._files:
             self._files.add(key)
-            self._result.found.append(
-                Found(self._root, rel, status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
-            )
+            self._result.found.append(Found(self._root, rel, *key_of(status)))
+
+    def _problem(self, what: str, rel: str, error: OSError) -> None:
+        self._result.problems.append(f"{what}: {error.strerror or error}.")
+        self._result.unread.append(rel)
 
 
 def _shown(rel: str) -> str:

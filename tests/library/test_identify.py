@@ -129,3 +129,25 @@ def test_trigger_words(metadata: dict[str, str], words: tuple[str, ...]) -> None
 
 def test_words_of_strangers_are_one_short_line_without_control_characters() -> None:
     assert trigger_words({"modelspec.trigger_phrase": "a\nb\u202e\x00c"}) == ("a b c",)
+
+
+def test_a_file_with_the_longest_name_has_no_preview_and_is_no_error(tmp_path: Path) -> None:
+    """`<250 letters>.preview.webp` is too long for the file system: Path.is_file raised, and the daemon ended."""
+    name = f"{'x' * 243}.safetensors"
+    path = headers.write(tmp_path / name, headers.adapter(headers.lora()))
+    assert read_adapter(path, "main", name).state == "ok"
+
+
+def test_a_first_look_at_a_large_library_hashes_next_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of up to 16 MiB were read whole at the start, before the daemon answered anything."""
+    hashed: list[Path] = []
+    real = identify.file_hashes
+    monkeypatch.setattr(identify, "file_hashes", lambda path: hashed.append(path) or real(path))
+    small = headers.write(tmp_path / "small.safetensors", headers.adapter(headers.lora()))
+    large = headers.write(tmp_path / "large.safetensors", headers.adapter(headers.lora(width=4096, rank=64, out=8192)))
+    assert large.stat().st_size > 1024 * 1024
+    assert read_adapter(small, "main", small.name).autov2
+    assert read_adapter(large, "main", large.name).autov2 is None
+    assert hashed == [small]

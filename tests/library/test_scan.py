@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loravault.library.scan import scan, scan_root
+from loravault.library.scan import scan
 from tests.formats import headers
 
 
@@ -17,12 +17,12 @@ def put(root: Path, *names: str) -> None:
 
 
 def rels(root: Path, *roots: Path) -> list[str]:
-    return [found.rel for found in scan_root("main", root, roots)]
+    return [found.rel for found in scan("main", root, roots).found]
 
 
 def test_folders_are_walked_in_order_and_other_files_are_not_reported(tmp_path: Path) -> None:
     put(tmp_path, "b.safetensors", "Styles/a.safetensors", "Styles/deep/C.SAFETENSORS", "Styles/a.png", "a.txt")
-    found = list(scan_root("main", tmp_path))
+    found = scan("main", tmp_path).found
     assert [item.rel for item in found] == ["Styles/a.safetensors", "Styles/deep/C.SAFETENSORS", "b.safetensors"]
     status = (tmp_path / "b.safetensors").stat()
     last = found[-1]
@@ -47,7 +47,7 @@ def test_pickles_are_listed_apart_and_never_found(tmp_path: Path) -> None:
     result = scan("main", tmp_path)
     assert result.pickles == ["a.pt", "b.CKPT", "c/d.bin"]
     assert [item.rel for item in result.found] == ["e.safetensors"]
-    assert result.complete
+    assert result.problems == []
 
 
 def test_links_inside_the_roots_are_followed_and_others_are_not(tmp_path: Path) -> None:
@@ -110,22 +110,71 @@ def test_a_name_that_is_not_text_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_root_that_is_gone_is_not_an_empty_root(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone"):
-        list(scan_root("main", tmp_path / "gone"))
+        scan("main", tmp_path / "gone")
 
 
-def test_an_unreadable_folder_makes_the_scan_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else everything in it would count as deleted."""
-    put(tmp_path, "a.safetensors", "locked/b.safetensors")
-    real = os.scandir
+def refusing(monkeypatch: pytest.MonkeyPatch, call: str, ending: str) -> None:
+    """From now on `os.<call>` refuses paths with this ending, as for a user who may not look (root may)."""
+    real = getattr(os, call)
 
-    def scandir(path: str | Path) -> object:
-        if str(path).endswith("locked"):
+    def refuse(path: str | Path, *more: object, **options: object) -> object:
+        if str(path).endswith(ending):
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return real(path, *more, **options)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, call, refuse)
+
+
+def test_an_unreadable_folder_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in it must not count as deleted, and what is beside it must be seen."""
+    put(tmp_path, "a.safetensors", "locked/b.safetensors")
+    refusing(monkeypatch, "scandir", "locked")
     result = scan("main", tmp_path)
-    assert not result.complete
     assert result.problems == ['The folder "locked" cannot be read: Permission denied.']
-    with pytest.raises(OSError, match="locked"):
-        list(scan_root("main", tmp_path))
+    assert [item.rel for item in result.found] == ["a.safetensors"]
+    assert result.hides("locked/b.safetensors")
+    assert not result.hides("a.safetensors")
+    assert not result.hides("locked2/b.safetensors")
+
+
+def test_an_unreadable_file_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "a.safetensors", "b.safetensors")
+    refusing(monkeypatch, "stat", "b.safetensors")
+    result = scan("main", tmp_path)
+    assert result.problems == ['The file "b.safetensors" cannot be looked at: Permission denied.']
+    assert [item.rel for item in result.found] == ["a.safetensors"]
+    assert result.hides("b.safetensors")
+
+
+def test_a_link_into_a_root_that_is_offline_hides_what_it_showed(tmp_path: Path) -> None:
+    """The drive of the other root is unplugged: what was seen through the link is not gone."""
+    main, other = tmp_path / "main", tmp_path / "other"
+    put(main, "a.safetensors")
+    (main / "linked").symlink_to(other / "sub")
+    assert scan("main", main, [other]).hides("linked/b.safetensors")
+    other.mkdir()
+    assert not scan("main", main, [other]).hides("linked/b.safetensors"), "now the link leads nowhere, and that is sure"
+
+
+def test_a_bin_and_what_systems_keep_on_a_drive_are_left_alone(tmp_path: Path) -> None:
+    put(tmp_path, "lost+found/a.safetensors", "$RECYCLE.BIN/S-1/b.safetensors", "System Volume Information/c", "d.pt")
+    result = scan("main", tmp_path)
+    assert (result.found, result.pickles, result.problems) == ([], ["d.pt"], [])
+
+
+def test_numbers_of_a_network_file_system_fit_into_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FUSE and SMB give inodes of 64 unsigned bits; SQLite holds 63. Two such files stay two."""
+    put(tmp_path, "a.safetensors", "b.safetensors")
+    real = os.stat
+
+    def stat(path: str | Path, **options: object) -> object:
+        status = real(path, **options)  # type: ignore[arg-type]
+        if not str(path).endswith(".safetensors"):
+            return status
+        inode = 2**64 - 1 - ord(Path(path).name[0])
+        return os.stat_result((status.st_mode, inode, 2**63, *status[3:]), {"st_mtime_ns": 2**64})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    found = scan("main", tmp_path).found
+    assert [item.ino for item in found] == [-1 - ord("a"), -1 - ord("b")]
+    assert [(item.dev, item.mtime_ns) for item in found] == [(-(2**63), 2**63 - 1)] * 2
