@@ -19,11 +19,6 @@ def adapters(session: Session) -> Sequence[AdapterRow]:
     return session.exec(select(AdapterRow).order_by(AdapterRow.name, AdapterRow.root, AdapterRow.rel)).all()
 
 
-def adapter_at(session: Session, root: str, rel: str) -> AdapterRow | None:
-    """The row of the file at this place."""
-    return session.get(AdapterRow, (root, rel))
-
-
 def adapters_of_root(session: Session, root: str) -> Sequence[AdapterRow]:
     """Every adapter of one root."""
     return session.exec(select(AdapterRow).where(AdapterRow.root == root)).all()

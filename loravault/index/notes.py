@@ -30,9 +30,9 @@ def notes_with_job(session: Session, run_id: str) -> Sequence[NoteRow]:
     ).all()
 
 
-def all_notes(session: Session) -> Sequence[NoteRow]:
-    """Every row, by path."""
-    return session.exec(select(NoteRow).order_by(NoteRow.path)).all()
+def paths(session: Session) -> Sequence[str]:
+    """The paths of all rows."""
+    return session.exec(select(NoteRow.path)).all()
 
 
 def notes_with_acks(session: Session) -> Sequence[NoteRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, text, update
+from sqlalchemy import text, update
 from sqlmodel import Session, col, select
 
 from loravault.index.tables import JobRow, RunRow
@@ -96,18 +96,6 @@ def open_jobs(session: Session) -> Sequence[JobRow]:
     ).all()
 
 
-def undelivered_jobs(session: Session, note: str | None = None) -> Sequence[JobRow]:
-    """Jobs that ended and whose answer is not yet in the note."""
-    query = (
-        select(JobRow)
-        .where(col(JobRow.delivered).is_(False), col(JobRow.state).in_(("done", "failed", "cancelled")))
-        .order_by(col(JobRow.created), col(JobRow.run), col(JobRow.seq))
-    )
-    if note is not None:
-        query = query.where(JobRow.note == note)
-    return session.exec(query).all()
-
-
 def fingerprints_tried(session: Session, note: str) -> set[str]:
     """Fingerprints of every job this note ever had: `auto` never repeats one."""
     return set(session.exec(select(JobRow.fingerprint).where(JobRow.note == note)).all())
@@ -157,8 +145,3 @@ def finish(
     job.pictures = json.dumps(list(pictures), ensure_ascii=False)
     job.finished = now
     session.add(job)
-
-
-def count_states(session: Session) -> dict[str, int]:
-    """How many jobs are in each state."""
-    return {state: int(n) for state, n in session.exec(select(JobRow.state, func.count()).group_by(JobRow.state)).all()}
