@@ -55,8 +55,9 @@ def count_families(session: Session) -> dict[str, int]:
 
 
 def to_row(record: AdapterRecord, dev: int, ino: int, old: AdapterRow | None) -> AdapterRow:
-    """A row from what the header told; hashes survive only if the weights are the same."""
-    same = old is not None and old.weight_id == record.weight_id
+    """A row from what the file told. Hashes survive only if the weights are the same, and a measured one any claim."""
+    kept = old if old is not None and old.weight_id == record.weight_id else None
+    claimed = record.autov2 is None  # a file that was hashed has both
     return AdapterRow(
         root=record.root,
         rel=record.rel,
@@ -77,6 +78,6 @@ def to_row(record: AdapterRecord, dev: int, ino: int, old: AdapterRow | None) ->
         preview=record.preview,
         state=record.state,
         reason=record.reason,
-        autov2=record.autov2 or (old.autov2 if same and old else None),
-        autov3=record.autov3 or (old.autov3 if same and old else None),
+        autov2=kept.autov2 if kept and claimed else record.autov2,
+        autov3=(kept.autov3 if kept and claimed else None) or record.autov3,
     )
