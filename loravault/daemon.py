@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
@@ -44,6 +45,9 @@ TROUBLE_S = 5.0
 
 #: Adapters are looked at again this long after the last hint (seconds): a copy of many files comes as many hints.
 ADAPTER_SETTLE_S = 2.5
+
+#: New adapters are read for at most this long at a time (seconds): requests are answered in between.
+ADAPTER_BUDGET_S = 0.5
 
 #: Without working events the vault is walked this often (seconds).
 POLLING_S = 10.0
@@ -126,18 +130,29 @@ class Daemon:
 
     def close(self) -> None:
         """Leave everything as another start expects it. Never raises on the way out of an error."""
+        for leave in (self._stop_watching, self._stop_working, self._close_index):
+            try:
+                leave()
+            except Exception:
+                log.exception("while leaving")
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _stop_watching(self) -> None:
         if self._watcher is not None:
             self._watcher.stop()
+
+    def _stop_working(self) -> None:
         if hasattr(self, "board"):
             self.dispatcher.stop()
             self._settle()
             if self._only is None:
                 self.board.write(stopped=True)
+
+    def _close_index(self) -> None:
         if hasattr(self, "ctx"):
             self.ctx.index.close()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
     @property
     def restart_wanted(self) -> bool:
@@ -156,8 +171,10 @@ class Daemon:
 
     def run(self, stop: threading.Event, until: Callable[[], bool] | None = None) -> None:
         """Tick until `stop` is set (from a signal handler or another thread) or `until` says so."""
-        while not stop.is_set() and not (until is not None and until()):
+        while not stop.is_set():
             try:
+                if until is not None and until():
+                    return
                 pause = self.tick()
             except DatabaseError as error:
                 pause = self._survive(error)
@@ -197,27 +214,52 @@ class Daemon:
         ctx = self.ctx
         self._drain_hints()
         if ctx.steady() >= self._next_rescan:
-            self.rescan()
+            self._next_rescan = ctx.steady() + ctx.config.rescan_s
+            self._guarded("looking through the vault", self.rescan)
         if ctx.steady() >= self._next_adapters:
-            self.refresh()
+            self._next_adapters = ctx.steady() + ctx.config.rescan_s
+            self._guarded("looking through the adapters", partial(self.refresh, budget_s=ADAPTER_BUDGET_S))
         for rel in self.feed.ready():
             if self._only is None or rel in self._only:
-                self.intake.consider(rel)
-        self.intake.baseline_taken()
+                self._guarded(rel, partial(self.intake.consider, rel))
+        if self.feed.first_look_is_over:
+            self.intake.baseline_taken()
         self.intake.look_at_invalid()
         self._obey()
         self.dispatcher.step()
         self.deliverer.step()
-        for sentence in ctx.writer.verify_due():
-            log.warning("%s", sentence)
-            ctx.troubles["conflict"] = sentence
+        self._guarded("checking writes", self._verify)
         if self._only is None:
-            self.board.write()
+            self._guarded("the dashboard", self.board.write)
         return self._pause()
 
+    def _verify(self) -> None:
+        for sentence in self.ctx.writer.verify_due():
+            log.warning("%s", sentence)
+            self.ctx.troubles["conflict"] = sentence
+
+    def _guarded(self, what: str, action: Callable[[], object]) -> None:
+        """One item that goes wrong in a way nobody thought of costs that item, never the daemon.
+
+        Not for the database: what it says is about all items, and `_survive` knows what to do.
+        """
+        try:
+            action()
+        except DatabaseError:
+            raise
+        except Exception as error:
+            log.exception("a bug: %s could not be handled", what)
+            self.ctx.troubles[f"bug.{what}"] = (
+                f"{what}: a bug in loravault ({type(error).__name__}); what `watch` printed says more."
+            )
+        else:
+            self.ctx.troubles.pop(f"bug.{what}", None)
+
     def _pause(self) -> float:
-        if self.feed.waiting or self.ctx.to_deliver:
+        if self.feed.waiting or self.deliverer.busy:
             return BUSY_S
+        if self.ctx.steady() >= self._next_adapters:
+            return 0.0
         due = self._supervisor.due_in()  # what the worker says wakes the loop by itself
         return IDLE_S if due is None else min(IDLE_S, due)
 
@@ -230,18 +272,20 @@ class Daemon:
         degraded = self._watcher is not None and not self._watcher.alive
         self._next_rescan = ctx.steady() + (min(POLLING_S, ctx.config.rescan_s) if degraded else ctx.config.rescan_s)
 
-    def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> Refreshed:
-        """Look at every adapter and every picture."""
+    def refresh(
+        self, on_progress: Callable[[int, int], None] | None = None, budget_s: float | None = None
+    ) -> Refreshed:
+        """Look at every adapter and every picture; with a budget, at as many as fit into it, and soon at the rest."""
         ctx = self.ctx
-        result = refresh_adapters(ctx.index, ctx.config.loras, on_progress)
-        refresh_images(ctx.index, ctx.config.vault, ctx.config.folder)
-        self.intake.library_changed(result.changed)
+        result = refresh_adapters(ctx.index, ctx.config.loras, on_progress, budget_s=budget_s)
+        refresh_images(ctx.index, ctx.config.vault, ctx.config.folder, ctx.troubles)
+        self.intake.library_changed()
         for root in ctx.config.loras:
             ctx.troubles.pop(f"root.{root.name}", None)
         for name, trouble in result.troubles.items():
             ctx.troubles[f"root.{name}"] = trouble
         wait = ADAPTER_SETTLE_S if result.unsettled else ctx.config.rescan_s
-        self._next_adapters = ctx.steady() + wait
+        self._next_adapters = ctx.steady() + (0.0 if result.unfinished else wait)
         return result
 
     def _obey(self) -> None:

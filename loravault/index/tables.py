@@ -62,7 +62,8 @@ class NoteRow(SQLModel, table=True):
     ack_message: str | None = None
     #: A write that was refused or failed: told on the dashboard, tried again when the note changes or the time comes.
     write_problem: str | None = None
-    write_not_before: float = 0.0
+    #: The properties (as a hash) whose ticked box could not be reset: it was obeyed, and is not a new wish.
+    stuck_edge: str | None = None
 
 
 class RunRow(SQLModel, table=True):

@@ -34,7 +34,8 @@ class Board:
         self._supervisor = supervisor
         self._shown: Dashboard | None = None
         self._written_at = float("-inf")
-        self._version = -1
+        self._is_theirs = False
+        self._seen: object = None
         self._progress: tuple[str | None, str, float | None] = (None, "", None)
         self._progress_at = float("-inf")
 
@@ -50,7 +51,8 @@ class Board:
         elapsed = self._ctx.steady() - self._written_at
         if elapsed < LEAST_S and not stopped:
             return
-        if elapsed < MOST_S and not stopped and self._ctx.index.data_version() == self._version:
+        seen = (self._ctx.index.data_version(), dict(self._ctx.troubles))
+        if elapsed < MOST_S and not stopped and seen == self._seen:
             return
         try:
             board = self._gather(stopped=stopped)
@@ -58,7 +60,7 @@ class Board:
                 self._put(board)
                 self._shown = board
                 self._written_at = self._ctx.steady()
-            self._version = self._ctx.index.data_version()
+            self._seen = (self._ctx.index.data_version(), dict(self._ctx.troubles))
         except (OSError, UserError) as error:
             log.warning("the dashboard cannot be written: %s", error)
             self._written_at = self._ctx.steady()
@@ -78,8 +80,11 @@ class Board:
         new = own.seal(render(board, resources.templates()))
         old = path.read_bytes() if path.exists() else None
         if old is not None and not own.is_ours(old):
-            self._ctx.troubles["dashboard"] = f"{self.rel} was edited, so it is yours now and is not updated any more."
+            if not self._is_theirs:
+                log.warning("%s was edited: it is yours now and is not updated; rename it to get a new one", self.rel)
+            self._is_theirs = True
             return
+        self._is_theirs = False
         self._ctx.writer.write_own(self.rel, new, old)
 
     def _gather(self, *, stopped: bool) -> Dashboard:

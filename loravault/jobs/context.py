@@ -48,9 +48,11 @@ class Context:
     steady: Callable[[], float] = time.monotonic
     #: Notes in which something of ours waits to be written.
     to_deliver: set[str] = field(default_factory=set)
+    #: Notes that cannot be written now -> wall clock at which it is tried again. A change of the note ends the waiting.
+    deliver_later: dict[str, float] = field(default_factory=dict)
     #: Running jobs that somebody called off.
     to_cancel: set[str] = field(default_factory=set)
-    #: Asks for a look at a note that changed although no event said so.
+    #: Asks for a look at a note whose text was not read yet, whatever its stat says.
     look: Callable[[str], None] = lambda _rel: None
     #: Troubles of the moment for the dashboard: key -> sentence.
     troubles: dict[str, str] = field(default_factory=dict)

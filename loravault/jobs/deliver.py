@@ -6,10 +6,14 @@ between any two is mended by running this again: an answer whose region already 
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+from sqlalchemy.exc import DatabaseError
 
 from loravault.errors import UserError
 from loravault.failpoints import reach
@@ -17,12 +21,19 @@ from loravault.index import notes, work
 from loravault.index.tables import JobRow, NoteRow, RunRow
 from loravault.jobs import planning, words
 from loravault.jobs.context import Context, Event, log
-from loravault.vault.answers import Answer, apply_answers
+from loravault.vault.answers import Answer, Applied, apply_answers_told
 from loravault.vault.links import wikilink
+from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged
+from loravault.vault.walk import walk_notes
 
 #: After a write that failed (read-only, disk full): at most one attempt a minute.
 RETRY_S = 60.0
+
+#: The answer of a note that is gone waits this long for it (seconds): a phone may be offline for days.
+GONE_S = 7 * 86400.0
+
+_BLOCK_LINK = re.compile(rb"#\^(lv-[A-Za-z0-9-]+)")
 
 OPEN_STATES = ("queued", "running")
 
@@ -64,6 +75,8 @@ class Deliverer:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        #: note -> when (steady clock) it was first not there.
+        self._absent: dict[str, float] = {}
 
     def load(self) -> None:
         """At the start: find everything that an earlier process left unsaid."""
@@ -71,17 +84,29 @@ class Deliverer:
             self._ctx.to_deliver.update(run.note for run in work.open_runs(session))
             self._ctx.to_deliver.update(row.path for row in notes.notes_with_acks(session))
 
+    @property
+    def busy(self) -> bool:
+        """Whether something waits for a note to come to rest (not for a disk, or for a person)."""
+        return any(self._ctx.deliver_later.get(note, 0.0) <= self._ctx.now() for note in self._ctx.to_deliver)
+
     def step(self) -> None:
         """Write into every note that is due."""
         for note in sorted(self._ctx.to_deliver):
+            if self._ctx.deliver_later.get(note, 0.0) > self._ctx.now():
+                continue
             try:
                 self._deliver(note)
             except NoteChanged:
                 self._ctx.observe(note)  # somebody is typing: the quiet period starts again
             except UserError as error:
-                self._refused(note, error.message, retry=False)
+                self._refused(note, error.message, float("inf"))
             except OSError as error:
-                self._refused(note, f"could not be written: {error.strerror or error}.", retry=True)
+                self._refused(note, f"it could not be written ({error.strerror or error}).", RETRY_S)
+            except DatabaseError:
+                raise
+            except Exception as error:
+                log.exception("%s cannot be answered", note)
+                self._refused(note, f"a bug in loravault ({type(error).__name__}); its log says more.", float("inf"))
 
     def _deliver(self, note: str) -> None:
         ctx = self._ctx
@@ -89,12 +114,11 @@ class Deliverer:
         if not has_something_to_say(pending):
             ctx.to_deliver.discard(note)  # whoever ends a job or ticks a box puts it back
             return
-        if pending.row is not None and pending.row.write_not_before > ctx.now():
-            return
         key = ctx.observe(note)
         if key is None:
             self._note_gone(pending)
             return
+        self._absent.pop(note, None)
         if not is_due(pending, ctx.now(), ctx.config.together_s) or ctx.quiet_for(note, key) < ctx.config.write_quiet_s:
             return
         data = ctx.path(note).read_bytes()
@@ -105,16 +129,24 @@ class Deliverer:
         for run in over:
             finish_run(run, pending.jobs[run.id], ctx.now())
 
-        def said(text: bytes) -> bytes:
-            return compose(text, pending, ctx.config.machine, ctx.config.result_cap)
+        cap = ctx.config.result_cap
+        linked = linked_results(ctx) if cap is not None else None
 
-        new = said(data)
+        def said(text: bytes) -> bytes:
+            return compose(text, pending, ctx.config.machine, cap, linked).data
+
+        try:
+            composed = compose(data, pending, ctx.config.machine, cap, linked)
+        except EditRefused as refused:
+            if pending.answers:
+                raise
+            composed = Applied(data, {"run": refused.message})  # a receipt that cannot be given keeps no answer back
         reach("deliver.before-note")
-        if new != data:
-            ctx.writer.replace(note, data, new, rebase=said)  # an edit that crosses the write gets the answer too
+        if composed.data != data:
+            ctx.writer.replace(note, data, composed.data, rebase=said)  # an edit that crosses it gets the answer too
             log.info("wrote into %s", note)
         reach("deliver.after-note")
-        self._close(pending, over)
+        self._close(pending, over, composed)
 
     def _load_pending(self, note: str) -> Pending:
         with self._ctx.index.session() as session:
@@ -123,8 +155,9 @@ class Deliverer:
             pending.jobs = {run.id: list(work.jobs_of(session, run.id)) for run in runs}
             return pending
 
-    def _close(self, pending: Pending, over: Sequence[RunRow]) -> None:
+    def _close(self, pending: Pending, over: Sequence[RunRow], composed: Applied) -> None:
         """The note is on disk: now the index may say so."""
+        stuck = {"run", "cancel"} & composed.unset.keys()
         delivered = {job.id for job in pending.answers}
         with self._ctx.index.session() as session:
             for run in pending.runs:
@@ -141,24 +174,35 @@ class Deliverer:
                         session.add(job)
             note = notes.note_at(session, pending.note)
             if note is not None:
+                # a box that cannot be reset was obeyed all the same: the same properties are not a new wish
+                if stuck:
+                    note.stuck_edge = planning.edge(composed.data)
+                    note.problem = stuck_message(composed.unset)
                 note.cancel_ack, note.run_ack, note.ack_message = False, False, None
-                note.write_problem, note.write_not_before = None, 0.0
+                note.write_problem = None
                 session.add(note)
         reach("deliver.after-close")
+        self._ctx.deliver_later.pop(pending.note, None)
         self._ctx.observe(pending.note)
         for run in over:
             kind = "done" if run.status in ("done", "partial") else "failed"
             self._ctx.tell(Event(kind, f"{pending.note}: {run.message or run.status}", run=run.id))
 
     def _note_gone(self, pending: Pending) -> None:
-        """The note is not where it was: follow it by `lv_job`, else tell on the dashboard and keep the images."""
+        """The note is not where it was: follow it by `lv_job`, else tell on the dashboard and keep the images.
+
+        Not at once: a sync tool or an editor may be about to put it back.
+        """
         ctx = self._ctx
+        if ctx.steady() - self._absent.setdefault(pending.note, ctx.steady()) < max(1.0, ctx.config.read_quiet_s * 2):
+            return
         with ctx.index.session() as session:
             for run in pending.runs:
                 for row in notes.notes_with_job(session, run.id):
                     if row.path != pending.note and ctx.path(row.path).exists():
                         work.move_run(session, run, row.path)
                         notes.auto_move(session, pending.note, row.path)
+                        notes.forget_note(session, pending.note)
                         ctx.to_deliver.add(row.path)
                         log.info("%s is now %s", pending.note, row.path)
                         break
@@ -169,16 +213,21 @@ class Deliverer:
             made = any(json.loads(job.pictures) for jobs in pending.jobs.values() for job in jobs)
             kept = " The pictures are kept in the Images folder." if made else ""
             row.write_problem = f"the note is gone; its answer waits in case it comes back.{kept}"
-            row.write_not_before = ctx.now() + RETRY_S
             session.add(row)
+            for run in pending.runs:
+                if ctx.now() - run.created > GONE_S and pending.is_over(run):
+                    finish_run(run, pending.jobs[run.id], ctx.now())
+                    run.closed = True
+                    session.add(run)
+        ctx.deliver_later[pending.note] = ctx.now() + RETRY_S
 
-    def _refused(self, note: str, message: str, *, retry: bool) -> None:
+    def _refused(self, note: str, message: str, wait_s: float) -> None:
+        """Told on the dashboard, and tried again when the time comes or the user changes the note."""
+        self._ctx.deliver_later[note] = self._ctx.now() + wait_s
         log.warning("%s: %s", note, message)
         with self._ctx.index.session() as session:
             row = notes.note_or_new(session, note)
             row.write_problem = message
-            # a refusal lasts until the user changes the note: intake clears it then
-            row.write_not_before = self._ctx.now() + RETRY_S if retry else float("inf")
             session.add(row)
         self._ctx.tell(Event("note", f"{note}: {message}"))
 
@@ -216,10 +265,36 @@ def ended(job: JobRow) -> words.Ended:
     return words.Ended(job.state, made, job.seconds, trouble)
 
 
-def compose(data: bytes, pending: Pending, machine: str, cap: int | None = None) -> bytes:
-    """The note with everything that waits said in it. Pure."""
+def linked_results(ctx: Context) -> frozenset[str]:
+    """The block ids of results that some note of the vault links: a cap never removes one of these."""
+    found: set[str] = set()
+    for seen in walk_notes(ctx.config.vault, ctx.skip_folder):
+        with contextlib.suppress(OSError):
+            found.update(match.decode() for match in _BLOCK_LINK.findall(ctx.path(seen.rel).read_bytes()))
+    return frozenset(found)
+
+
+def compose(
+    data: bytes, pending: Pending, machine: str, cap: int | None = None, linked: Collection[str] | None = None
+) -> Applied:
+    """The note with everything that waits said in it. Pure.
+
+    A checkbox that cannot be reset is said in the answer, for that is what the user will look at.
+    """
     answers = [answer_of(job) for job in pending.answers if json.loads(job.answer or "[]")]
-    return apply_answers(data, answers, properties(pending, machine), cap=cap)
+    wanted = properties(pending, machine)
+    applied = apply_answers_told(data, answers, wanted, cap=cap, linked=linked)
+    if answers and {"run", "cancel"} & applied.unset.keys():
+        last = answers[-1]
+        answers[-1] = replace(last, lines=(*last.lines, words.sentence(stuck_message(applied.unset))))
+        applied = apply_answers_told(data, answers, wanted, cap=cap, linked=linked)
+    return applied
+
+
+def stuck_message(unset: Mapping[str, str]) -> str:
+    """Why a checkbox stays ticked although it was obeyed."""
+    key = "run" if "run" in unset else "cancel"
+    return f"`{key}` could not be reset: {unset[key].rstrip('.')}. It counts again when you change the properties."
 
 
 def answer_of(job: JobRow) -> Answer:
@@ -238,7 +313,8 @@ def properties(pending: Pending, machine: str) -> dict[str, str | bool | None]:
     """Our keys as they shall stand. The newest run speaks for the note."""
     changes: dict[str, str | bool | None] = {}
     row = pending.row
-    if any(not run.accepted and run.ticked for run in pending.runs) or (row is not None and row.run_ack):
+    stuck = row is not None and row.stuck_edge is not None  # tried again with every answer: it may say why
+    if stuck or any(not run.accepted and run.ticked for run in pending.runs) or (row is not None and row.run_ack):
         changes["run"] = False
     if row is not None and row.cancel_ack:
         changes["cancel"] = False

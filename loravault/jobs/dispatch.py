@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
+from sqlalchemy.exc import DatabaseError
 
 from loravault.errors import UserError
 from loravault.failpoints import reach
@@ -36,6 +38,7 @@ class Dispatcher:
         self._job: str | None = None
         self._setup = ""
         self._not_before = 0.0
+        self._events: deque[sup.Event] = deque()
         #: What the running job does now, for the dashboard and the queue.
         self.phase = ""
         self.fraction: float | None = None
@@ -62,12 +65,28 @@ class Dispatcher:
 
     def step(self) -> None:
         """Handle what the worker said, then give it the next job if it is free."""
-        for event in self._supervisor.poll():
-            self._on_event(event)
+        self._events.extend(self._supervisor.poll())
+        while self._events and self._ctx.steady() >= self._not_before:
+            self._handle(self._events[0])
+            if self._ctx.steady() >= self._not_before:
+                self._events.popleft()  # only now: what fails on the way is handled again
         if self._job is not None:
             self._pass_on_cancel()
-        elif self._ctx.steady() >= self._not_before:
+        elif not self._events and self._ctx.steady() >= self._not_before:
             self._start_next()
+
+    def _handle(self, event: sup.Event) -> None:
+        """An event whose handling fails for a reason of ours costs that job a try, never the queue."""
+        try:
+            self._on_event(event)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            log.exception("what the worker said could not be handled: %r", event)
+            job = getattr(event, "job", None)
+            if job is not None:
+                self._lost(job, f"a bug in loravault ({type(error).__name__}: {error})")
+                self._free(job)
 
     def stop(self) -> None:
         """The daemon leaves: the worker is closed, a running job goes back to the queue."""
@@ -85,15 +104,26 @@ class Dispatcher:
         spec = msgspec.json.decode(job.spec, type=GenerationSpec)
         log.info("job %s starts: %s (%s)", job.id, job.first_line[:80], job.note)
         ctx.to_deliver.add(job.note)
+        try:
+            self._hand_over(job, spec)
+        except UserError as error:  # no process could be made, or a path cannot be said
+            log.error("job %s: %s", job.id, error)
+            ctx.troubles["worker"] = error.message
+            self._not_before = ctx.steady() + PAUSE_S
+            self._give_back()
+            return
+        ctx.troubles.pop("worker", None)
+        ctx.tell(Event("phase", f"{job.note}: {job.first_line[:60]}", job=job.id, run=job.run))
+
+    def _hand_over(self, job: JobRow, spec: GenerationSpec) -> None:
         self._supervisor.start_job(
             job.id,
             spec,
             out_dir=self.staging / job.id,
             stem=image_stem(datetime.fromtimestamp(job.created), job.id),
             provenance=Provenance(job=job.id, block_hash=job.block_hash or "", fingerprint=job.fingerprint),
-            originals=ctx.config.originals,
+            originals=self._ctx.config.originals,
         )
-        ctx.tell(Event("phase", f"{job.note}: {job.first_line[:60]}", job=job.id, run=job.run))
 
     def _upgraded(self, event: sup.VersionMismatch) -> None:
         """The package was upgraded under the running daemon: give the job back and ask to be restarted."""
@@ -146,8 +176,11 @@ class Dispatcher:
             else:
                 self._end(job, "failed", words.failure_lines([event.message]))
             self._ctx.troubles.pop("publish", None)
-        except (OSError, UserError) as error:
+        except UserError as error:  # where the pictures should go is no place for them: waiting would not help
+            self._end(job, "failed", words.failure_lines([error.message]))
+        except OSError as error:
             self._cannot_publish(job, error)
+            return
         self._free(event.job)
 
     def _finished(self, job: JobRow, outcome: GenerationOutcome) -> None:
@@ -167,7 +200,7 @@ class Dispatcher:
             self._end(job, "cancelled", [])
             return
         remark = f"Cancelled after {words.images_phrase(len(published))} of {len(spec.seeds)}."
-        lines = words.result_lines(words.Made(spec, published, 0.0, (*json.loads(job.remarks), remark)))
+        lines = words.result_lines(words.Made(spec, published, None, (*json.loads(job.remarks), remark)))
         self._end(job, "cancelled", lines, pictures=published)
 
     def _publish(self, job: JobRow, spec: GenerationSpec, made: Sequence[MadeImage]) -> tuple[str, ...]:
@@ -235,19 +268,14 @@ class Dispatcher:
             job, "failed", words.failure_lines([message, "`loravault retry` tries again; the worker's log says more."])
         )
 
-    def _cannot_publish(self, job: JobRow, error: Exception) -> None:
-        """The pictures could not be put into the vault: the job waits, and the dashboard says why."""
-        reason = error.message if isinstance(error, UserError) else (getattr(error, "strerror", None) or str(error))
+    def _cannot_publish(self, job: JobRow, error: OSError) -> None:
+        """The pictures are made but cannot be put into the vault: they wait, and the dashboard says why."""
+        reason = error.strerror or str(error)
         log.error("job %s: the pictures cannot be written: %s", job.id, reason)
         self._ctx.troubles["publish"] = (
             f"Pictures cannot be written into the vault: {reason}. The queue waits a minute."
         )
         self._not_before = self._ctx.steady() + PAUSE_S
-        with self._ctx.index.session() as session:
-            row = work.job_by_id(session, job.id)
-            if row is not None:
-                row.attempts -= 1
-                work.requeue(session, row)
 
     def _free(self, job_id: str) -> None:
         self._ctx.to_cancel.discard(job_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from loravault.jobs.context import Context
 from loravault.vault.walk import StatKey, walk_notes
 
@@ -14,6 +16,7 @@ class NoteFeed:
         self._known: dict[str, StatKey] = {}
         self._pending: set[str] = set()
         self._absent_once: set[str] = set()
+        self._scanned = False
 
     @property
     def waiting(self) -> bool:
@@ -25,8 +28,13 @@ class NoteFeed:
         if not self._ctx.skip_folder(rel.rpartition("/")[0]):
             self._pending.add(rel)
 
+    @property
+    def first_look_is_over(self) -> bool:
+        """Whether every note of the first scan was handed out."""
+        return self._scanned and not self._pending
+
     def look_again(self, rel: str) -> None:
-        """Hand this note out once more although it did not change."""
+        """Hand this note out once more although it did not change since it was last read."""
         self._known.pop(rel, None)
         self._pending.add(rel)
 
@@ -36,6 +44,7 @@ class NoteFeed:
         if not ctx.config.vault.is_dir():
             ctx.troubles["vault"] = "The vault is not there; nothing is changed until it is back."
             return []
+        self._scanned = True
         present = {seen.rel: seen.key for seen in walk_notes(ctx.config.vault, ctx.skip_folder)}
         if not present and len(self._known) > 3:
             ctx.troubles["vault"] = "The vault is suddenly empty; nothing is changed until its notes are back."
@@ -50,19 +59,20 @@ class NoteFeed:
             self._ctx.settle.forget(rel)
         return gone
 
-    def ready(self) -> list[str]:
-        """Changed notes that have been quiet for the read gate; each is handed out once per change."""
+    def ready(self) -> Iterator[str]:
+        """Changed notes that have been quiet for the read gate, one at a time, once per change.
+
+        A note counts as seen when the next one is asked for: if the caller fails with it, it comes again.
+        """
         ctx = self._ctx
-        ready = []
         for rel in sorted(self._pending):
             key = ctx.observe(rel)
             if key is None or self._known.get(rel) == key:
                 self._pending.discard(rel)
             elif ctx.quiet_for(rel, key) >= ctx.config.read_quiet_s:
+                yield rel
                 self._pending.discard(rel)
                 self._known[rel] = key
-                ready.append(rel)
-        return ready
 
     def paths(self) -> list[str]:
         """Every note that is known."""

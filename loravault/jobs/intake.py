@@ -5,9 +5,7 @@ Nothing here writes into a note; what has to be said there waits in the index fo
 
 from __future__ import annotations
 
-import re
 import secrets
-from dataclasses import dataclass
 
 from sqlmodel import Session
 
@@ -18,26 +16,14 @@ from loravault.index.tables import JobRow, NoteRow, RunRow
 from loravault.jobs import planning
 from loravault.jobs.catalog import IndexCatalog
 from loravault.jobs.context import Context, Event, log
+from loravault.jobs.reading import NoteReader, ReadNote
 from loravault.requests.model import Request
 from loravault.requests.parse import parse_request
-from loravault.vault.ignore import conflict_original
-from loravault.vault.note import MAX_NOTE_BYTES, Note, might_be_request, parse_note
-from loravault.vault.walk import StatKey, stat_key, walk_notes
+from loravault.vault.paths import inside
+from loravault.vault.walk import walk_notes
 
 #: Invalid properties that visibly say `run: true` are answered after this time (seconds): the user may be typing.
 INVALID_S = 30.0
-
-_SAYS_RUN = re.compile(rb"^[ \t]*run[ \t]*:[ \t]*true\b", re.MULTILINE | re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A note as it was read, with its identity."""
-
-    rel: str
-    key: StatKey
-    sha: str
-    note: Note
 
 
 class Intake:
@@ -50,28 +36,42 @@ class Intake:
         self._invalid: dict[str, float] = {}
         with ctx.index.session() as session:
             self._baseline = commands.fact(session, "baseline") is None
+            #: Notes that have a row: all others cost no question to the index.
+            self._rows = set(notes.paths(session))
+        self._reader = NoteReader(ctx, self._rows)
 
     # ---- what the loop calls
 
     def consider(self, rel: str) -> None:
         """A note changed and has come to rest."""
-        read = self._read(rel)
+        read = self._reader.read(rel)
         self._invalid.pop(rel, None)
-        if read is None:
+        self._ctx.deliver_later.pop(rel, None)
+        if read is None or (not read.names_us and rel not in self._rows):
             return
-        problem = self._why_skipped(read)
+        problem = self._reader.why_skipped(read) if read.names_us else None
+        if problem is not None and read.is_invalid_tick:
+            self._invalid[rel] = self._ctx.steady()
         request = None if problem else parse_request(read.note)
         with self._ctx.index.session() as session:
             if problem is None and request is None:
-                notes.forget_note(session, rel)
+                self._no_request(session, read)
                 return
-            if request is not None and request.run:
-                problem = self._why_twin(session, read)
+            if request is not None and request.run and not self._was_seen_unticked(session, rel):
+                problem = self._reader.why_twin(read)
             row = self._remember(session, read, request, problem)
             if request is None or problem is not None:
                 return
             self._take(session, read, request, row)
         reach("intake.recorded")
+
+    def _no_request(self, session: Session, read: ReadNote) -> None:
+        """It is a note like any other, or has become one. What was asked in it before is still answered in it."""
+        if work.open_runs(session, read.rel):
+            self._remember(session, read, None, None)
+        else:
+            notes.forget_note(session, read.rel)
+            self._rows.discard(read.rel)
 
     def gone(self, rel: str) -> None:
         """Two scans did not find the note. Its runs, if any, are followed by the deliverer."""
@@ -81,6 +81,7 @@ class Intake:
                 self._ctx.to_deliver.add(rel)
             else:
                 notes.forget_note(session, rel)
+                self._rows.discard(rel)
 
     def baseline_taken(self) -> None:
         """The first look at an unknown vault is over: from now on `auto` runs what is new."""
@@ -96,28 +97,19 @@ class Intake:
                 del self._invalid[rel]
                 self._answer_invalid(rel)
 
-    def library_changed(self, changed: bool) -> None:
-        """Adapters came or went: names are looked up anew."""
-        if changed:
-            self._catalog = None
-
-    def notes_told(self) -> set[str]:
-        """The notes that the dashboard tells about."""
-        with self._ctx.index.session() as session:
-            return {row.path for row in notes.notes_with_problems(session)}
+    def library_changed(self) -> None:
+        """Adapters or bases may have come or gone: names are looked up anew."""
+        self._catalog = None
 
     # ---- what commands call
 
     def start(self, rel: str) -> str:
         """Run a note now, as if it were ticked. Returns the run's id. Raises `UserError`."""
-        read = self._read(rel)
+        inside(self._ctx.config.vault, rel)
+        read = self._reader.read(rel)
         if read is None:
-            if not self._ctx.path(rel).is_file():
-                raise UserError(f"There is no note {rel} in {self._ctx.config.vault}.")
-            raise UserError(
-                f"{rel} is not a request: it needs the property `loravault: generate` and a ```prompt block."
-            )
-        problem = self._why_skipped(read)
+            raise UserError(f"There is no note {rel} in {self._ctx.config.vault}.")
+        problem = self._reader.why_skipped(read)
         if problem:
             raise UserError(f"{rel} cannot run: {problem}")
         request = parse_request(read.note)
@@ -144,8 +136,8 @@ class Intake:
         """Look at every note, so that lost runs are found again. Returns how many requests there are."""
         found = 0
         for seen in walk_notes(self._ctx.config.vault, self._ctx.skip_folder):
-            read = self._read(seen.rel)
-            if read is None or self._why_skipped(read):
+            read = self._reader.read(seen.rel)
+            if read is None or not read.names_us or self._reader.why_skipped(read):
                 continue
             request = parse_request(read.note)
             found += request is not None
@@ -157,65 +149,16 @@ class Intake:
 
     # ---- reading
 
-    def _read(self, rel: str) -> _Read | None:
-        """The note, if it may concern us."""
-        path = self._ctx.path(rel)
-        key = stat_key(path)
-        if key is None:
-            return None
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_NOTE_BYTES + 1)
-        except OSError as error:
-            log.warning("%s cannot be read: %s", rel, error)
-            return None
-        if not might_be_request(data):
-            with self._ctx.index.session() as session:
-                row = notes.note_at(session, rel)
-                if row is not None and not work.open_runs(session, rel):
-                    session.delete(row)
-            return None
-        return _Read(rel, key, planning.sha(data), parse_note(data))
+    @staticmethod
+    def _was_seen_unticked(session: Session, rel: str) -> bool:
+        row = notes.note_at(session, rel)
+        return row is not None and row.seen_unticked
 
-    def _why_skipped(self, read: _Read) -> str | None:
-        """Why a note that names loravault is not taken as a request, in words; None if it may be one."""
-        ctx, note = self._ctx, read.note
-        place = ctx.rules.reason(read.rel)
-        if place is not None:
-            return place
-        if note.text_problem:
-            return note.text_problem
-        if note.frontmatter is not None and note.frontmatter.problem:
-            if _SAYS_RUN.search(note.data[note.frontmatter.yaml_start : note.frontmatter.yaml_end]):
-                self._invalid.setdefault(read.rel, ctx.steady())
-            return note.frontmatter.problem
-        reason = ctx.rules.content_reason(note)
-        original = conflict_original(read.rel)
-        return reason or (None if original is None else _conflict_of(original))
-
-    def _why_twin(self, session: Session, read: _Read) -> str | None:
-        """`X 2.md` beside an `X.md` of the same job, ticked when it appeared: a sync tool's copy, not a wish.
-
-        A tick that was set afterwards is a wish: people duplicate a note and run the copy.
-        """
-        row = notes.note_at(session, read.rel)
-        if row is not None and row.seen_unticked:
-            return None
-        original = conflict_original(read.rel, self._job_of, read.note)
-        return None if original is None else _conflict_of(original)
-
-    def _job_of(self, rel: str) -> str | None:
-        path = self._ctx.path(rel)
-        if not path.is_file():
-            return None
-        front = parse_note(path.read_bytes()[: MAX_NOTE_BYTES + 1]).frontmatter
-        value = front.get("lv_job") if front else None
-        return None if value is None else str(value)
-
-    def _remember(self, session: Session, read: _Read, request: Request | None, problem: str | None) -> NoteRow:
+    def _remember(self, session: Session, read: ReadNote, request: Request | None, problem: str | None) -> NoteRow:
         row = notes.note_or_new(session, read.rel)
+        self._rows.add(read.rel)
         if row.sha != read.sha:
-            row.write_problem, row.write_not_before = None, 0.0
+            row.write_problem = None
         row.sha, row.dev, row.ino = read.sha, read.key[2], read.key[3]
         row.problem = problem
         row.lv_job = request.job if request else None
@@ -227,7 +170,10 @@ class Intake:
 
     # ---- deciding
 
-    def _take(self, session: Session, read: _Read, request: Request, row: NoteRow) -> None:
+    def _take(self, session: Session, read: ReadNote, request: Request, row: NoteRow) -> None:
+        if row.stuck_edge is not None and row.stuck_edge == planning.edge(read.note.data):
+            return
+        row.stuck_edge = None
         if request.cancel:
             self._cancel_note(session, read.rel, row, also_run=request.run)
         elif request.run:
@@ -257,7 +203,7 @@ class Intake:
             self._ctx.to_cancel.add(job.id)
         self._ctx.to_deliver.add(job.note)
 
-    def _is_renamed(self, session: Session, read: _Read) -> bool:
+    def _is_renamed(self, session: Session, read: ReadNote) -> bool:
         """A ticked note was renamed before its receipt was written: the same edge under another name."""
         for run in work.unaccepted_runs(session):
             same = (run.note_dev, run.note_ino) == (read.key[2], read.key[3]) or run.note_sha == read.sha
@@ -269,20 +215,21 @@ class Intake:
                 return True
         return False
 
-    def _tick(self, session: Session, read: _Read, request: Request, *, ticked: bool) -> str:
+    def _tick(self, session: Session, read: ReadNote, request: Request, *, ticked: bool) -> str:
         """An explicit wish to run. Until its receipt is on disk, it is one and the same wish."""
         earlier = work.unaccepted_run_of(session, read.rel)
         run_id = secrets.token_hex(4)
-        if earlier is not None:
+        if earlier is not None and self._is_another_wish(session, earlier, read, request, ticked=ticked):
+            earlier.accepted = True
+            session.add(earlier)
+        elif earlier is not None:
             begun = any(job.attempts for job in work.jobs_of(session, earlier.id))
             if begun or earlier.note_sha == read.sha:
-                if ticked and not earlier.ticked:
-                    earlier.ticked = True
-                    session.add(earlier)
+                earlier.ticked = earlier.ticked or ticked
+                session.add(earlier)
                 return earlier.id
-            run_id = (
-                earlier.id
-            )  # the user went on typing before anything started: plan again from what stands there now
+            # the user went on typing before anything started: plan again from what stands there now
+            run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)
         plan = planning.plan_tick(request, self._look_up(session, read, request))
         while any(work.job_by_id(session, planning.id_of(run_id, item)) for item in plan.items):
@@ -290,15 +237,31 @@ class Intake:
         self._insert(session, read, run_id, plan, ticked=ticked)
         return run_id
 
-    def _auto(self, session: Session, read: _Read, request: Request) -> None:
+    def _is_another_wish(
+        self, session: Session, earlier: RunRow, read: ReadNote, request: Request, *, ticked: bool
+    ) -> bool:
+        """Whether a tick is a new one although the index does not know that the earlier run's receipt was given.
+
+        It was given if the note names that run (we died before we could record it). A run that a command or `auto` set
+        going has no box to reset; once it has begun, a tick in a changed note is a wish of its own.
+        """
+        if request.job == f"{earlier.id}@{self._ctx.config.machine}":
+            return True
+        begun = any(job.attempts for job in work.jobs_of(session, earlier.id))
+        return ticked and not earlier.ticked and begun and earlier.note_sha != read.sha
+
+    def _auto(self, session: Session, read: ReadNote, request: Request) -> None:
         looked = self._look_up(session, read, request)
         known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
         plan = planning.plan_auto(looked, known)
-        notes.auto_remember(session, read.rel, [item.fingerprint for item in looked])
-        if plan.items and not self._baseline and work.unaccepted_run_of(session, read.rel) is None:
+        if self._baseline:
+            notes.auto_remember(session, read.rel, [item.fingerprint for item in looked])
+        elif plan.items and work.unaccepted_run_of(session, read.rel) is None:
+            # else: the receipt changes the note, and with that it comes here again
+            notes.auto_remember(session, read.rel, [item.fingerprint for item in plan.items])
             self._insert(session, read, secrets.token_hex(4), plan, ticked=False)
 
-    def _recover(self, session: Session, read: _Read, request: Request) -> bool:
+    def _recover(self, session: Session, read: ReadNote, request: Request) -> bool:
         """A note waits for a run of this machine that the index does not know, as it was deleted: queue it again."""
         run_id, _, machine = (request.job or "").partition("@")
         if request.status not in ("queued", "running") or machine != self._ctx.config.machine or not run_id:
@@ -306,11 +269,11 @@ class Intake:
         if work.run_by_id(session, run_id) is not None:
             return False
         plan = planning.plan_recovery(request, self._look_up(session, read, request), run_id, read.note.regions)
-        self._insert(session, read, run_id, plan, ticked=False)
+        self._insert(session, read, run_id, plan, ticked=False, found_again=True)
         log.info("%s waits for run %s, which the index does not know: queued again", read.rel, run_id)
         return True
 
-    def _look_up(self, session: Session, read: _Read, request: Request) -> list[planning.Looked]:
+    def _look_up(self, session: Session, read: ReadNote, request: Request) -> list[planning.Looked]:
         """Every block with what it comes to, and what its intact results came from."""
         answered = [region.job for region in read.note.regions if region.intact and region.kind == "result"]
         fingerprints = images.fingerprints_of_jobs(session, answered)
@@ -322,7 +285,16 @@ class Intake:
             self._catalog = IndexCatalog.read(session, self._ctx.config)
         return self._catalog
 
-    def _insert(self, session: Session, read: _Read, run_id: str, plan: planning.Plan, *, ticked: bool) -> None:
+    def _insert(
+        self,
+        session: Session,
+        read: ReadNote,
+        run_id: str,
+        plan: planning.Plan,
+        *,
+        ticked: bool,
+        found_again: bool = False,
+    ) -> None:
         run = RunRow(
             id=run_id,
             note=read.rel,
@@ -334,6 +306,9 @@ class Intake:
             message=plan.message,
         )
         jobs = planning.job_rows(plan, run, draw_seed)
+        if found_again:
+            for job in jobs:
+                planning.adopt_pictures(job, images.images_of_job(session, job.id))
         work.insert_run(session, run, jobs)
         self._ctx.to_deliver.add(read.rel)
         log.info(
@@ -343,18 +318,14 @@ class Intake:
 
     def _answer_invalid(self, rel: str) -> None:
         """A failure callout at the end of a note whose properties cannot be read; once per text of the properties."""
-        read = self._read(rel)
+        read = self._reader.read(rel)
         if read is None or read.note.frontmatter is None or not read.note.frontmatter.problem:
             return
         front = read.note.frontmatter
-        run_id = planning.sha(read.note.data[front.start : front.end])[:8]
+        run_id = planning.sha(f"{rel}\n{planning.edge(read.note.data)}".encode())[:8]
         with self._ctx.index.session() as session:
             if work.run_by_id(session, run_id) is None:
                 self._insert(session, read, run_id, planning.plan_invalid(front.problem or ""), ticked=False)
-
-
-def _conflict_of(original: str) -> str:
-    return f"it is a conflict copy of {original}; merge the two and run the one you keep"
 
 
 def _is_called(job: JobRow, target: str) -> bool:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from loravault.index.tables import JobRow, RunRow
+from loravault.formats.generation import GenerationSpec
+from loravault.index.tables import ImageRow, JobRow, RunRow
 from loravault.jobs import words
 from loravault.requests.decide import blocks_to_run
 from loravault.requests.model import Block, Catalog, Refusal, Request, Resolved
 from loravault.requests.resolve import resolve_block, with_seeds
-from loravault.vault.note import Note
+from loravault.vault.note import Note, parse_note
 from loravault.vault.regions import Region
 
 NO_BLOCK = "There is no ```prompt block in this note: add one with your prompt in it, then tick `run` again."
@@ -158,6 +159,22 @@ def _refused(row: JobRow, messages: Sequence[str], now: float) -> JobRow:
     return row
 
 
+def adopt_pictures(job: JobRow, found: Sequence[ImageRow]) -> None:
+    """A job whose row was lost after its pictures were published: they are its answer, nothing is drawn again."""
+    if job.state != "queued":
+        return
+    spec = msgspec.json.decode(job.spec, type=GenerationSpec)
+    if len(found) != len(spec.seeds) or any(image.fingerprint != job.fingerprint for image in found):
+        return
+    spec = replace(spec, seeds=tuple(image.seed for image in found))
+    paths = tuple(image.path for image in found)
+    lines = words.result_lines(words.Made(spec, paths, None, tuple(json.loads(job.remarks))))
+    job.spec = msgspec.json.encode(spec).decode()
+    job.state, job.finished = "done", job.created
+    job.answer = json.dumps(lines, ensure_ascii=False)
+    job.pictures = json.dumps(paths, ensure_ascii=False)
+
+
 def job_id(run_id: str, block_hash: str, ordinal: int) -> str:
     """The id of a block's job in a run: 8 hex digits that follow from both, so that a lost index finds its answers."""
     text = f"{run_id}/{block_hash}/{ordinal}"
@@ -167,6 +184,17 @@ def job_id(run_id: str, block_hash: str, ordinal: int) -> str:
 def id_of(run_id: str, item: Looked) -> str:
     """The id that this block's job has in a run."""
     return job_id(run_id, item.block.block_hash, item.block.ordinal)
+
+
+def edge(data: bytes) -> str:
+    """What a tick is part of: the user's properties as they stand. The same properties are the same tick."""
+    front = parse_note(data).frontmatter
+    if front is None:
+        return ""
+    if front.problem:
+        return sha(data[front.start : front.end])
+    theirs = {key: value for key, value in front.properties.items() if not key.casefold().startswith("lv_")}
+    return sha(repr(sorted(theirs.items())).encode())
 
 
 def sha(data: bytes) -> str:

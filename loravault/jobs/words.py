@@ -26,7 +26,8 @@ class Made:
     spec: GenerationSpec
     #: Vault-relative paths, in the order of the seeds.
     images: tuple[str, ...]
-    seconds: float
+    #: None if nobody measured it.
+    seconds: float | None
     #: Whole sentences: what was added, missing, unknown or weak.
     remarks: tuple[str, ...] = ()
     #: adapter name -> vault-relative path of its card, for those that have one.
@@ -35,7 +36,8 @@ class Made:
 
 def result_lines(made: Made) -> list[str]:
     """The callout that shows pictures; the first line is its title."""
-    told = (images_phrase(len(made.images)), seeds_phrase(made.spec.seeds), duration(made.seconds))
+    took = () if made.seconds is None else (duration(made.seconds),)
+    told = (images_phrase(len(made.images)), seeds_phrase(made.spec.seeds), *took)
     title = f"[!lora-result]+ {' · '.join(told)}"
     pictures = " ".join(embed(path, EMBED_WIDTH) for path in made.images)
     lines = [title, pictures, settings_line(made)]
@@ -154,7 +156,8 @@ def run_message(ended: Sequence[Ended]) -> str:
     parts: list[str] = []
     images = sum(job.images for job in ended)
     if images:
-        parts.append(f"{images_phrase(images)} in {duration(sum(job.seconds for job in ended))}")
+        seconds = sum(job.seconds for job in ended)
+        parts.append(images_phrase(images) + (f" in {duration(seconds)}" if seconds else ""))
     failures = [job for job in ended if job.state == "failed"]
     if failures:
         trouble = failures[0].trouble or "it failed"

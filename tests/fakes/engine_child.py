@@ -33,6 +33,7 @@ from pathlib import Path
 import loravault
 from loravault.engine.ends import OutOfMemory, Stopped
 from loravault.engine.imagefile import SUFFIXES, save_image
+from loravault.engine.inscription import chunk_of
 from loravault.errors import UserError
 from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance, StepReport
@@ -179,13 +180,7 @@ class FakeEngine:
         colour = (seed * 37 % 256, len(spec.prompt) * 11 % 256, len(spec.adapters) * 80 % 256)
         image = Image.new("RGB", (spec.width, spec.height), colour)
         image.putpixel((0, 0), (255, 255, 255))
-        chunk = {
-            "v": 1,
-            "job": provenance.job,
-            "block": provenance.block_hash,
-            "fingerprint": provenance.fingerprint,
-            "index": index,
-        }
+        chunk = chunk_of(spec, index, provenance, {"fake": "1"})
         text = f"{spec.prompt}\nSteps: {spec.steps}, Seed: {seed}, Size: {spec.width}x{spec.height}"
         image_format = "png" if path.suffix == ".png" else spec.image_format
         save_image(image, path, image_format=image_format, infotext=text, chunk=chunk)

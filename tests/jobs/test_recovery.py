@@ -12,6 +12,7 @@ from loravault.errors import AlreadyRunning, UserError
 from loravault.jobs.supervisor import VersionMismatch
 from loravault.vault.note import parse_note
 from tests.jobs.test_path import retick, running
+from tests.jobs.test_wishes import told
 from tests.world import World
 
 
@@ -184,7 +185,7 @@ def test_a_note_that_cannot_be_written_keeps_its_answer_and_is_told(
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(daemon.ctx.writer, "replace", refused)
-        world.work(daemon, lambda: "Cat.md" in daemon.intake.notes_told() and len(pictures(world)) == 1)
+        world.work(daemon, lambda: "Cat.md" in told(daemon) and len(pictures(world)) == 1)
         for _ in range(50):
             daemon.tick()
         assert attempts <= 2, "at most one attempt a minute"

@@ -6,9 +6,17 @@ import shutil
 
 import pytest
 
+from loravault.daemon import Daemon
+from loravault.index import notes
 from loravault.vault.note import parse_note
 from tests.jobs.test_path import retick, running, write_gate_closed
 from tests.world import World
+
+
+def told(daemon: Daemon) -> set[str]:
+    """The notes that the dashboard tells about."""
+    with daemon.ctx.index.session() as session:
+        return {row.path for row in notes.notes_with_problems(session)}
 
 
 def set_property(world: World, rel: str, key: str, value: str) -> None:
@@ -165,7 +173,7 @@ def test_a_deleted_note_stays_deleted_and_its_pictures_are_kept(world: World, mo
     with running(world) as daemon:
         world.work(daemon, lambda: world.status("Cat.md") in ("queued", "running"))
         path.unlink()
-        world.work(daemon, lambda: "Cat.md" in daemon.intake.notes_told())
+        world.work(daemon, lambda: "Cat.md" in told(daemon))
         daemon.board.write(stopped=True)
 
     assert not path.exists()
