@@ -74,21 +74,21 @@ def find_ui(path: Path) -> UiFolders:
 
     Raises `UserError` when nothing there looks like one.
     """
-    if path.is_file():
+    if os.path.isfile(path):
         return _gather(path.name, _extra(path))
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UserError(f"There is no folder at {path} (from --ui).")
     # An installation may be wrapped once: Forge's and ComfyUI's portable packages have the program one level down.
     for folder in (path, path / "webui", path / "ComfyUI"):
-        extra = [entry for name in _EXTRA_FILES if (folder / name).is_file() for entry in _extra(folder / name)]
+        extra = [entry for name in _EXTRA_FILES if os.path.isfile(folder / name) for entry in _extra(folder / name)]
         for program, marker, table in (
             ("ComfyUI", "models/checkpoints", _COMFYUI_FOLDERS),
             ("A1111", "models/Stable-diffusion", _A1111_FOLDERS),
         ):
-            if (folder / marker).is_dir():
+            if os.path.isdir(folder / marker):
                 return _gather(program, [*((kind, folder / rel) for rel, kind in table.items()), *extra])
         if extra:
-            return _gather(next(name for name in _EXTRA_FILES if (folder / name).is_file()), extra)
+            return _gather(next(name for name in _EXTRA_FILES if os.path.isfile(folder / name)), extra)
     raise UserError(
         f"{path} looks like neither A1111, Forge nor ComfyUI (no models/Stable-diffusion, no models/checkpoints, "
         "no extra_model_paths.yaml): name the folder with the LoRAs by --loras."
@@ -99,18 +99,24 @@ def _gather(program: str, found: Iterable[tuple[str, Path]]) -> UiFolders:
     """Keep what exists, each folder once however it is spelled."""
     kinds: dict[str, dict[str, Path]] = {kind: {} for kind in KINDS}
     for kind, folder in found:
-        if folder.is_dir():
+        if os.path.isdir(folder):  # Path.is_dir raises for one that may not be looked at
             kinds[kind].setdefault(os.path.realpath(folder), Path(os.path.normpath(folder)))
     return UiFolders(program=program, **{kind: tuple(folders.values()) for kind, folders in kinds.items()})
 
 
 def _extra(file: Path) -> list[tuple[str, Path]]:
     """The folders an `extra_model_paths.yaml` names: per section a `base_path` and keys with one path per line."""
-    if file.stat().st_size > _EXTRA_LIMIT:
-        raise UserError(f"{file} is too large to be an extra_model_paths.yaml.")
     try:
-        document = read_mapping(file.read_text("utf-8-sig"))
-    except (UserError, UnicodeDecodeError) as error:
+        if file.stat().st_size > _EXTRA_LIMIT:
+            raise UserError(f"{file} is too large to be an extra_model_paths.yaml.")
+        text = file.read_text("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} cannot be read as YAML: {error}.") from error
+    try:
+        document = read_mapping(text)
+    except UserError as error:
         raise UserError(f"{file} cannot be read as YAML: {error}.") from error
     found = []
     for section in document.values():

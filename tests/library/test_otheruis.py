@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,30 @@ def test_something_else_is_told_with_the_way_out(tmp_path: Path) -> None:
         find_ui(tmp_path)
     with pytest.raises(UserError, match="There is no folder"):
         find_ui(tmp_path / "gone")
+
+
+def test_what_may_not_be_looked_at_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders(tmp_path, "models/checkpoints", "models/loras", "models/vae")
+    (tmp_path / "extra_model_paths.yaml").write_text("a:\n  loras: x\n")
+    real = os.stat
+
+    def stat(path: str | Path, **options: object) -> object:
+        if str(path).endswith(("models/loras", "paths.yaml")):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    found = find_ui(tmp_path)
+    assert (found.loras, found.vaes) == ((), (tmp_path / "models/vae",))
+
+
+def test_an_extra_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "extra_model_paths.yaml"
+    file.write_text("a:\n  loras: x\n")
+
+    def read_text(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(UserError, match="cannot be read: Permission denied"):
+        find_ui(file)
