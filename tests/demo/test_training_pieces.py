@@ -1,0 +1,136 @@
+"""The parts of the demo's training that can go wrong silently."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from demo import captions, words  # noqa: E402
+from demo.common import Ema, one_cycle  # noqa: E402
+from demo.draw import draw_array, random_scene  # noqa: E402
+from demo.model import TEXT_WIDTH, learn_merges, new_text_encoder, new_tokenizer, new_unet, new_vae  # noqa: E402
+from demo.train_adapter import LoraPatch, merge, targets, tensors_of  # noqa: E402
+from demo.train_unet import Base  # noqa: E402
+from demo.train_vae import NOISE, forward, normalise, to_tensor  # noqa: E402
+
+pytestmark = pytest.mark.engine
+
+
+def test_every_known_word_is_one_token_and_strangers_are_not_lost() -> None:
+    """Merges are learned on the vocabulary only; an invented word falls into pieces but never into the unknown token."""
+    tokenizer = new_tokenizer(words.vocabulary())
+    assert all(len(tokenizer.tokenize(word)) == 1 for word in words.vocabulary())
+    rng = random.Random(1)
+    for word in [captions.nonsense(rng) for _ in range(50)] + ["gho", "köşe", "猫"]:
+        pieces = tokenizer.tokenize(word)
+        assert len(pieces) > 1 or len(word) == 1
+        assert tokenizer.unk_token not in pieces
+
+
+def test_merges_do_not_depend_on_the_order_of_words() -> None:
+    """The exported tokenizer must come out the same everywhere."""
+    assert learn_merges(words.vocabulary()) == learn_merges(tuple(reversed(words.vocabulary())))
+
+
+def test_normalising_changes_no_picture_and_whitens_the_latents() -> None:
+    """Whitening is folded into the convolutions round the latents: same reconstruction, unit variance after scaling."""
+    torch.manual_seed(0)
+    vae = new_vae().eval()
+    rng = random.Random(2)
+    import numpy as np
+
+    drawn = np.stack([draw_array(random_scene(rng)) for _ in range(12)])
+    images = to_tensor(drawn, drawn.shape[1])
+    with torch.no_grad():
+        before = vae.decode(vae.encode(images).latent_dist.mode()).sample
+        normalise(vae, drawn)
+        posterior = vae.encode(images).latent_dist
+        after = vae.decode(posterior.mode()).sample
+    scaled = posterior.mean * vae.config.scaling_factor
+    assert torch.allclose(before, after, atol=1e-3)
+    assert torch.allclose(scaled.mean(dim=(0, 2, 3)), torch.zeros(4), atol=0.02)
+    assert torch.allclose(scaled.std(dim=(0, 2, 3)), torch.ones(4), atol=0.05)
+    assert torch.allclose(posterior.std * vae.config.scaling_factor, torch.tensor(NOISE), atol=1e-4)
+
+
+def test_the_autoencoder_learns_with_noise_on_its_means() -> None:
+    """The training pass is noisy, the posterior's parameters are not used."""
+    torch.manual_seed(0)
+    vae = new_vae()
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    first, means = forward(vae, images)
+    second, again = forward(vae, images)
+    assert torch.equal(means, again)
+    assert not torch.equal(first, second)
+
+
+def test_a_patch_in_training_equals_the_file_merged() -> None:
+    """What was trained with hooks is what a plain reader of the kohya file gets."""
+    torch.manual_seed(0)
+    tokenizer = new_tokenizer(words.vocabulary())
+    base = Base(new_unet(), new_text_encoder(tokenizer)).eval()
+    noisy, times = torch.randn(1, 4, 16, 16), torch.tensor([500])
+    tokens = tokenizer(["a red gho"], padding="max_length", return_tensors="pt").input_ids
+    patches = {name: LoraPatch(module, 4) for name, module in targets(base).items()}
+    with torch.no_grad():
+        untouched = base(noisy, times, tokens)
+        for patch in patches.values():
+            patch.up.normal_(0, 0.02)
+        patched = base(noisy, times, tokens)
+        for patch in patches.values():
+            patch.hook.remove()
+        assert torch.equal(base(noisy, times, tokens), untouched)
+        merge(base, tensors_of(patches))
+        merged = base(noisy, times, tokens)
+    effect = (patched - untouched).norm()
+    assert effect > 0.01
+    assert (merged - patched).norm() < 2e-3 * effect + 1e-4
+
+
+def test_adapter_keys_are_those_of_sd_scripts() -> None:
+    """Every Linear and 1x1 convolution of attention, feed-forward and projections; `text_model` in the text encoder's keys."""
+    base = Base(new_unet(), new_text_encoder(new_tokenizer(words.vocabulary())))
+    names = set(targets(base))
+    assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0" in names
+    assert "lora_unet_down_blocks_1_attentions_0_proj_in" in names
+    assert "lora_te_text_model_encoder_layers_1_mlp_fc2" in names
+    assert len([n for n in names if n.startswith("lora_te_")]) == 2 * 6
+    assert len([n for n in names if n.startswith("lora_unet_")]) == 7 * 12
+    assert base.unet.config.cross_attention_dim == TEXT_WIDTH
+
+
+def test_average_forgets_the_random_start() -> None:
+    """After few steps the average must not still hold the initial weights."""
+    module = torch.nn.Linear(1, 1, bias=False)
+    ema = Ema(module, 0.999)
+    with torch.no_grad():
+        module.weight.fill_(5.0)
+    for _ in range(60):
+        ema.update(module)
+    ema.copy_to(module)
+    assert abs(module.weight.item() - 5.0) < 0.05
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    """One cycle: from almost nothing to the peak and down to a hundredth."""
+    rates = [one_cycle(step, 1000, 1.0) for step in range(1000)]
+    assert rates[0] < 0.05
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[-1] < 0.02
+    peak = rates.index(max(rates))
+    assert all(a >= b for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
+
+
+def test_shipped_base_loads_as_everybody_loads_it() -> None:
+    """No option but local_files_only; one step gives a picture of the declared size."""
+    from diffusers import StableDiffusionPipeline
+
+    folder = Path(__file__).resolve().parents[2] / "loravault" / "data" / "demo_base"
+    pipe = StableDiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    assert {model.dtype for model in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.float32}
+    assert pipe("a red cat", num_inference_steps=1).images[0].size == (128, 128)
