@@ -13,8 +13,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from loravault.vault.inert import inert
-from loravault.vault.note import Fence, Note, parse_note
-from loravault.vault.properties import EditRefused, Splice, Value, apply_splices, set_properties, strip_properties
+from loravault.vault.note import Note, parse_note
+from loravault.vault.properties import (
+    EditRefused,
+    Splice,
+    Value,
+    apply_splices,
+    set_properties,
+    set_properties_best,
+    strip_properties,
+)
 from loravault.vault.regions import FAILURE_MARK, RESULT_MARK, Region, job_id, refold, render_region
 
 _EOL_BEFORE = re.compile(rb"(?:\r\n|\r|\n)\Z")
@@ -38,48 +46,60 @@ class Answer:
     prompt_first_line: str = ""
 
 
+@dataclass(frozen=True)
+class Applied:
+    """A note with its answers; `unset` has, for every property that could not be set, the reason (half a sentence)."""
+
+    data: bytes
+    unset: dict[str, str]
+
+
 def apply_answers(
     data: bytes,
     answers: Sequence[Answer],
     properties: Mapping[str, Value] | None = None,
     *,
     cap: int | None = None,
-    linked: Collection[str] = (),
+    linked: Collection[str] | None = None,
 ) -> bytes:
+    """Like `apply_answers_told`, for callers that need not know which properties could not be set."""
+    return apply_answers_told(data, answers, properties, cap=cap, linked=linked).data
+
+
+def apply_answers_told(
+    data: bytes,
+    answers: Sequence[Answer],
+    properties: Mapping[str, Value] | None = None,
+    *,
+    cap: int | None = None,
+    linked: Collection[str] | None = None,
+) -> Applied:
     """The note with these answers in place and these properties set. Pure; applying it twice changes nothing more.
 
     Directly after the block, newest first; older intact results are folded; an intact failure is replaced; a region
     that the user edited is never touched; a job whose region is already there is left alone. With a `cap`, intact
-    results beyond so many per block are removed, oldest first, unless their block id is linked (here or in `linked`).
-    If there are answers, properties that cannot be set do not keep them back (ask `properties_problem` for the reason).
-    Raises `EditRefused`: then nothing may be written.
+    results beyond so many per block are removed, oldest first, unless their block id is linked in this note or is in
+    `linked`: the block ids (`lv-…`) that other notes link to. As long as that is unknown (None) nothing is removed.
+    Properties that cannot be set keep back neither the answers nor each other. Raises `EditRefused` (then nothing may
+    be written) if there are no answers and none of the properties can be set.
     """
     note = parse_note(data)
     if note.text_problem:
         raise EditRefused(f"Nothing was written into the note: {note.text_problem}.")
     new = data
-    batch = {job_id(answer.job) for answer in answers}
-    for answer in answers:
-        new = _apply_one(new, answer, batch)
-    if cap is not None:
+    batch = frozenset(job_id(answer.job) for answer in answers)
+    waiting = list(answers)
+    while waiting:
+        new, waiting = _one_pass(new, waiting, batch)
+    if cap is not None and linked is not None:
         new = _trim(new, cap, linked)
+    unset: dict[str, str] = {}
     if properties:
-        try:
-            new = set_properties(new, properties)
-        except EditRefused:
-            if not answers:
-                raise
+        new, unset = set_properties_best(new, properties)
+        if not answers and len(unset) == len(properties):
+            set_properties(new, properties)  # raises, with the reason in words
     _check(data, new, properties or {})
-    return new
-
-
-def properties_problem(data: bytes, properties: Mapping[str, Value]) -> str | None:
-    """Why `apply_answers` would leave these properties as they are, in words; None if it can set them."""
-    try:
-        set_properties(data, properties)
-    except EditRefused as refused:
-        return refused.message
-    return None
+    return Applied(new, unset)
 
 
 def strip_ours(data: bytes, is_ours: Callable[[str], bool] | None = None) -> bytes:
@@ -92,46 +112,116 @@ def strip_ours(data: bytes, is_ours: Callable[[str], bool] | None = None) -> byt
     return _without(stripped, [region for region in note.regions if region.intact])
 
 
-def _apply_one(data: bytes, answer: Answer, batch: Collection[str]) -> bytes:
-    note = parse_note(data)
-    job = job_id(answer.job)
-    lines = _titled(answer)
-    known = [region for region in note.regions if region.job == job]
-    retried = next((r for r in known if r.intact and r.kind == "failure"), None)
-    if any(r.kind in ("result", answer.kind) for r in known if r is not retried):
-        return data  # delivered before a crash, or since then edited: it stands in the note
-    spot = _spot(note, answer)
-    if spot.gone:
-        lines = _quoting(lines, answer)
-    if retried is not None:
-        return apply_splices(data, [_swap(data, retried, lines, job)])
-    splices = _folds(data, spot.chain) if answer.kind == "result" else []
-    first = spot.chain[0] if spot.chain else None
-    if first is not None and first.intact and first.kind == "failure" and first.job not in batch:
-        return apply_splices(data, [_swap(data, first, lines, job), *splices])
-    added = _insertion(note, spot.at, lines, job, fold=answer.kind == "result")
-    # The insertion may rewrite the region that stands at this very place, folded or not.
-    return apply_splices(data, [added, *(s for s in splices if s.end <= added.start or s.start >= added.end)])
-
-
 @dataclass(frozen=True)
 class _Spot:
     """Where an answer goes: behind the line that ends at `at`. `chain`: earlier answers to the same, newest first."""
 
     at: int
     chain: tuple[Region, ...]
+    fence_index: int | None = None
     gone: bool = False
 
+    @property
+    def at_end(self) -> bool:
+        """At the end of the note, because it has no block (any more) that something can stand behind."""
+        return self.fence_index is None
 
-def _spot(note: Note, answer: Answer) -> _Spot:
-    fence = _target(note, answer)
-    if fence is not None and (note.open_tail is None or fence.outer_end <= note.open_tail):
-        chain = tuple(r for r in note.regions if r.fence_index == fence.index)
-        return _Spot(len(note.data[: fence.outer_end].rstrip(b"\r\n")), chain)
-    at = _end_of_text(note)
-    if answer.block_hash is not None and fence is None:
-        return _Spot(at, (), gone=True)
-    return _Spot(at, tuple(r for r in note.regions if r.end == at and r.fence_index is None))
+
+class _Parsed:
+    """A parsed note with what many answers look up in it."""
+
+    def __init__(self, note: Note) -> None:
+        self.note = note
+        self.fences = {(fence.block_hash, fence.ordinal): fence for fence in note.prompts}
+        self.by_job: dict[str, list[Region]] = {}
+        self.by_fence: dict[int | None, list[Region]] = {}
+        for region in note.regions:
+            self.by_job.setdefault(region.job, []).append(region)
+            self.by_fence.setdefault(region.fence_index, []).append(region)
+        self.intact_end = {region.end: region for region in reversed(note.regions) if region.intact}
+
+    def own_failure(self, job: str) -> Region | None:
+        """The intact failure that an earlier try of this job left."""
+        return next((r for r in self.by_job.get(job, ()) if r.intact and r.kind == "failure"), None)
+
+    def says(self, job: str, kind: str) -> bool:
+        """Whether the answer stands in the note: delivered before a crash, or since then edited."""
+        own = self.own_failure(job)
+        return any(r.kind in ("result", kind) for r in self.by_job.get(job, ()) if r is not own)
+
+    def spot(self, answer: Answer) -> _Spot:
+        """Behind its block; at the end of the note if that is gone or if nothing can stand behind it."""
+        note = self.note
+        fence = self.fences.get((answer.block_hash or "", answer.ordinal))
+        if fence is not None and (note.open_tail is None or fence.outer_end <= note.open_tail):
+            at = fence.outer_end
+            while note.data[at - 1 : at] in (b"\r", b"\n"):
+                at -= 1
+            return _Spot(at, tuple(self.by_fence.get(fence.index, ())), fence.index)
+        at = _end_of_text(note)
+        if answer.block_hash is not None and fence is None:
+            return _Spot(at, (), gone=True)
+        return _Spot(at, tuple(r for r in self.by_fence.get(None, ()) if r.end == at))
+
+
+def _one_pass(data: bytes, answers: Sequence[Answer], batch: Collection[str]) -> tuple[bytes, list[Answer]]:
+    """Apply the answers, in order, that do not touch each other's places; the others wait for a pass of their own.
+
+    The result is that of one answer after the other, but the note is parsed once per pass. Two answers depend on each
+    other if they are of one job or of one block or touch one place; what goes to the end of the note depends on
+    everything above it.
+    """
+    parsed = _Parsed(parse_note(data))
+    splices: list[Splice] = []
+    touched: set[int | str] = set()
+    waiting: list[Answer] = []
+    for number, answer in enumerate(answers):
+        job = job_id(answer.job)
+        if job not in touched and parsed.says(job, answer.kind):
+            continue
+        spot = parsed.spot(answer)
+        mine = _splices(parsed, spot, answer, batch)
+        own = parsed.own_failure(job)
+        alone = spot.at_end and own is None
+        if alone and touched:
+            waiting += answers[number:]
+            break
+        chain = f"#{own.fence_index if own else spot.fence_index}"
+        places: set[int | str] = {
+            job,
+            chain,
+            spot.at,
+            *(splice.start for splice in mine),
+            *(splice.end for splice in mine),
+        }
+        if touched.isdisjoint(places):
+            splices += mine
+        else:
+            waiting.append(answer)
+        touched |= places  # also those of one that waits: nothing may get ahead of it there
+        if alone:
+            waiting += answers[number + 1 :]
+            break
+    return apply_splices(data, splices), waiting
+
+
+def _splices(parsed: _Parsed, spot: _Spot, answer: Answer, batch: Collection[str]) -> list[Splice]:
+    """What to change for one answer that is not in the note yet."""
+    data = parsed.note.data
+    job = job_id(answer.job)
+    lines = _titled(answer)
+    if spot.gone:
+        lines = _quoting(lines, answer)
+    retried = parsed.own_failure(job)
+    if retried is not None:
+        return [_swap(data, retried, lines, job)]
+    splices = _folds(data, spot.chain) if answer.kind == "result" else []
+    first = spot.chain[0] if spot.chain else None
+    if first is not None and first.intact and first.kind == "failure" and first.job not in batch:
+        return [_swap(data, first, lines, job), *splices]
+    added = _insertion(parsed, spot.at, lines, job, fold=answer.kind == "result")
+    # The insertion may rewrite the region that stands at this very place, folded or not.
+    return [added, *(s for s in splices if s.end <= added.start or s.start >= added.end)]
 
 
 def _titled(answer: Answer) -> tuple[str, ...]:
@@ -149,14 +239,6 @@ def _quoting(lines: tuple[str, ...], answer: Answer) -> tuple[str, ...]:
     return (lines[0], gone, *lines[1:])
 
 
-def _target(note: Note, answer: Answer) -> Fence | None:
-    """The n-th prompt block with the answer's hash; None if it is gone (or cannot have anything behind it)."""
-    for fence in note.prompts:
-        if fence.block_hash == answer.block_hash and fence.ordinal == answer.ordinal:
-            return fence
-    return None
-
-
 def _end_of_text(note: Note) -> int:
     """The end of the last line that is not blank, before anything unclosed that would swallow what comes after it."""
     data = note.data
@@ -168,10 +250,10 @@ def _end_of_text(note: Note) -> int:
     return line_end.start() if line_end else len(data)
 
 
-def _insertion(note: Note, at: int, lines: Sequence[str], job: str, *, fold: bool) -> Splice:
-    data = note.data
-    eol = _eol_near(data, at) or note.eol
-    above = next((r for r in note.regions if r.end == at and r.intact), None)
+def _insertion(parsed: _Parsed, at: int, lines: Sequence[str], job: str, *, fold: bool) -> Splice:
+    data = parsed.note.data
+    eol = _eol_near(data, at) or parsed.note.eol
+    above = parsed.intact_end.get(at)
     if above is not None and above.spaced:
         # The empty line that was added below the region above now stands below this one: the mark moves with it.
         folded = refold(above.lines, "-") if fold and above.kind == "result" else above.lines
@@ -185,7 +267,10 @@ def _insertion(note: Note, at: int, lines: Sequence[str], job: str, *, fold: boo
 
 def _line_after(data: bytes, at: int) -> bytes:
     ending = _EOL_AT.match(data, at)
-    return _EOL_AT.split(data[ending.end() :], maxsplit=1)[0] if ending else b""
+    if ending is None:
+        return b""
+    following = _EOL_AT.search(data, ending.end())
+    return data[ending.end() : following.start() if following else len(data)]
 
 
 def _eol_near(data: bytes, at: int) -> bytes | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from loravault.vault.fences import RawFence, scan_fences
-from loravault.vault.regions import Region, scan_regions
+from loravault.vault.regions import Region, inside_any, scan_regions
 from loravault.vault.yamlread import YamlProblem, read_mapping
 
 MAX_NOTE_BYTES = 1024 * 1024
@@ -134,16 +135,12 @@ def parse_note(data: bytes) -> Note:
     scan = scan_fences(data, body_start)
     opaque = [(f.start, f.end) for f in scan.fences if f.container != "quote"]
     regions = scan_regions(data, body_start, opaque) if b"^lv-" in data else []
-    own = [f for f in scan.fences if not any(r.start <= f.start < r.end for r in regions)]
+    spans = [(region.start, region.end) for region in regions]
+    own = [f for f in scan.fences if not inside_any(spans, f.start)]
     fences = _fences(own)
     return replace(
         blank, frontmatter=front, fences=fences, regions=_attach(data, fences, regions), open_tail=scan.open_tail
     )
-
-
-def find_regions(note: Note) -> tuple[Region, ...]:
-    """Our regions in this note, in order."""
-    return note.regions
 
 
 def _text_problem(data: bytes) -> str | None:
@@ -206,11 +203,18 @@ def _fences(raw: Sequence[RawFence]) -> tuple[Fence, ...]:
 def _attach(data: bytes, fences: Sequence[Fence], regions: Sequence[Region]) -> tuple[Region, ...]:
     """Give each region the fence it follows, with nothing but blank lines and other regions between."""
     ends = {fence.outer_end: fence.index for fence in fences if fence.closed or fence.container}
+    ordered = sorted(ends)
     attached: list[Region] = []
     for region in regions:
-        before = data[: region.start].rstrip(b" \t\r\n")
-        owner = next((i for e, i in ends.items() if e >= len(before) and not data[len(before) : e].strip()), None)
-        if owner is None and attached and len(before) <= attached[-1].end:
+        text_end = region.start
+        while text_end and data[text_end - 1] in b" \t\r\n":
+            text_end -= 1
+        at = bisect_left(ordered, text_end)  # a later one has this one's closing line before it
+        following = ordered[at] if at < len(ordered) else None
+        owner = None
+        if following is not None and not data[text_end:following].strip():
+            owner = ends[following]
+        elif attached and text_end <= attached[-1].end:
             owner = attached[-1].fence_index
         attached.append(replace(region, fence_index=owner))
     return tuple(attached)

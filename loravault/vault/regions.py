@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,11 +80,17 @@ def scan_regions(data: bytes, body_start: int, opaque: Sequence[tuple[int, int]]
     """All regions of a note in order. `opaque` are spans (the user's own code blocks) that cannot hold one."""
     regions: list[Region] = []
     for found in _ID_LINE.finditer(data, body_start):
-        if any(start <= found.start() < end for start, end in opaque):
+        if inside_any(opaque, found.start()):
             continue
         floor = regions[-1].end if regions else body_start
         regions.append(_region_above(data, floor, found))
     return regions
+
+
+def inside_any(spans: Sequence[tuple[int, int]], at: int) -> bool:
+    """Whether an offset lies in one of these spans, which are in order and do not overlap."""
+    before = bisect_right(spans, at, key=lambda span: span[0])
+    return before > 0 and at < spans[before - 1][1]
 
 
 def _region_above(data: bytes, floor: int, found: re.Match[bytes]) -> Region:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loravault.vault import answers as room
-from loravault.vault.answers import Answer, apply_answers, properties_problem, strip_ours
+from loravault.vault.answers import Answer, apply_answers, apply_answers_told, strip_ours
 from loravault.vault.note import block_hash, parse_note
 from loravault.vault.properties import EditRefused
 from tests.synth_vault import make_note
@@ -175,10 +175,54 @@ def test_unreadable_properties_do_not_keep_an_answer_back():
     data = b"---\nloravault: generate\nrun: [true\n---\n```prompt\na cat\n```\n"
     new = apply_answers(data, [failure("f1")], {"run": False})
     assert jobs(new) == ["f1"]
-    assert "never closed" in properties_problem(data, {"run": False})
-    assert properties_problem(HEAD.encode(), {"run": False}) is None
+    told = apply_answers_told(data, [failure("f1")], {"run": False})
+    assert told.data == new
+    assert "never closed" in told.unset["run"]
+    assert apply_answers_told(HEAD.encode() + b"x", [failure("f1")], {"run": False}).unset == {}
     with pytest.raises(EditRefused):
         apply_answers(data, [], {"run": False})
+
+
+@pytest.mark.parametrize("run", ["run: &a true", "run: true\nRun: true", "run: [true]"])
+def test_a_checkbox_that_cannot_be_reset_is_told_and_everything_else_is_written(run):
+    """Swallowed in silence it was an endless loop: the answer stood there, `run: true` too, and the run began again."""
+    data = f"---\nloravault: generate\n{run}\n---\n```prompt\na cat\n```\n".encode()
+    told = apply_answers_told(data, [result("r1")], {"run": False, "lv_status": "done"})
+    assert list(told.unset) == ["run"]
+    assert b"lv_status: done\n" in told.data
+    assert jobs(told.data) == ["r1"]
+    alone = apply_answers_told(data, [], {"run": False, "lv_status": "done"})
+    assert (list(alone.unset), b"lv_status: done\n" in alone.data) == (["run"], True)
+    with pytest.raises(EditRefused, match="`run` was not changed"):
+        apply_answers_told(data, [], {"run": False})
+
+
+def test_json_properties_get_their_answer_and_the_reason():
+    data = b'---\n{"loravault": "generate", "run": true}\n---\n```prompt\na cat\n```\n'
+    told = apply_answers_told(data, [result("r1")], {"run": False, "lv_status": "done"})
+    assert jobs(told.data) == ["r1"]
+    assert set(told.unset) == {"run", "lv_status"}
+    assert "JSON" in told.unset["run"]
+    with pytest.raises(EditRefused, match="JSON"):
+        apply_answers(data, [], {"run": False})
+
+
+def many_blocks(count: int) -> tuple[bytes, list[Answer]]:
+    blocks = "".join(f"text\n```prompt\ncat {n}\n```\n" for n in range(count))
+    return (HEAD + blocks).encode(), [failure(f"f{n}", 0, block_hash(f"cat {n}")) for n in range(count)]
+
+
+def test_a_note_is_parsed_equally_often_for_two_and_for_two_hundred_answers(monkeypatch):
+    """300 failing blocks in one note took 3.5 s: the whole note was parsed once for every answer."""
+    counts = []
+    for count in (2, 200):
+        data, answers = many_blocks(count)
+        calls = []
+        monkeypatch.setattr(room, "parse_note", lambda d, calls=calls: calls.append(1) or parse_note(d))
+        new = apply_answers(data, answers, {"run": False})
+        assert jobs(new) == [f"f{n}" for n in range(count)]
+        counts.append(len(calls))
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf\n", b"---\na: 1\n---\n\xff"])
@@ -201,10 +245,19 @@ def test_a_cap_removes_the_oldest_intact_results_but_no_edited_and_no_linked_one
     data = data.replace(b"![[r2.webp|256]]", b"![[r2.webp|999]]")
     linked = next(r for r in parse_note(data).regions if r.job == "r1")
     data += f"see [[#^lv-r1-{linked.checksum}]]\n".encode()
-    new = apply_answers(data, [], cap=2)
+    new = apply_answers(data, [], cap=2, linked=())
     assert jobs(new) == ["r5", "r4", "r2", "r1"]
     assert strip_ours(new) == strip_ours(data)
     assert jobs(apply_answers(data, [], cap=2, linked={f"lv-r0-{parse_note(data).regions[-1].checksum}"}))[-1] == "r0"
+
+
+def test_as_long_as_nobody_knows_what_other_notes_link_the_cap_removes_nothing():
+    """A result that another note links was taken away, and the link led nowhere."""
+    data = (HEAD + "```prompt\na cat\n```\n").encode()
+    for number in range(4):
+        data = apply_answers(data, [result(f"r{number}")])
+    assert apply_answers(data, [], cap=2) == data
+    assert jobs(apply_answers(data, [], cap=2, linked=())) == ["r3", "r2"]
 
 
 def test_a_title_that_does_not_fit_its_kind_is_a_mistake_of_ours():
@@ -257,3 +310,58 @@ def test_in_any_ordinary_note_answers_come_out_again_without_a_trace(seed, numbe
     assert [data[r.start : r.end] for r in old_regions] == [
         new[r.start : r.end] for r in parse_note(new).regions if not r.intact
     ]
+
+
+STEP = st.tuples(
+    st.sampled_from(["result", "failure"]),
+    st.integers(0, 4),
+    st.sampled_from(["a cat", "a dog", "gone", ""]),
+    st.integers(0, 1),
+)
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            "```prompt\na cat\n```\n",
+            "```prompt\na dog\n```",
+            "- ```prompt\n  a cat\n  ```\n- ```prompt\n  a dog\n  ```\n",
+            "> ```prompt\n> a dog\n> ```\n",
+            "text\n",
+            "\n",
+            "%%\nopen\n",
+        ]
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def one_after_the_other(data: bytes, answers: list[Answer]) -> bytes:
+    """What `apply_answers` promises to do, done the slow way."""
+    batch = {answer.job for answer in answers}
+    for answer in answers:
+        data, rest = room._one_pass(data, [answer], batch)
+        assert rest == []
+    return data
+
+
+def test_a_failure_that_became_a_result_is_folded_by_the_next_one_of_the_same_delivery():
+    """Found by comparing with the slow way: the second answer of the block looked at what stood there before."""
+    data = apply_answers((HEAD + "```prompt\na cat\n```\n").encode(), [failure("f0"), failure("f1")])
+    new = apply_answers(data, [result("f0"), result("r1")])
+    assert [(r.job, r.folded) for r in parse_note(new).regions] == [("r1", False), ("f0", True)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    PIECES, st.lists(st.lists(STEP, min_size=1, max_size=6), min_size=1, max_size=3), st.sampled_from(["\n", "\r\n"])
+)
+def test_many_answers_in_one_pass_are_what_one_after_the_other_gives(pieces, batches, eol):
+    data = (HEAD + "start\n" + "\n".join(pieces)).replace("\n", eol).encode()
+    for steps in batches:
+        answers = [
+            (result if kind == "result" else failure)(f"j{job}", ordinal, block_hash(text) if text else None)
+            for kind, job, text, ordinal in steps
+        ]
+        new = apply_answers(data, answers)
+        assert new == one_after_the_other(data, answers)
+        data = new

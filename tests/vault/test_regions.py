@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loravault.vault.note import find_regions, parse_note
+from loravault.vault.note import parse_note
 from loravault.vault.regions import checksum, refold, render_region
 
 LINES = ("[!lora-result]+ 4 images · seed 42–45", "![[a.webp|256]] ![[b.webp|256]]", "", "quiet words")
@@ -12,7 +12,7 @@ BLOCK = "```prompt\na cat\n```\n"
 
 
 def only(text: str):
-    (region,) = find_regions(parse_note(text.encode()))
+    (region,) = parse_note(text.encode()).regions
     return region
 
 
@@ -71,12 +71,12 @@ def test_a_block_id_whose_callout_was_deleted_still_says_which_job_was_answered(
 
 def test_a_callout_whose_block_id_was_deleted_is_no_region():
     text = BLOCK + "\n" + render_region(LINES, "a1")
-    assert find_regions(parse_note(text[: text.index("\n^lv")].encode())) == ()
+    assert parse_note(text[: text.index("\n^lv")].encode()).regions == ()
 
 
 def test_a_region_quoted_in_a_code_block_is_only_text():
     text = "```md\n" + render_region(LINES, "a1") + "\n```\n"
-    assert find_regions(parse_note(text.encode())) == ()
+    assert parse_note(text.encode()).regions == ()
 
 
 def test_a_code_block_inside_a_region_is_no_block_of_the_user():
