@@ -30,6 +30,7 @@ NAMES: dict[str, str] = {
     "write.folder-synced": "the same, durable",
     "write.placed": "the same, and the ledger says so",
     "write.verified": "the displaced copy is in displaced/, the ledger does not say so yet",
+    "ledger.rewritten": "a second, shorter ledger under a temp name: replaced by the next compaction",
     "create.linked": "a new file, whole; its temp name may still exist",
 }
 _reached: dict[str, int] = {}

@@ -33,9 +33,13 @@ class Displaced:
         try:
             os.rename(path, target)
         except OSError:
-            shutil.copyfile(path, target)
-            with target.open("rb+") as file:
-                os.fsync(file.fileno())
+            try:
+                shutil.copyfile(path, target)
+                with target.open("rb+") as file:
+                    os.fsync(file.fileno())
+            except OSError:  # disk full: no piece of a copy stays
+                target.unlink(missing_ok=True)
+                raise
             path.unlink()
         fsync_dir(self.folder)
         return target
@@ -54,7 +58,7 @@ class Displaced:
     def prune(self) -> None:
         """Delete what is older than a week, and the oldest beyond 256 MiB."""
         try:
-            files = [(p.stat().st_mtime, p.stat().st_size, p) for p in self.folder.iterdir() if p.is_file()]
+            files = [(p.stat().st_mtime, p.stat().st_size, p) for p in self.folder.iterdir() if _ours(p)]
         except OSError:
             return
         total = 0
@@ -64,6 +68,10 @@ class Displaced:
             if total > KEEP_BYTES or _stamp(path.name) < self.now() - KEEP_S:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+def _ours(path: Path) -> bool:
+    return path.is_file() and _stamp(path.name) != float("inf")
 
 
 def _stamp(name: str) -> float:

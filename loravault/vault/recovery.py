@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.vault.displaced import Displaced
 from loravault.vault.ledger import Ledger
+
+COMPACT_BYTES = 1024 * 1024
+_ENDS = ("verified", "abandoned", "conflict", "recovered")
+_WRITE_OPS = ("write", "placed", *_ENDS)
 
 
 @dataclass(frozen=True)
@@ -31,18 +36,41 @@ def recover(root: Path, ledger: Ledger, displaced: Displaced, keep_conflict: Cal
     scene = _Scene(root, {path.name: path for path in _temps(root)}, displaced, keep_conflict)
     sentences = []
     for ident, record in unfinished(ledger.read()).items():
-        sentence = _close(scene, ident, record)
-        ledger.append({"op": "recovered", "id": ident})
+        try:
+            sentence = _close(scene, ident, record)
+            if sentence:
+                sentences.append(sentence)
+            ledger.append({"op": "recovered", "id": ident})
+        except (OSError, UserError) as error:  # the temp and the open intent stay: the next start tries again
+            sentences.append(
+                f"An interrupted write into {record.get('path', '')} could not be brought to its end "
+                f"({in_words(error)}); what it left (.lv-{ident}.*) stays beside the note until the next start."
+            )
+            continue
         reach("write.verified")
-        if sentence:
-            sentences.append(sentence)
     for path in scene.temps.values():
+        rel = path.relative_to(root).as_posix()
         if path.name.startswith(".lv-own-"):
-            _close_own(path, displaced)
+            try:
+                _close_own(path, displaced)
+            except OSError as error:
+                sentences.append(f"{rel}, left by a crash, could not be put away ({in_words(error)}); it was left.")
         else:
-            rel = path.relative_to(root).as_posix()
             sentences.append(f"{rel} looks like a temporary file of ours, but nothing is known about it; it was left.")
     return sentences
+
+
+def compact(ledger: Ledger) -> None:
+    """Shorten a ledger of over 1 MiB: writes that came to their end go, every record of another kind stays."""
+    if ledger.size() <= COMPACT_BYTES:
+        return
+    still_open = unfinished(ledger.read())
+    ledger.rewrite(lambda record: record.get("op") not in _WRITE_OPS or record.get("id") in still_open)
+
+
+def in_words(error: OSError | UserError) -> str:
+    """The cause, without what a person has no use for."""
+    return error.message.rstrip(".") if isinstance(error, UserError) else str(error.strerror or error)
 
 
 def unfinished(records: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -54,7 +82,7 @@ def unfinished(records: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             continue
         if record.get("op") == "write":
             open_writes[ident] = record
-        elif record.get("op") in ("verified", "abandoned", "conflict", "recovered"):
+        elif record.get("op") in _ENDS:
             open_writes.pop(ident, None)
     return open_writes
 

@@ -16,17 +16,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from loravault.errors import UserError
 from loravault.failpoints import reach
-from loravault.osdep import copy_metadata, exchange, fsync_dir, replace_no_overwrite
+from loravault.osdep import advance_mtime, copy_metadata, exchange, fsync_dir, fsync_file, replace_no_overwrite
 from loravault.vault.displaced import Displaced
 from loravault.vault.ledger import Ledger
-from loravault.vault.paths import inside
-from loravault.vault.recovery import recover
+from loravault.vault.paths import Home, inside
+from loravault.vault.recovery import compact, recover
+from loravault.vault.recovery import in_words as _why
 
-_MTIME_STEP_NS = 2_000_000  # Obsidian compares milliseconds
 _PATIENCE = 10  # graces to wait for an editor that is still writing into the displaced copy
+_RETRY_S = 1.0
 _TEMP_PREFIX = ".lv-"
 _OWN_PREFIX = ".lv-own-"
 
@@ -48,6 +50,8 @@ class _Pending:
     rebase: Callable[[bytes], bytes] | None
     seen: tuple[int, int] = (-1, -1)
     delays: int = 0
+    told: bool = False
+    ending: dict[str, Any] | None = None  # its files are settled, only this record is not in the ledger yet
 
 
 @dataclass
@@ -66,6 +70,7 @@ class VaultWriter:
     def __post_init__(self) -> None:
         self.root = Path(os.path.realpath(self.root))
         self._displaced = Displaced(self.displaced_dir, self.now)
+        self._home = Home(self.root)
 
     @property
     def pending_checks(self) -> int:
@@ -78,6 +83,7 @@ class VaultWriter:
         `rebase` makes the same change to other bytes: with it, an edit that is found only after the grace is merged
         instead of being kept as a conflict copy. Raises OSError where the disk or the permissions forbid the write.
         """
+        self._home.must_be_there()
         path = inside(self.root, rel)
         self._must_equal(path, rel, base)
         if new == base:
@@ -109,6 +115,7 @@ class VaultWriter:
 
     def create(self, rel: str, data: bytes) -> None:
         """Make a new file with its folders, whole from its first moment. FileExistsError if the name is taken."""
+        self._home.must_be_there()
         path = inside(self.root, rel)
         if path.exists() or path.is_symlink():
             raise FileExistsError(f"{rel} exists already")
@@ -127,10 +134,11 @@ class VaultWriter:
 
         When this returns the file is on disk. Equal content is left alone, so a second try after a crash is free.
         """
+        self._home.must_be_there()
         path = inside(self.root, rel)
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_size == len(data) and path.read_bytes() == data:
-                _fsync_file(path)
+                fsync_file(path)
                 fsync_dir(path.parent)
                 return
         self._make_folders(path.parent)
@@ -150,6 +158,7 @@ class VaultWriter:
             except FileExistsError:
                 raise NoteChanged(f"{rel} appeared while it was being written; it was left alone.") from None
             return
+        self._home.must_be_there()
         path = inside(self.root, rel)
         self._must_equal(path, rel, old)
         if new == old:
@@ -163,31 +172,42 @@ class VaultWriter:
             self._displaced.discard_if(temp, new, old)
         fsync_dir(path.parent)
 
-    def create_or_replace_own(self, rel: str, data: bytes, expected_sum: str | None) -> None:
-        """Like `write_own`, with the SHA-256 (hex) of what is there; None means that nothing is there."""
-        path = inside(self.root, rel)
-        old = path.read_bytes() if path.exists() else None
-        if (None if old is None else _sha(old)) != expected_sum:
-            raise NoteChanged(f"{rel} is not what it was when its new text was made; it was left alone.")
-        self.write_own(rel, data, old)
-
     def verify_due(self) -> list[str]:
-        """Check the displaced copies whose grace is over. Returns a sentence for every edit that was found in one."""
+        """Check the displaced copies whose grace is over. Returns a sentence for every edit that was found in one.
+
+        Raises neither OSError nor UserError: what cannot be checked now is said once and tried again, a second apart.
+        """
         now = self.now()
         due = [p for p in self._pending if p.due <= now or p.due > now + 10 * max(self.grace_s, 1)]
-        sentences = []
+        sentences: list[str] = []
         for pending in due:
             self._pending.remove(pending)
-            sentence = self._verify(pending)
-            if sentence:
-                sentences.append(sentence)
+            try:
+                self._verify(pending, sentences)
+            except (OSError, UserError) as error:  # the disk is full, the vault is unplugged: nothing is decided yet
+                pending.due = now + max(self.grace_s, _RETRY_S)
+                self._pending.append(pending)
+                if not pending.told:
+                    pending.told = True
+                    sentences.append(
+                        f"What the last write into {pending.rel} displaced cannot be put away yet "
+                        f"({_why(error)}); it is kept as {pending.temp.name} and tried again."
+                    )
         return sentences
 
     def recover(self) -> list[str]:
         """At the start: bring every write that a crash interrupted to its end. Returns what a person should know."""
         sentences = recover(self.root, self.ledger, self._displaced, self.keep_conflict)
+        return sentences + self.prune()
+
+    def prune(self) -> list[str]:
+        """Once a day: forget displaced copies that are old, and what the ledger needs no more. Never raises OSError."""
         self._displaced.prune()
-        return sentences
+        try:
+            compact(self.ledger)
+        except OSError as error:
+            return [f"The ledger {self.ledger.path} could not be made shorter ({_why(error)}); it stays as it is."]
+        return []
 
     def keep_conflict(self, rel: str, copy: Path) -> str:
         """Give a displaced copy that holds a user's edit a visible name beside the note; returns that name."""
@@ -201,7 +221,7 @@ class VaultWriter:
             )
             target = inside(self.root, conflict)
             with contextlib.suppress(FileExistsError):
-                target.parent.mkdir(parents=True, exist_ok=True)
+                self._make_folders(target.parent)
                 replace_no_overwrite(copy, target)
                 fsync_dir(target.parent)
                 return conflict
@@ -233,7 +253,7 @@ class VaultWriter:
                 os.close(descriptor)
             if like is not None:
                 copy_metadata(like, part)
-                _advance_mtime(part, like)
+                advance_mtime(part, like)
             reach("write.part-synced")
             os.replace(part, temp)
             reach("write.temp-ready")
@@ -282,33 +302,35 @@ class VaultWriter:
             if not temp.exists():
                 self.ledger.append({"op": "abandoned", "id": ident})
 
-    def _verify(self, pending: _Pending) -> str | None:
+    def _verify(self, pending: _Pending, sentences: list[str]) -> None:
+        """Check one displaced copy. May be called again after an error: what was done and said is not done twice."""
+        if pending.ending is not None:
+            self.ledger.append(pending.ending)
+            return
         temp = pending.temp
         try:
             status = temp.stat()
             displaced = temp.read_bytes()
         except FileNotFoundError:  # moved away with its folder: recovery finds it by its name
-            return None
+            self._home.must_be_there()
+            return
         if displaced == pending.base:
-            self._displaced.keep(temp, pending.rel)
-            reach("write.verified")
-            self.ledger.append({"op": "verified", "id": pending.ident})
-            return None
+            self._put_away(pending)
+            return
         seen = (status.st_size, status.st_mtime_ns)
         if (seen != pending.seen or not displaced) and pending.delays < _PATIENCE:
             # Somebody is still writing into the old file: wait until it has been the same for a whole grace.
             pending.seen, pending.delays = seen, pending.delays + 1
             pending.due = self.now() + self.grace_s
             self._pending.append(pending)
-            return None
-        return self._bring_back(pending, displaced)
+            return
+        self._bring_back(pending, displaced, sentences)
 
-    def _bring_back(self, pending: _Pending, edited: bytes) -> str:
+    def _bring_back(self, pending: _Pending, edited: bytes, sentences: list[str]) -> None:
         """An editor wrote into the displaced file: merge that edit into the note, or keep it as a conflict copy."""
         if not edited or edited == pending.new:  # an editor that emptied the file and never came back; or our own text
-            self._displaced.keep(pending.temp, pending.rel)
-            self.ledger.append({"op": "verified", "id": pending.ident})
-            return ""
+            self._put_away(pending)
+            return
         if pending.rebase is not None:
             try:
                 merged = pending.rebase(edited)
@@ -316,12 +338,22 @@ class VaultWriter:
             except (UserError, ValueError, OSError):
                 pass
             else:
-                self._displaced.keep(pending.temp, pending.rel)
-                self.ledger.append({"op": "verified", "id": pending.ident})
-                return f"{pending.rel} was edited while it was being written; both changes are in it."
+                pending.base = edited  # it is in the note now: a second try only puts it away
+                sentences.append(f"{pending.rel} was edited while it was being written; both changes are in it.")
+                self._put_away(pending)
+                return
         conflict = self.keep_conflict(pending.rel, pending.temp)
-        self.ledger.append({"op": "conflict", "id": pending.ident, "copy": conflict})
-        return f"{pending.rel} was edited while it was being written; the edit is in {conflict}: merge the two."
+        sentences.append(
+            f"{pending.rel} was edited while it was being written; the edit is in {conflict}: merge the two."
+        )
+        pending.ending = {"op": "conflict", "id": pending.ident, "copy": conflict}
+        self.ledger.append(pending.ending)
+
+    def _put_away(self, pending: _Pending) -> None:
+        self._displaced.keep(pending.temp, pending.rel)
+        pending.ending = {"op": "verified", "id": pending.ident}
+        reach("write.verified")
+        self.ledger.append(pending.ending)
 
     # ---- helpers
 
@@ -335,6 +367,7 @@ class VaultWriter:
         return temp
 
     def _make_folders(self, folder: Path) -> None:
+        self._home.must_be_there()
         missing = []
         while not folder.is_dir():
             missing.append(folder)
@@ -349,22 +382,6 @@ class VaultWriter:
 
 def _sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _fsync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _advance_mtime(path: Path, older: Path) -> None:
-    """Obsidian sees an outside change only by mtime (in ms) or size; sync tools keep the newer of two files."""
-    least = older.stat().st_mtime_ns + _MTIME_STEP_NS
-    status = path.stat()
-    if status.st_mtime_ns < least:
-        os.utime(path, ns=(status.st_atime_ns, least))
 
 
 def _cut(stem: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
 from loravault import failpoints
+from loravault.vault import displaced as displaced_room
+from loravault.vault import safewrite
 from loravault.vault.displaced import KEEP_S, Displaced
 from loravault.vault.ignore import conflict_original
 from loravault.vault.ledger import Ledger
-from loravault.vault.paths import PathRefused, inside
+from loravault.vault.paths import PathRefused, VaultGone, inside
 from loravault.vault.safewrite import NoteChanged, VaultWriter
 
 
@@ -262,8 +266,6 @@ def test_pages_of_ours_are_written_only_over_what_was_seen(scene):
     for new, old in ((b"x", None), (b"x", b"one")):
         with pytest.raises(NoteChanged):
             scene.writer.write_own("page.md", new, old)
-    with pytest.raises(NoteChanged):
-        scene.writer.create_or_replace_own("page.md", b"x", None)
     assert (scene.root / "page.md").read_bytes() == b"two"
     assert (scene.files(), scene.displaced(), list(scene.writer.ledger.read())) == (["note.md", "page.md"], [], [])
 
@@ -293,6 +295,162 @@ def test_recovery_decides_by_content_and_tells_what_nobody_can_explain(scene):
     assert (scene.displaced(), scene.conflicts(), len(sentences)) == ([b"base"], [b"an edit"], 2)
     assert [f for f in scene.files() if ".lv-" in f] == ["sub/.lv-ffffffff.tmp"]
     assert len(scene.restart().recover()) == 1, "told once more, and nothing else is left to do"
+
+
+def test_where_the_vault_was_unplugged_nothing_is_made(scene):
+    """Publishing a picture made the vault anew, as an empty folder on the wrong disk."""
+    shutil.move(scene.root, scene.root.with_name("away"))
+    for there in (False, True):  # first no folder at all, then an empty one in its place
+        if there:
+            scene.root.mkdir()
+        for write in (
+            lambda: scene.writer.publish("Images/a.webp", b"x"),
+            lambda: scene.writer.create("a/b.md", b"x"),
+            lambda: scene.writer.write_own("page.md", b"x", None),
+            lambda: scene.writer.replace("note.md", b"base\n", b"x"),
+        ):
+            with pytest.raises(VaultGone, match="Plug its drive in"):
+                write()
+        assert scene.root.exists() == there
+        assert not there or list(scene.root.iterdir()) == []
+    scene.root.rmdir()
+    shutil.move(scene.root.with_name("away"), scene.root)
+    scene.writer.publish("Images/a.webp", b"x")
+    assert scene.files() == ["Images/a.webp", "note.md"]
+
+
+def broken(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_check_that_cannot_be_made_now_is_told_once_and_made_later(scene, monkeypatch):
+    """A full disk in the state folder killed the daemon."""
+    scene.writer.replace("note.md", b"base\n", b"new\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Displaced, "keep", broken)
+        (sentence,) = scene.wait()
+        assert "No space left" in sentence
+        assert "note.md" in sentence
+        assert (scene.wait(0.5), scene.wait(), scene.writer.pending_checks) == ([], [], 1)
+    assert scene.wait() == []
+    assert (scene.displaced(), scene.files(), scene.writer.pending_checks) == ([b"base\n"], ["note.md"], 0)
+
+
+@pytest.mark.parametrize("rebase", [None, lambda data: data + b"ours\n"], ids=["conflict", "merge"])
+def test_a_ledger_on_a_full_disk_neither_loses_nor_doubles_the_edit_that_was_found(scene, monkeypatch, rebase):
+    with scene.note.open("r+b") as editor:
+        scene.writer.replace("note.md", b"base\n", b"base\nours\n", rebase)
+        editor.write(b"typed\n")
+    scene.wait()
+    real = Ledger.append
+    with monkeypatch.context() as patch:
+        ends = ("conflict", "verified")
+        patch.setattr(Ledger, "append", lambda self, r: broken() if r["op"] in ends else real(self, r))
+        sentences = scene.wait()
+        assert len(sentences) == 2, "the edit, and that the disk is full"
+        assert len(scene.wait()) == (rebase is not None), "the merge was a write of its own"
+    for _ in range(3):
+        assert scene.wait() == []
+    assert len(scene.conflicts()) == (rebase is None)
+    assert scene.note.read_bytes() == (b"base\nours\n" if rebase is None else b"typed\nours\n")
+    assert scene.writer.pending_checks == 0
+    assert scene.restart().recover() == []
+
+
+def test_a_conflict_copy_that_is_refused_keeps_the_edit_beside_the_note(scene, monkeypatch):
+    with scene.note.open("r+b") as editor:
+        scene.writer.replace("note.md", b"base\n", b"new\n")
+        editor.write(b"typed\n")
+    scene.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(safewrite, "inside", lambda root, rel: inside(root, "../x"))
+        (sentence,) = scene.wait()
+        assert "tried again" in sentence
+    (sentence,) = scene.wait()
+    assert "merge the two" in sentence
+    assert scene.conflicts() == [b"typed\n"]
+
+
+def test_what_recovery_cannot_settle_does_not_keep_the_daemon_from_starting(scene, monkeypatch):
+    """One temp that could not be read, or one conflict copy that failed, and every start ended in a traceback."""
+    for number in (1, 2, 3):
+        ident = f"{number:08x}"
+        record = {"op": "write", "id": ident, "path": f"n{number}.md", "temp": f".lv-{ident}.tmp"}
+        scene.writer.ledger.append({**record, "base": _sha(b"base"), "new": _sha(b"new")})
+        (scene.root / f".lv-{ident}.tmp").write_bytes(b"an edit" if number < 3 else b"base")
+    (scene.root / ".lv-own-77.tmp").write_bytes(b"page")
+    real = Path.read_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda self: broken() if self.name == ".lv-00000001.tmp" else real(self))
+        patch.setattr(VaultWriter, "keep_conflict", broken)
+        patch.setattr(Displaced, "keep", broken)
+        sentences = scene.restart().recover()
+    assert len(sentences) == 4
+    assert all("No space left" in sentence for sentence in sentences)
+    assert len([f for f in scene.files() if ".lv-" in f]) == 4
+    assert len(scene.restart().recover()) == 2, "the next start brings it to its end: two conflict copies"
+    assert (scene.conflicts(), scene.displaced()) == ([b"an edit"] * 2, [b"page", b"base"])
+
+
+def grown(scene) -> list[dict]:
+    """A ledger of over 1 MiB with one open write and records of kinds that this module does not know."""
+    ledger = scene.writer.ledger
+    kept = [
+        {"v": 1, "op": "tombstone", "path": "a.md"},
+        {"v": 1, "op": "write", "id": "open", "path": "o.md", "base": "x", "new": "y"},
+        {"v": 1, "op": "move", "id": "id-of-a-write", "to": "b.md"},
+        {"v": 1, "kind": "no op at all"},
+    ]
+    ops = (b'{"v":1,"op":"%s","id":"%%d"}\n' % op for op in (b"write", b"placed", b"verified"))
+    done = b"".join(line % n for line in ops for n in range(6000))
+    ledger.path.parent.mkdir(exist_ok=True)
+    ledger.path.write_bytes(done + b"".join(json.dumps(r).encode() + b"\n" for r in kept) + done + b'{"torn')
+    return kept
+
+
+def test_a_ledger_over_a_mebibyte_is_compacted_and_keeps_what_still_matters(scene):
+    """It was never shortened and read as a whole at each start."""
+    kept = grown(scene)
+    assert scene.writer.prune() == []
+    assert list(scene.writer.ledger.read()) == kept
+    assert stat.S_IMODE(scene.writer.ledger.path.stat().st_mode) == 0o600
+    assert scene.restart().recover() == []
+    assert [r.get("op") for r in scene.writer.ledger.read()][-1] == "recovered"
+    grown(scene)
+    scene.restart().recover()
+    assert scene.writer.ledger.size() < 1000, "the start compacts too"
+
+
+def test_a_crash_or_a_full_disk_while_compacting_leaves_the_old_ledger(scene, at_failpoint):
+    grown(scene)
+    before = scene.writer.ledger.path.read_bytes()
+    at_failpoint("ledger.rewritten", broken)
+    (sentence,) = scene.writer.prune()
+    assert "No space left" in sentence
+    assert scene.writer.ledger.path.read_bytes() == before
+    assert scene.writer.prune() == []
+    assert scene.writer.ledger.size() < 1000
+    assert sorted(p.name for p in scene.state.iterdir()) == ["ledger.jsonl"]
+
+
+def test_pruning_never_deletes_what_loravault_did_not_put_there(tmp_path, monkeypatch):
+    """A large file of a person's in the folder counted, and went first."""
+    monkeypatch.setattr(displaced_room, "KEEP_BYTES", 10)
+    (tmp_path / "not ours").write_bytes(b"x" * 100)
+    (tmp_path / "20991231-000000-0-a.md").write_bytes(b"x")
+    Displaced(tmp_path, lambda: 1.7e9).prune()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_is_a_link_to_another_disk_is_refused_with_the_way_out(scene, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (scene.root / "LoraVault").mkdir()
+    (scene.root / "LoraVault/Images").symlink_to(tmp_path / "disk")
+    with pytest.raises(PathRefused) as caught:
+        scene.writer.publish("LoraVault/Images/2026-11/lv-1.webp", b"x")
+    assert caught.value.message.startswith("'LoraVault/Images' is a link that leads outside the vault")
+    assert "`originals`" in caught.value.message
+    assert list((tmp_path / "disk").iterdir()) == []
 
 
 def test_recovery_finds_a_temp_whose_folder_was_renamed(scene):
