@@ -72,12 +72,14 @@ def refresh_adapters(
 ) -> Refreshed:
     """Scan the roots and read the headers of new and changed files only.
 
-    With a budget (seconds) the reading ends when it is used up and `unfinished` is set: the caller comes back at once
-    after it has looked at other things. Every call gets on by one file at least.
+    With a budget (seconds, of reading; the scan of names comes on top) the reading ends when it is used up and
+    `unfinished` is set: the caller comes back at once after it has looked at other things. Every call gets on by one
+    file at least.
     """
     result = Refreshed()
     until = None if budget_s is None else time.monotonic() + budget_s
     for root in roots:
+        began = time.monotonic()
         seen = _scan(root, [other.path for other in roots], result)
         if seen is None:
             continue
@@ -91,6 +93,8 @@ def refresh_adapters(
             result.troubles[root.name] = f"{root.path} {trouble}"
             continue
         result.seen += len(found)
+        if until is not None:
+            until += time.monotonic() - began
         _read_changed(index, root, found, known, result, on_progress=on_progress, now=now, until=until)
         if result.unfinished:
             break  # what is unseen is counted once per whole look, not once per slice
