@@ -46,6 +46,9 @@ TROUBLE_S = 5.0
 #: Adapters are looked at again this long after the last hint (seconds): a copy of many files comes as many hints.
 ADAPTER_SETTLE_S = 2.5
 
+#: Displaced copies and the ledger are tidied this often (seconds).
+PRUNE_S = 86400.0
+
 #: New adapters are read for at most this long at a time (seconds): requests are answered in between.
 ADAPTER_BUDGET_S = 0.5
 
@@ -72,6 +75,7 @@ class Daemon:
         self._hints: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._next_rescan = 0.0
         self._next_adapters = 0.0
+        self._next_prune = time.monotonic() + PRUNE_S
         self._data_version = -1
         self._lock: Lock | None = None
         self._watcher: Watcher | None = None
@@ -229,6 +233,9 @@ class Daemon:
         self.dispatcher.step()
         self.deliverer.step()
         self._guarded("checking writes", self._verify)
+        if ctx.steady() >= self._next_prune:
+            self._next_prune = ctx.steady() + PRUNE_S
+            self._guarded("tidying up", self._prune)
         if self._only is None:
             self._guarded("the dashboard", self.board.write)
         return self._pause()
@@ -237,6 +244,10 @@ class Daemon:
         for sentence in self.ctx.writer.verify_due():
             log.warning("%s", sentence)
             self.ctx.troubles["conflict"] = sentence
+
+    def _prune(self) -> None:
+        for sentence in self.ctx.writer.prune():
+            log.info("%s", sentence)
 
     def _guarded(self, what: str, action: Callable[[], object]) -> None:
         """One item that goes wrong in a way nobody thought of costs that item, never the daemon.

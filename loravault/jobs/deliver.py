@@ -23,6 +23,7 @@ from loravault.jobs import planning, words
 from loravault.jobs.context import Context, Event, log
 from loravault.vault.answers import Answer, Applied, apply_answers_told
 from loravault.vault.links import wikilink
+from loravault.vault.paths import VaultGone
 from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged
 from loravault.vault.walk import walk_notes
@@ -98,6 +99,8 @@ class Deliverer:
                 self._deliver(note)
             except NoteChanged:
                 self._ctx.observe(note)  # somebody is typing: the quiet period starts again
+            except VaultGone as error:
+                self._refused(note, error.message, RETRY_S)
             except UserError as error:
                 self._refused(note, error.message, float("inf"))
             except OSError as error:

@@ -23,6 +23,7 @@ from loravault.jobs import supervisor as sup
 from loravault.jobs import words
 from loravault.jobs.context import Context, Event, log
 from loravault.vault.names import image_stem
+from loravault.vault.paths import VaultGone
 
 #: After trouble that is nobody's fault in particular (disk full, images folder read-only): wait before the next job.
 PAUSE_S = 60.0
@@ -176,10 +177,13 @@ class Dispatcher:
             else:
                 self._end(job, "failed", words.failure_lines([event.message]))
             self._ctx.troubles.pop("publish", None)
+        except VaultGone as error:
+            self._cannot_publish(job, error.message)
+            return
         except UserError as error:  # where the pictures should go is no place for them: waiting would not help
             self._end(job, "failed", words.failure_lines([error.message]))
         except OSError as error:
-            self._cannot_publish(job, error)
+            self._cannot_publish(job, error.strerror or str(error))
             return
         self._free(event.job)
 
@@ -268,9 +272,8 @@ class Dispatcher:
             job, "failed", words.failure_lines([message, "`loravault retry` tries again; the worker's log says more."])
         )
 
-    def _cannot_publish(self, job: JobRow, error: OSError) -> None:
+    def _cannot_publish(self, job: JobRow, reason: str) -> None:
         """The pictures are made but cannot be put into the vault: they wait, and the dashboard says why."""
-        reason = error.strerror or str(error)
         log.error("job %s: the pictures cannot be written: %s", job.id, reason)
         self._ctx.troubles["publish"] = (
             f"Pictures cannot be written into the vault: {reason}. The queue waits a minute."
