@@ -1,4 +1,4 @@
-"""What a note costs over a bare script: the same demo picture (128×128, 25 steps, same weights and libraries), in turns.
+"""What a note costs over a bare script: the same demo picture (128×128, 25 steps, same weights), in turns.
 
 The bare call ends with a picture in memory. Ours begins when the job is claimed and ends when the run is closed: the
 picture is durably in the vault with its generation data, the row is committed, the note is written and synced.

@@ -289,7 +289,8 @@ class Daemon:
         """Look at every adapter and every picture; with a budget, at as many as fit into it, and soon at the rest."""
         ctx = self.ctx
         result = refresh_adapters(ctx.index, ctx.config.loras, on_progress, budget_s=budget_s)
-        refresh_images(ctx.index, ctx.config.vault, ctx.config.folder, ctx.troubles)
+        if not result.unfinished:
+            refresh_images(ctx.index, ctx.config.vault, ctx.config.folder, ctx.troubles)
         self.intake.library_changed()
         for root in ctx.config.loras:
             ctx.troubles.pop(f"root.{root.name}", None)

@@ -168,7 +168,7 @@ class AutoRow(SQLModel, table=True):
 
 
 class FactRow(SQLModel, table=True):
-    """Single facts: when the baseline was taken, the size of each root at its last healthy scan."""
+    """Single facts: when the baseline was taken, how far the running job is."""
 
     __tablename__ = "fact"
 
