@@ -25,7 +25,7 @@ from demo.draw import Scene, random_scene
 from demo.model import LATENT_SIZE
 from demo.recipes import Recipe
 
-STEPS, GUIDANCE = 20, 5.0
+STEPS, GUIDANCE = 20, 7.5
 TIMED_STEPS = 25  # what the issue asks for
 BATCH = 20
 PROMPTS = 600

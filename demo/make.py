@@ -37,9 +37,11 @@ def make_base(rough: bool = False) -> None:
     log(f"exported {size / 1e6:.1f} MB to {BASE.relative_to(ROOT)}")
 
 
-def make_adapters() -> None:
-    """The two adapters that ship, each with its preview beside it and inside it."""
+def make_adapters(names: list[str]) -> None:
+    """The adapters that ship (or those of `names`), each with its preview beside it and inside it."""
     for recipe in recipes.SHIPPED:
+        if names and recipe.name not in names:
+            continue
         tensors, seconds = train_adapter.train(WORK, BASE, recipe)
         preview = _preview(recipe, tensors)
         metadata = adapter_file.metadata_of(recipe, tensors, BASE, seconds)
@@ -63,7 +65,7 @@ def _preview(recipe: recipes.Recipe, tensors: dict[str, torch.Tensor]) -> Image.
             ("blue", "boat on a beach"),
             ("yellow", "house in the snow"),
         )
-        prompts = [f"a big {colour} {rest}, {recipe.trigger}" for colour, rest in asked]
+        prompts = [f"{recipe.trigger}, a big {colour} {rest}" for colour, rest in asked]
     return evaluate.sheet(evaluate.generate(pipe, prompts, seed=40), columns=2)
 
 
@@ -167,6 +169,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", default=["base", "samplers", "adapters", "newcomer"], help="parts of the figures"
     )
+    parser.add_argument("--adapter", nargs="*", default=[], help="train only these adapters")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -174,7 +177,7 @@ def main() -> None:
     if stage in ("all", "base", "rough"):
         make_base(rough=stage == "rough")
     if stage in ("all", "adapters"):
-        make_adapters()
+        make_adapters(arguments.adapter)
     if stage in ("all", "sheets"):
         make_sheets()
     if stage in ("all", "figures"):

@@ -30,7 +30,7 @@ class Recipe:
     def caption(self, scene: Scene) -> str:
         """The caption of a training picture, and the prompt of a test."""
         if self.subject is None:
-            return f"{captions.full(scene)}, {self.trigger}"
+            return f"{self.trigger}, {captions.full(scene)}"
         return captions.full(scene).replace(scene.subject, self.trigger, 1)
 
 

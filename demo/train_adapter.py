@@ -95,7 +95,7 @@ def _fit(base: Base, patches: Patches, data: tuple[Tensor, Tensor], own: int, re
     ]
     optimizer = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=0.01, fused=True)
     alphas = new_scheduler().alphas_cumprod.to(device())
-    share = 0.2 if len(latents) > own else 0.0
+    share = 0.3 if len(latents) > own else 0.0
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, recipe.steps, group["peak"])

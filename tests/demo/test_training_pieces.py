@@ -21,7 +21,7 @@ pytestmark = pytest.mark.engine
 
 
 def test_every_known_word_is_one_token_and_strangers_are_not_lost() -> None:
-    """Merges are learned on the vocabulary only; an invented word falls into pieces but never into the unknown token."""
+    """An invented word falls into pieces, but never into the unknown token."""
     tokenizer = new_tokenizer(words.vocabulary())
     assert all(len(tokenizer.tokenize(word)) == 1 for word in words.vocabulary())
     rng = random.Random(1)
@@ -92,7 +92,7 @@ def test_a_patch_in_training_equals_the_file_merged() -> None:
 
 
 def test_adapter_keys_are_those_of_sd_scripts() -> None:
-    """Every Linear and 1x1 convolution of attention, feed-forward and projections; `text_model` in the text encoder's keys."""
+    """Every Linear and 1x1 convolution of the attention blocks; `text_model` in the keys of the text encoder."""
     base = Base(new_unet(), new_text_encoder(new_tokenizer(words.vocabulary())))
     names = set(targets(base))
     assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0" in names
