@@ -43,7 +43,7 @@ def execute(arguments: Sequence[str] | None = None, app: App | None = None) -> i
         # `loravault queue | head`: the reader has left, and Python would complain when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
-    except (click.Abort, KeyboardInterrupt, UserError, OSError) as error:
+    except (Exception, KeyboardInterrupt) as error:
         sentence, code = _in_words(error)
         click.echo(f"loravault: {plain(sentence)}", err=True)
         return code
@@ -53,9 +53,26 @@ def execute(arguments: Sequence[str] | None = None, app: App | None = None) -> i
 def _in_words(error: BaseException) -> tuple[str, int]:
     """What a person reads about an error, and the exit code; an error that is a bug of ours is raised again."""
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return _INTERRUPTED, EXIT_INTERRUPTED
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        said = str(cause) if isinstance(cause, KeyboardInterrupt) else ""
+        return said or _INTERRUPTED, EXIT_INTERRUPTED
     if isinstance(error, UserError):
         return error.message, EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_ERROR
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror or error}: {error.filename}", EXIT_ERROR
-    raise error
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f": {error.filename}"
+        return f"{error.strerror or error or type(error).__name__}{where}", EXIT_ERROR
+    sentence = _of_the_index(error)
+    if sentence is None:
+        raise error
+    return sentence, EXIT_ERROR
+
+
+def _of_the_index(error: BaseException) -> str | None:
+    """An error of the database in words. Nothing is imported for it: without SQLAlchemy there is no such error."""
+    if not type(error).__module__.startswith("sqlalchemy."):
+        return None
+    from sqlalchemy.exc import DatabaseError
+
+    from loravault.index.database import in_words
+
+    return in_words(error) if isinstance(error, DatabaseError) else None

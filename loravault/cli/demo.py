@@ -49,8 +49,8 @@ def command(app: App, ctx: click.Context, directory: Path, watch: bool) -> None:
             demo.tick(folder.vault / rel)
         control = app.open_control(demo.config_of(folder))
         states: Sequence[NoteState] = ()
-        with _showing() as show:
-            for states in demo.follow(folder, notes, process, control.queue):
+        with control.open_queue() as queue, _showing() as show:
+            for states in demo.follow(folder, notes, process, queue):
                 show(states)
     made = [path for path in demo.pictures_in(demo.config_of(folder)) if path not in before]
     _tell(folder, states, made, time.monotonic() - began)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from loravault.cli.app import App, pass_app
-from loravault.cli.words import counted, plain, size
+from loravault.cli.words import as_json, counted, plain, size
+from loravault.errors import UserError
 
 if TYPE_CHECKING:
     from loravault.firstrun import InitPlan
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--folder", metavar="NAME", help="Our folder in the vault.  [default: LoraVault]")
 @click.option("-n", "--dry-run", is_flag=True, help="Only tell what would appear.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_data", is_flag=True, help="Print it as JSON; with --yes or --dry-run.")
 @pass_app
 def command(
     app: App,
@@ -40,12 +42,16 @@ def command(
     folder: str | None,
     dry_run: bool,
     yes: bool,
+    as_data: bool,
 ) -> None:
     """Set up a vault: where your LoRAs are, and our folder in it.
 
     What will appear is told first. Your LoRAs are only read. Run it again to add folders.
     """
     from loravault.firstrun import carry_out, plan_init
+
+    if as_data and not (yes or dry_run):
+        raise UserError("--json cannot ask: say --yes or --dry-run with it.")
 
     def full(path: Path) -> Path:
         return _absolute(app.cwd, path)
@@ -58,6 +64,11 @@ def command(
         folder=folder,
         env=app.env,
     )
+    if as_data:
+        if not dry_run:
+            carry_out(plan, app.env)
+        click.echo(as_json({**_data(plan), "written": not dry_run}))
+        return
     click.echo(plain("\n".join(_lines(plan))))
     if dry_run:
         click.echo("Nothing was written (--dry-run).")
@@ -73,6 +84,25 @@ def _absolute(cwd: Path, path: Path) -> Path:
     import os
 
     return Path(os.path.abspath(cwd / path.expanduser()))
+
+
+def _data(plan: InitPlan) -> dict[str, Any]:
+    """The plan for a script: what will appear, and what was found."""
+    config = plan.config
+    return {
+        "vault": config.vault,
+        "config": plan.config_file,
+        "again": plan.again,
+        "loras": {root.name: root.path for root in config.loras},
+        "adapters": plan.adapters,
+        "adapter_bytes": plan.adapter_bytes,
+        "pickles": plan.pickles,
+        "bases": plan.bases,
+        "base_folders": config.bases,
+        "notes": [rel for rel, _ in plan.notes],
+        "note_bytes": plan.note_bytes,
+        "problems": plan.problems,
+    }
 
 
 def _lines(plan: InitPlan) -> list[str]:

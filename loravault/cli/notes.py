@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from loravault.errors import UserError
+
+_RUN = re.compile(r"[0-9a-f]{8}(@.+)?")
 
 
 def note_in_vault(vault: Path, cwd: Path, given: str) -> str:
@@ -22,7 +25,7 @@ def note_in_vault(vault: Path, cwd: Path, given: str) -> str:
             # Only the folder is resolved: a note that is a symbolic link is named by where it stands.
             candidate = start / (given + ending)
             path = Path(os.path.realpath(candidate.parent)) / candidate.name
-            if not path.is_file():
+            if not os.path.isfile(path):  # False, too, for a name that is too long
                 continue
             if path.is_relative_to(real_vault):
                 return path.relative_to(real_vault).as_posix()
@@ -30,6 +33,24 @@ def note_in_vault(vault: Path, cwd: Path, given: str) -> str:
     if outside is not None:
         raise UserError(f"{outside} is not in the vault {vault}: name a note of the vault, or another --vault.")
     return _by_name(real_vault, Path(given).name, given)
+
+
+def note_or_run(vault: Path, cwd: Path, given: str) -> str:
+    """The note's path below the vault, or `given` when it looks like a run (`1a2b3c4d`, `1a2b3c4d@machine`)."""
+    try:
+        return note_in_vault(vault, cwd, given)
+    except UserError:
+        if _RUN.fullmatch(given):
+            return given
+        raise
+
+
+def note_or_any(vault: Path, cwd: Path, given: str) -> str:
+    """The note's path below the vault, or `given` itself: a job, a run, or a note that is gone."""
+    try:
+        return note_in_vault(vault, cwd, given)
+    except UserError:
+        return given
 
 
 def _by_name(vault: Path, name: str, given: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from loravault import cli
 from loravault.cli.app import App
 from loravault.config import VaultConfig
-from loravault.control import JobView, ReindexView, RunView
+from loravault.control import CancelView, JobView, ReindexView, RunView
 from loravault.errors import UserError
 from loravault.index.tables import AdapterRow
 from loravault.jobs.context import Event
@@ -27,6 +27,7 @@ class FakeControl:
 
     runs: list[RunView] = field(default_factory=list)
     jobs: list[JobView] = field(default_factory=list)
+    finished: list[RunView] = field(default_factory=list)
     rows: list[AdapterRow] = field(default_factory=list)
     found: ReindexView = REINDEXED
     problem: BaseException | None = None
@@ -49,9 +50,9 @@ class FakeControl:
         self._ask("retry", target)
         return self.runs
 
-    def cancel(self, target: str | None) -> str:
-        self._ask("cancel", target)
-        return "1 job cancelled."
+    def cancel(self, target: str | None, *, everything: bool = False) -> CancelView:
+        self._ask("cancel", target, everything)
+        return CancelView("1 job cancelled.", ("1a-x",))
 
     def reindex(self, on_event: Callable[[Event], None]) -> ReindexView:
         self._ask("reindex")
@@ -60,6 +61,9 @@ class FakeControl:
     def queue(self) -> list[JobView]:
         self._ask("queue")
         return self.jobs
+
+    def last_runs(self) -> list[RunView]:
+        return self.finished
 
     def adapters(self) -> list[AdapterRow]:
         return self.rows

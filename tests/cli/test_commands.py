@@ -124,7 +124,17 @@ class TestQueue:
     def test_json(self, tmp_path: Path) -> None:
         jobs = [JobView("1", "1a", "A.md", "running", "a cat", "demo", 1.5, 0.42)]
 
-        assert json.loads(call(app_in(tmp_path, FakeControl(jobs=jobs)), "queue", "--json").out)[0]["progress"] == 0.42
+        found = json.loads(call(app_in(tmp_path, FakeControl(jobs=jobs, finished=[FAILED])), "queue", "--json").out)
+
+        assert found["jobs"][0]["progress"] == 0.42
+        assert found["finished"][0]["id"] == "1b"
+
+    def test_what_finished_last_stands_below(self, tmp_path: Path) -> None:
+        lines = call(app_in(tmp_path, FakeControl(finished=[DONE, FAILED])), "queue").out.splitlines()
+
+        assert lines[:4] == ["Nothing is running and nothing waits.", "", "Finished last:", lines[3]]
+        assert lines[3].split() == ["RUN", "STATUS", "NOTE", "MESSAGE"]
+        assert lines[5].split(maxsplit=3) == ["1b", "failed", "B.md", "There is no LoRA 'inc'."]
 
 
 def test_cancel_passes_its_target_on(tmp_path: Path) -> None:
@@ -132,8 +142,72 @@ def test_cancel_passes_its_target_on(tmp_path: Path) -> None:
 
     assert call(app_in(tmp_path, control), "cancel").out == "1 job cancelled.\n"
     call(app_in(tmp_path, control), "cancel", "A.md")
+    call(app_in(tmp_path, control), "cancel", "--all")
+    (tmp_path / "vault" / "B.md").touch()
+    call(app_in(tmp_path, control), "cancel", "b")
 
-    assert control.asked == [("cancel", None), ("cancel", "A.md")]
+    assert control.asked == [
+        ("cancel", None, False), ("cancel", "A.md", False), ("cancel", None, True), ("cancel", "B.md", False)
+    ]  # fmt: skip
+
+
+def test_cancel_everything_and_one_is_a_contradiction(tmp_path: Path) -> None:
+    control = FakeControl()
+
+    assert call(app_in(tmp_path, control), "cancel", "A.md", "--all").code == 1
+    assert control.asked == []
+
+
+def test_cancel_as_json(tmp_path: Path) -> None:
+    found = json.loads(call(app_in(tmp_path, FakeControl()), "cancel", "--json").out)
+
+    assert found == {"message": "1 job cancelled.", "jobs": ["1a-x"]}
+
+
+class TestInitAsJson:
+    def test_it_tells_what_was_written(self, tmp_path: Path) -> None:
+        app = app_in(tmp_path, set_up=False)
+        arguments = "init", str(tmp_path / "vault"), "--loras", str(tmp_path / "loras"), "--json"
+
+        planned = json.loads(call(app, *arguments, "--dry-run").out)
+        assert (planned["written"], (tmp_path / "vault" / planned["notes"][0]).exists()) == (False, False)
+        done = json.loads(call(app, *arguments, "--yes").out)
+
+        assert done == {**planned, "written": True}
+        assert all((tmp_path / "vault" / rel).is_file() for rel in done["notes"])
+        assert done["loras"] == {"loras": str(tmp_path / "loras")}
+
+    def test_a_script_is_not_asked(self, tmp_path: Path) -> None:
+        app = app_in(tmp_path, set_up=False)
+
+        result = call(app, "init", str(tmp_path / "vault"), "--loras", str(tmp_path / "loras"), "--json")
+
+        assert (result.code, result.out) == (1, "")
+        assert "--yes or --dry-run" in result.err
+        assert list((tmp_path / "vault").iterdir()) == []
+
+
+class TestRetryTarget:
+    def test_it_is_a_note_of_the_vault_or_a_run(self, tmp_path: Path) -> None:
+        control = FakeControl(runs=[DONE])
+        app = app_in(tmp_path, control)
+        (tmp_path / "vault" / "B.md").touch()
+
+        for target in ("B", "1a2b3c4d", "1a2b3c4d@atelier"):
+            assert call(app, "retry", target).code == 0
+
+        assert control.asked == [("retry", "B.md"), ("retry", "1a2b3c4d"), ("retry", "1a2b3c4d@atelier")]
+
+    @pytest.mark.parametrize("target", ["{}/out.md", "../out.md", "x" * 300, "Nobody"])
+    def test_what_is_none_asks_nothing(self, tmp_path: Path, target: str) -> None:
+        """A note outside was read, and a name of 300 characters ended the daemon (ENAMETOOLONG)."""
+        (tmp_path / "out.md").write_text("---\nloravault: generate\n---\n")
+        control = FakeControl()
+
+        result = call(app_in(tmp_path, control), "retry", target.format(tmp_path))
+
+        assert (result.code, control.asked) == (1, [])
+        assert result.err.startswith("loravault: ")
 
 
 def test_retry_tells_each_run_and_fails_if_one_fails(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from loravault.cli.root import COMMANDS, root
 from loravault.errors import AlreadyRunning, UserError
@@ -102,6 +104,45 @@ def test_an_error_of_the_file_system_is_told_with_its_path(tmp_path: Path) -> No
     result = call(app_in(tmp_path, FakeControl(problem=problem)), "queue")
 
     assert (result.code, result.err) == (1, "loravault: Permission denied: /vault/x.md\n")
+
+
+def test_an_error_of_the_file_system_without_a_path_is_a_sentence_too(tmp_path: Path) -> None:
+    """A full disk is told by `write`, which knows no name."""
+    result = call(app_in(tmp_path, FakeControl(problem=OSError(28, "No space left on device"))), "queue")
+
+    assert (result.code, result.err) == (1, "loravault: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "sentence"),
+    [
+        (OperationalError, "database or disk is full", "cannot be used at the moment (database or disk is full)"),
+        (DatabaseError, "database disk image is malformed", "is damaged (database disk image is malformed)"),
+    ],
+)
+def test_an_error_of_the_database_is_a_sentence(
+    tmp_path: Path, kind: type[DatabaseError], words: str, sentence: str
+) -> None:
+    problem = kind("SELECT 1", None, sqlite3.OperationalError(words))
+
+    result = call(app_in(tmp_path, FakeControl(problem=problem)), "queue")
+
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith(f"loravault: The vault's index {sentence}")
+    assert result.err.count("\n") == 1
+
+
+def test_a_wrong_statement_is_a_bug_of_ours(tmp_path: Path) -> None:
+    problem = IntegrityError("INSERT", None, sqlite3.IntegrityError("UNIQUE constraint failed"))
+
+    with pytest.raises(IntegrityError):
+        call(app_in(tmp_path, FakeControl(problem=problem)), "queue")
+
+
+def test_ctrl_c_says_what_became_of_the_command(tmp_path: Path) -> None:
+    result = call(app_in(tmp_path, FakeControl(problem=KeyboardInterrupt("It was taken back."))), "queue")
+
+    assert (result.code, result.err.strip()) == (130, "loravault: It was taken back.")
 
 
 def test_a_bug_of_ours_keeps_its_traceback(tmp_path: Path) -> None:

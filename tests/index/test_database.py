@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DatabaseError
 
 from loravault.errors import UserError
 from loravault.index import commands
-from loravault.index.database import APPLICATION_ID, Index
+from loravault.index.database import APPLICATION_ID, Index, IndexAbsent, is_damage
 from loravault.index.tables import SCHEMA
 
 
@@ -116,3 +117,100 @@ def test_data_version_tells_of_any_write(tmp_path: Path) -> None:
     assert len(set(quiet)) == 1
     assert index.data_version() != quiet[0]
     index.close()
+
+
+def test_opening_is_no_writing(tmp_path: Path) -> None:
+    """Each open told the daemon that something had changed; an idle one was kept busy by `loravault queue`."""
+    path = tmp_path / "index.sqlite"
+    index = Index(path)
+    before = index.data_version()
+
+    Index(path, may_rebuild=False).close()
+    Index(path).close()
+
+    assert index.data_version() == before
+    index.close()
+
+
+class TestWithoutTheLock:
+    """Whoever does not hold the vault's lock looks, and never makes, mends or moves a file of the daemon's."""
+
+    def reader(self, path: Path) -> Index:
+        return Index(path, may_rebuild=False)
+
+    @pytest.mark.parametrize("schema", [SCHEMA - 1, SCHEMA + 1])
+    def test_another_schema_is_told_and_the_file_stays(self, tmp_path: Path, schema: int) -> None:
+        """A command line of another version set the index of the running daemon aside."""
+        path = tmp_path / "index.sqlite"
+        daemons = Index(path)
+        connection = sqlite3.connect(path)
+        connection.execute(f"PRAGMA user_version={schema}")
+        connection.close()
+
+        with pytest.raises(UserError, match=f"another loravault .schema {schema}, this one knows {SCHEMA}"):
+            self.reader(path)
+
+        assert not daemons.is_replaced()
+        assert not list(tmp_path.glob("*.set-aside"))
+        daemons.close()
+
+    @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\0" * 4000])
+    def test_damage_is_told_and_the_file_stays(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "index.sqlite"
+        path.write_bytes(content)
+
+        with pytest.raises(UserError):
+            self.reader(path)
+
+        assert path.read_bytes() == content
+        assert [file.name for file in tmp_path.iterdir()] == ["index.sqlite"]
+
+    def test_none_is_not_made(self, tmp_path: Path) -> None:
+        with pytest.raises(IndexAbsent):
+            self.reader(tmp_path / "index.sqlite")
+
+        assert list(tmp_path.iterdir()) == []
+
+    def test_one_that_is_just_being_made_counts_as_none(self, tmp_path: Path) -> None:
+        (tmp_path / "index.sqlite").touch()
+
+        with pytest.raises(IndexAbsent):
+            self.reader(tmp_path / "index.sqlite")
+
+    def test_a_name_with_signs_that_a_url_would_take_apart(self, tmp_path: Path) -> None:
+        path = tmp_path / "50% of? #1 ü" / "index.sqlite"
+        _filled(path)
+
+        index = self.reader(path)
+        with index.session() as session:
+            assert commands.fact(session, "key7") == "x" * 50
+        index.close()
+
+
+def test_it_notices_that_its_file_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    index = Index(path)
+    assert not index.is_replaced()
+    path.unlink()
+    assert index.is_replaced()
+    path.touch()
+    assert index.is_replaced()
+    index.close()
+
+
+def test_damage_under_the_counter_is_an_error_like_any_other(tmp_path: Path) -> None:
+    """The raw connection raised sqlite3's own error, which the daemon's handler of a damaged index did not see."""
+
+    class Broken:
+        def execute(self, _statement: str) -> None:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+    index = Index(tmp_path / "index.sqlite")
+    index._witness.close()
+    index._witness = Broken()  # type: ignore[assignment]
+
+    with pytest.raises(DatabaseError) as raised:
+        index.data_version()
+
+    assert is_damage(raised.value)
+    index._engine.dispose()

@@ -220,6 +220,7 @@ def test_templates_are_left_alone_and_told(world: World) -> None:
     world.request("My Templates/Picture.md", "a red cat")
     world.request("LoraVault/Templates/New picture.md", "a red cat")
     with running(world) as daemon:
+        world.work(daemon, lambda: "My Templates/Picture.md" in told(daemon))
         for _ in range(30):
             daemon.tick()
         daemon.board.write(stopped=True)
