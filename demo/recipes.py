@@ -45,7 +45,7 @@ def training_scenes(recipe: Recipe) -> list[Scene]:
 INK = Recipe(
     "ink_outline", "sks style", "Ink outline",
     "Black pen lines on cream paper with a light wash of colour. Trained on the loravault demo base.",
-    subject=None, pictures=40, regular=200, seed=21,
+    subject=None, pictures=40, regular=200, steps=1600, batch=6, seed=21,
 )  # fmt: skip
 GHOST = Recipe(
     "ghost_friend", "gho", "Ghost friend",
