@@ -179,6 +179,9 @@ class Daemon:
             try:
                 if until is not None and until():
                     return
+                if self.ctx.index.is_replaced():
+                    log.warning("the index was deleted; it is built anew")
+                    self._build_anew()
                 pause = self.tick()
             except DatabaseError as error:
                 pause = self._survive(error)
@@ -199,15 +202,20 @@ class Daemon:
             raise error
         log.error("the index is damaged (%s); it is set aside and built anew", error.orig)
         self._rebuilt = True
+        self.ctx.index.close()
+        set_aside(self.ctx.index.path)
+        self._build_anew()
+        return 0.0
+
+    def _build_anew(self) -> None:
+        """Open everything again over an empty index; open runs are found again in the notes that wait for them."""
         self._supervisor.close()
         if self._watcher is not None:
             self._watcher.stop()
         self.ctx.index.close()
-        set_aside(self.ctx.index.path)
         self._next_rescan = self._next_adapters = 0.0
         self._data_version = -1
         self._open_rooms()
-        return 0.0
 
     def wake(self) -> None:
         """Make a sleeping loop look at its stop flag."""
@@ -304,8 +312,8 @@ class Daemon:
         """Commands come as rows; a counter of SQLite's says for next to nothing whether anybody wrote."""
         version = self.ctx.index.data_version()
         if version != self._data_version:
-            self._data_version = version
             self.orders.step()
+            self._data_version = version
 
     # ---- hints
 

@@ -152,7 +152,7 @@ class CommandRow(SQLModel, table=True):
     #: JSON object.
     args: str = "{}"
     created: float
-    #: `new`, `done`, `failed`.
+    #: `new`, `taken`, `done`, `failed`.
     state: str = "new"
     #: JSON object.
     reply: str = "{}"

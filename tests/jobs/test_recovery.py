@@ -98,6 +98,24 @@ def test_a_damaged_index_is_rebuilt_while_the_daemon_runs(world: World) -> None:
     assert list(world.config.state_dir.glob("index.sqlite.*.set-aside"))
 
 
+def test_an_index_that_is_deleted_under_the_running_daemon_is_built_anew(world: World) -> None:
+    world.request("Cat.md", "a red cat", seed=1)
+    daemon = world.daemon()
+    try:
+        world.finish(daemon, "Cat.md")
+        forget_index(world)
+        world.request("Dog.md", "a blue dog")
+        stop = threading.Event()
+        threading.Timer(30, stop.set).start()
+        daemon.run(stop, until=lambda: world.is_answered("Dog.md"))
+    finally:
+        daemon.close()
+
+    assert world.status("Dog.md") == "done"
+    assert (world.config.state_dir / "index.sqlite").exists()
+    assert world.results("Cat.md") == 1
+
+
 def test_a_worker_that_dies_once_costs_nothing(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LORAVAULT_FAKE_STATE", str(tmp_path))
     world.request("Cat.md", "a red cat fake:die fake:once")
