@@ -48,6 +48,8 @@ def export(
     )  # fmt: skip
     pipe.to(torch.float16).save_pretrained(str(folder), safe_serialization=True)
     _load_as_float32(folder / "text_encoder" / "config.json")
+    for config in folder.glob("*/config.json"):
+        _forget_origin(config)
     for name in ("vocab.json", "merges.txt"):  # the classic pair, beside transformers' tokenizer.json
         (folder / "tokenizer" / name).write_text(_tokenizer_file(tokenizer, name), encoding="utf-8")
     text = json.dumps(vocabulary_json(), indent=1, ensure_ascii=False)
@@ -64,6 +66,13 @@ def _tokenizer_file(tokenizer: CLIPTokenizer, name: str) -> str:
     if name == "vocab.json":
         return json.dumps(model["vocab"], ensure_ascii=False)
     return "\n".join(["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]) + "\n"
+
+
+def _forget_origin(config: Path) -> None:
+    """diffusers records the folder that a part was loaded from: nobody's business."""
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings.pop("_name_or_path", None)
+    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _load_as_float32(config: Path) -> None:

@@ -68,3 +68,10 @@ def test_adapter_file(name: str) -> None:
     assert all("/work" not in value and "/home" not in value for value in metadata.values())
     with Image.open(ADAPTERS / f"{name}.preview.png") as preview:
         assert min(preview.size) >= 128
+
+
+def test_no_file_tells_where_it_was_made() -> None:
+    """diffusers writes the folder that a part was loaded from into its config.json."""
+    for path in BASE.rglob("*.json"):
+        if path.parent.name != "tokenizer":
+            assert '"_name_or_path"' not in path.read_text(encoding="utf-8"), path

@@ -158,3 +158,27 @@ def test_teeth_a_delivery_that_does_not_look_first_is_caught(world: World, monke
         daemon.close()
     with pytest.raises(AssertionError):
         check(world, originals, 1)
+
+
+@pytest.mark.parametrize("point", [name for name in COMMIT_POINTS if name.startswith(("intake", "job", "deliver"))])
+def test_a_worker_killed_at_a_commit_point_of_the_daemon_loses_and_doubles_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    originals = ask(world, 1, 2)
+    daemon = world.daemon()
+    reached: list[str] = []
+
+    def kill(name: str) -> None:
+        if name == point and len(reached) < 2:
+            reached.append(name)
+            pid = daemon._supervisor.pid
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(failpoints, "hook", kill)
+    try:
+        world.finish(daemon, *originals, timeout=60)
+    finally:
+        daemon.close()
+    assert reached
+    check(world, originals, 2)
