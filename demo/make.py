@@ -136,7 +136,7 @@ def table(found: dict[str, Any]) -> str:
             (f"Base, {evaluate.PROMPTS} prompts of held-out combinations", found["base"]),
             (
                 f"One picture, {evaluate.TIMED_STEPS} steps with guidance, float32",
-                f"{found['seconds']:.2f} s on two CPU cores",
+                f"{found['seconds']:.2f} s, {torch.get_num_threads()} thread(s)",
             ),
         ]
     if "newcomer" in found:
