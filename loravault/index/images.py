@@ -5,16 +5,20 @@ A row without a job is a picture that was looked at and is none of ours: it need
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, delete, func, select
 
-from loravault.index.tables import ImageRow
+from loravault.index.tables import ImageRow, MadeRow
 
 
 def remember_image(session: Session, image: ImageRow) -> None:
-    """Record a picture that is durably in place."""
+    """Record a picture that is durably in place, and who had a part in it."""
     session.merge(image)
+    session.exec(delete(MadeRow).where(col(MadeRow.image) == image.path))
+    for weight_id in set(json.loads(image.adapters)):
+        session.add(MadeRow(weight_id=weight_id, image=image.path))
 
 
 def forget_image(session: Session, path: str) -> None:
@@ -22,6 +26,7 @@ def forget_image(session: Session, path: str) -> None:
     row = session.get(ImageRow, path)
     if row is not None:
         session.delete(row)
+        session.exec(delete(MadeRow).where(col(MadeRow.image) == path))
 
 
 def known_images(session: Session) -> dict[str, tuple[int, int, bool]]:
@@ -38,11 +43,7 @@ def fingerprints_of_jobs(session: Session, jobs: Sequence[str]) -> dict[str, str
 
 def images_of_adapter(session: Session, weight_id: str) -> list[str]:
     """Pictures that an adapter had a part in, newest first (their names begin with the time)."""
-    rows = session.exec(
-        select(ImageRow.path)
-        .where(col(ImageRow.adapters).contains(f'"{weight_id}"'))
-        .order_by(col(ImageRow.path).desc())
-    )
+    rows = session.exec(select(MadeRow.image).where(MadeRow.weight_id == weight_id).order_by(col(MadeRow.image).desc()))
     return list(rows.all())
 
 
@@ -54,3 +55,9 @@ def images_of_job(session: Session, job: str) -> Sequence[ImageRow]:
 def count_images(session: Session) -> int:
     """How many pictures of ours there are."""
     return int(session.exec(select(func.count()).select_from(ImageRow).where(ImageRow.job != "")).one())
+
+
+def counts_by_adapter(session: Session) -> dict[str, int]:
+    """weight id -> how many pictures it had a part in."""
+    rows = session.exec(select(MadeRow.weight_id, func.count()).group_by(MadeRow.weight_id)).all()
+    return {weight_id: int(n) for weight_id, n in rows}

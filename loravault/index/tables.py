@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlmodel import Field, SQLModel
 
 #: Written into `PRAGMA user_version`.
-SCHEMA = 1
+SCHEMA = 2
 
 
 class AdapterRow(SQLModel, table=True):
@@ -27,17 +27,48 @@ class AdapterRow(SQLModel, table=True):
     network: str | None = None
     rank: int | None = None
     alpha: float | None = None
-    #: JSON list of strings.
+    #: JSON list of strings, in the form of the card.
     trigger_words: str = "[]"
     title: str | None = None
     preview: str | None = None
-    #: `ok`, `broken` or `missing`.
+    #: `ok`, `incomplete`, `broken`, `missing` or `duplicate` (the same weights as another file that is used).
     state: str = "ok"
     reason: str | None = None
+    #: JSON object: field -> where it was found.
+    sources: str = "{}"
+    #: JSON of `library.facts.AdapterFacts`: what metadata and sidecars say.
+    facts: str = "{}"
+    #: Names, sizes and times of the files that stand beside it, as a hash: a change of them is a change of it.
+    beside: str = ""
+    #: Hashes as Civitai defines them, lower-case hex. `hashed`: they were measured; else they are the header's claim.
+    hashed: bool = False
+    sha256: str | None = None
+    autov1: str | None = None
     autov2: str | None = None
     autov3: str | None = None
+    blake3: str | None = None
+    crc32: str | None = None
     #: How many healthy scans in a row did not find the file. Two make it missing.
     unseen: int = 0
+
+
+class CardRow(SQLModel, table=True):
+    """One card as it was last read: the note of an adapter, or a note of the user's that was adopted as one."""
+
+    __tablename__ = "card"
+
+    path: str = Field(primary_key=True)
+    size: int = 0
+    mtime_ns: int = 0
+    sha: str = ""
+    #: Its `lora`, or what its `lora_file` names; None while that is unknown.
+    weight_id: str | None = Field(default=None, index=True)
+    #: JSON object: the user's own fields as they stand in the note; a field that is absent there is absent here.
+    fields: str = "{}"
+    #: Its text outside our regions, for search.
+    body: str = ""
+    #: Why it is left alone, in words.
+    problem: str | None = None
 
 
 class NoteRow(SQLModel, table=True):
@@ -140,6 +171,15 @@ class ImageRow(SQLModel, table=True):
     base: str = ""
     size: int = 0
     mtime_ns: int = 0
+
+
+class MadeRow(SQLModel, table=True):
+    """An adapter had a part in a picture."""
+
+    __tablename__ = "made"
+
+    weight_id: str = Field(primary_key=True)
+    image: str = Field(primary_key=True, index=True)
 
 
 class CommandRow(SQLModel, table=True):
