@@ -32,6 +32,9 @@ NAMES: dict[str, str] = {
     "write.verified": "the displaced copy is in displaced/, the ledger does not say so yet",
     "ledger.rewritten": "a second, shorter ledger under a temp name: replaced by the next compaction",
     "create.linked": "a new file, whole; its temp name may still exist",
+    "bulk.written": "hidden temps of files that are not there yet: replaced by the next write of the same file",
+    "bulk.synced": "the same, durable",
+    "bulk.linked": "new files, whole; their folders may not be durable yet",
 }
 _reached: dict[str, int] = {}
 _crash_at = os.environ.get("LORAVAULT_CRASH_AT", "")

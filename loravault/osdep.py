@@ -11,7 +11,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +105,31 @@ def fsync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+#: From this many files on, asking the file system once is cheaper than asking for each.
+_MANY = 16
+
+
+def sync_files(paths: Sequence[Path]) -> None:
+    """Make the content of files on one file system durable: of many at once where the platform can."""
+    if len(paths) > _MANY and sys.platform.startswith("linux") and _sync_file_system(paths[0]):
+        return
+    for path in paths:
+        fsync_file(path)
+
+
+def _sync_file_system(path: Path) -> bool:
+    """Linux: everything that was written to the file system of `path`; False where that call is not to be had."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return bool(call(descriptor) == 0)
     finally:
         os.close(descriptor)
 

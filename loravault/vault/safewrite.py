@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.osdep import advance_mtime, copy_metadata, exchange, fsync_dir, fsync_file, replace_no_overwrite
+from loravault.vault.bulk import create_many
 from loravault.vault.displaced import Displaced
 from loravault.vault.ledger import Ledger
 from loravault.vault.paths import Home, inside
@@ -128,6 +129,11 @@ class VaultWriter:
             temp.unlink(missing_ok=True)
         reach("create.linked")
         fsync_dir(path.parent)
+
+    def create_many(self, items: Iterable[tuple[str, bytes]]) -> list[str]:
+        """Make many new files, waiting for the disk once. Returns those whose name was taken: they were left alone."""
+        self._home.must_be_there()
+        return create_many(self.root, items, self._own_temp, self._make_folders)
 
     def publish(self, rel: str, data: bytes) -> None:
         """Make a file that is ours by its name (a generated picture), replacing an earlier one of that name.
