@@ -1,26 +1,38 @@
 """The hashes by which other tools name model files, all from one sequential read.
 
-Let the file be bytes `[0, L)` and N the length of its safetensors header: SHA256 and CRC32 cover everything, AutoV2 is
-the beginning of SHA256, AutoV3 is SHA256 of `[8+N, L)` (the weights without the metadata), AutoV1 is SHA256 of the
-64 KiB at 1 MiB and exists from 2 MiB on. Texts here are lower case.
+Let the file be bytes `[0, L)` and N the length of its safetensors header: SHA256, BLAKE3 and CRC32 cover everything,
+AutoV2 is the beginning of SHA256, AutoV3 is SHA256 of `[8+N, L)` (the weights without the metadata), AutoV1 is SHA256
+of the 64 KiB at 1 MiB and exists from 2 MiB on. Texts here are lower case.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
+
+from blake3 import blake3
 
 from loravault.formats.safetensors_header import header_of
 
-_CHUNK = 1024 * 1024
+#: Bytes per read. Half a mebibyte stays in a core's own cache while four states take it in; measured best of 64 KiB …
+#: 16 MiB (`benchmarks/hashing.py`).
+CHUNK = 512 * 1024
 _V1_START, _V1_END, _V1_MINIMUM = 0x100000, 0x110000, 0x200000
 #: SHA256 of nothing; some trainers wrote it as the hash of their model, so it names no file at all.
 POISON = hashlib.sha256().hexdigest()
+#: BLAKE3 of nothing, for the same reason.
+POISON_BLAKE3 = blake3().hexdigest()
 #: Shorter texts than this are never looked up: too many files would match.
 MIN_LOOKUP = 8
+
+#: Where trainers write what they believe the hash of their file to be: of the weights, of the whole file.
+_CLAIM_OF_WEIGHTS = "sshs_model_hash"
+_CLAIM_OF_FILE = "modelspec.hash_sha256"
 
 
 @dataclass(frozen=True)
@@ -36,11 +48,14 @@ class FileHashes:
     autov1: str | None
     #: The CRC-32 as Civitai prints it: its bytes in little-endian order.
     crc32: str
+    blake3: str
 
     @property
     def lookup(self) -> tuple[str, ...]:
         """The texts whose beginnings other tools use as names of this file; for `names_file`."""
-        return tuple(text for text in (self.sha256, self.autov3, self.autov1, self.crc32) if text)
+        return lookup_texts(
+            sha256=self.sha256, autov3=self.autov3, blake3=self.blake3, autov1=self.autov1, crc32=self.crc32
+        )
 
 
 def file_hashes(path: str | os.PathLike[str], on_read: Callable[[int], None] | None = None) -> FileHashes:
@@ -48,35 +63,87 @@ def file_hashes(path: str | os.PathLike[str], on_read: Callable[[int], None] | N
 
     `on_read(bytes)` is called after each chunk, for progress, to yield the processor, or to stop by raising.
     """
-    whole, weights, window = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    checksum = position = 0
     with open(path, "rb") as file:
-        data_start = header_of(file).data_start
-        file.seek(0)
-        while chunk := file.read(_CHUNK):
-            whole.update(chunk)
-            checksum = zlib.crc32(chunk, checksum)
-            weights.update(chunk[max(0, data_start - position) :])
-            window.update(chunk[max(0, _V1_START - position) : max(0, _V1_END - position)])
-            position += len(chunk)
-            if on_read:
-                on_read(len(chunk))
+        return hashes_of(file, on_read)
+
+
+def hashes_of(file: BufferedReader, on_read: Callable[[int], None] | None = None) -> FileHashes:
+    """As `file_hashes`, of an open file, so that its owner may give the kernel hints and watch it for changes."""
+    header = header_of(file)
+    whole, weights, window, tree = hashlib.sha256(), hashlib.sha256(), hashlib.sha256(), blake3()
+    checksum = position = 0
+    buffer = bytearray(max(1, min(CHUNK, header.file_length)))
+    view = memoryview(buffer)
+    file.seek(0)
+    while length := file.readinto(buffer):
+        chunk = view[:length]
+        whole.update(chunk)
+        tree.update(chunk)
+        checksum = zlib.crc32(chunk, checksum)
+        weights.update(chunk[max(0, header.data_start - position) :])
+        if position < _V1_END and position + length > _V1_START:
+            window.update(chunk[max(0, _V1_START - position) : _V1_END - position])
+        position += length
+        if on_read:
+            on_read(length)
     sha256 = whole.hexdigest()
-    autov1 = window.hexdigest()[:8] if position >= _V1_MINIMUM else None
-    return FileHashes(sha256, sha256[:10], weights.hexdigest(), autov1, checksum.to_bytes(4, "little").hex())
+    return FileHashes(
+        sha256=sha256,
+        autov2=sha256[:10],
+        autov3=weights.hexdigest(),
+        autov1=window.hexdigest()[:8] if position >= _V1_MINIMUM else None,
+        crc32=checksum.to_bytes(4, "little").hex(),
+        blake3=tree.hexdigest(),
+    )
+
+
+def lookup_texts(
+    *,
+    sha256: str | None = None,
+    autov2: str | None = None,
+    autov3: str | None = None,
+    blake3: str | None = None,
+    autov1: str | None = None,
+    crc32: str | None = None,
+    claimed: Iterable[str] = (),
+) -> tuple[str, ...]:
+    """All texts that may name an adapter: those measured of its file, then those claimed by its header or a sidecar.
+
+    Lower case, each once; what cannot name a file (`clean_hash`) is left out, and so is the beginning of another.
+    """
+    given = (sha256, autov2, autov3, blake3, autov1, crc32, *claimed)
+    texts = list(dict.fromkeys(clean for text in given if text and (clean := clean_hash(text))))
+    return tuple(text for text in texts if not any(other != text and other.startswith(text) for other in texts))
+
+
+def claimed_hashes(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """What a header says its own hashes are (whole digests only): of the weights first, then of the file.
+
+    Claims: whoever edited the file since did not correct them, and some trainers hash other bytes than Civitai does.
+    """
+    claims = (clean_hash(metadata.get(key, "")) for key in (_CLAIM_OF_WEIGHTS, _CLAIM_OF_FILE))
+    return tuple(dict.fromkeys(claim for claim in claims if claim and len(claim) == 64))
+
+
+def clean_hash(text: str) -> str | None:
+    """A hash as tools write it (`0x…`, `blake3:…`, capitals) in plain lower-case hex; None if it can name no file.
+
+    That is: shorter than 8 digits, not hex, or the hash of nothing.
+    """
+    plain = text.strip().lower().rpartition(":")[2].removeprefix("0x")
+    if len(plain) < MIN_LOOKUP or len(plain) > 64 or not re.fullmatch("[0-9a-f]+", plain):
+        return None
+    return None if POISON.startswith(plain) or POISON_BLAKE3.startswith(plain) else plain
 
 
 def names_file(text: str, known: Iterable[str]) -> bool:
     """Whether a hash as found in an image's text names the file whose hashes (whole or shortened) are `known`.
 
-    Tools shorten differently (8, 10, 12 or all digits), some prepend `0x`, some write capitals; a beginning is a match.
+    Tools shorten differently (8, 10, 12 or all digits), some prepend `0x` or `blake3:`, some write capitals: a
+    beginning is a match.
     """
-    wanted = text.strip().lower().removeprefix("0x")
-    if (
-        len(wanted) < MIN_LOOKUP
-        or POISON.startswith(wanted)
-        or not all(digit in "0123456789abcdef" for digit in wanted)
-    ):
+    wanted = clean_hash(text)
+    if wanted is None:
         return False
     candidates = [text.lower() for text in known if len(text) >= MIN_LOOKUP]
     return any(text.startswith(wanted) or wanted.startswith(text) for text in candidates)
