@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -259,3 +260,56 @@ def rss_bytes(pid: int | None = None) -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # the best there is without /proc: the peak
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+_BACKGROUND_NICENESS = 10
+_IOPRIO_WHO_PROCESS = 1
+_IOPRIO_IDLE = 3 << 13
+#: `ioprio_set` has no name in any C library; its number, where it is not the one of all newer machines.
+_IOPRIO_SET = {"x86_64": 251, "i686": 289, "armv7l": 314, "ppc64le": 273, "s390x": 282}
+_IOPRIO_SET_ELSEWHERE = 30
+_QOS_BACKGROUND_MACOS = 0x09
+_BACKGROUND_BEGIN_WINDOWS = 0x00010000
+_CACHE_PROBES = 16
+
+
+def lower_thread_priority() -> None:
+    """Put the calling thread (not its process) behind everything else: processor and disk. Cannot be taken back."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        if sys.platform.startswith("linux"):
+            thread = threading.get_native_id()  # niceness belongs to the thread on Linux, whatever POSIX says
+            now = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, now + _BACKGROUND_NICENESS))
+            number = _IOPRIO_SET.get(os.uname().machine, _IOPRIO_SET_ELSEWHERE)
+            ctypes.CDLL(None, use_errno=True).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
+        elif sys.platform == "darwin":
+            ctypes.CDLL(None).pthread_set_qos_class_self_np(_QOS_BACKGROUND_MACOS, 0)
+        elif sys.platform == "win32":
+            kernel: Any = ctypes.windll.kernel32
+            kernel.SetThreadPriority(kernel.GetCurrentThread(), _BACKGROUND_BEGIN_WINDOWS)
+
+
+def advise_sequential(descriptor: int) -> None:
+    """Tell the kernel that a file is going to be read once from its beginning to its end."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+
+def drop_from_cache(descriptor: int, start: int, length: int) -> None:
+    """Tell the kernel that these bytes are not needed again: a terabyte read once shall not evict what others use."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
+
+
+def is_in_cache(descriptor: int, size: int) -> bool:
+    """Whether most of a file is in memory already (somebody uses it), by sixteen looks. False where none can tell."""
+    flag = getattr(os, "RWF_NOWAIT", None)
+    if flag is None or size <= 0:
+        return False
+    there = 0
+    for probe in range(_CACHE_PROBES):
+        with contextlib.suppress(OSError):
+            there += os.preadv(descriptor, [bytearray(1)], size * probe // _CACHE_PROBES, flag) == 1
+    return 2 * there > _CACHE_PROBES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -76,3 +77,45 @@ def test_memory_is_told_for_this_process_and_for_none_that_is_gone():
 def test_syncing_a_folder_that_is_gone_is_no_error(tmp_path):
     osdep.fsync_dir(tmp_path)
     osdep.fsync_dir(tmp_path / "missing")
+
+
+def test_a_thread_lowers_itself_and_not_its_process():
+    """On Linux niceness belongs to a thread; the daemon's own loop must stay as quick as it was."""
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    inside = []
+
+    def lower():
+        osdep.lower_thread_priority()
+        inside.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    thread = threading.Thread(target=lower)
+    thread.start()
+    thread.join()
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+    if sys.platform.startswith("linux"):
+        assert inside == [min(19, before + 10)]
+
+
+def test_hints_about_reading_change_no_byte_and_fail_for_nobody(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"weights" * 100_000)
+    with open(path, "rb") as file:
+        osdep.advise_sequential(file.fileno())
+        osdep.drop_from_cache(file.fileno(), 0, 4096)
+        assert file.read() == b"weights" * 100_000
+        number = file.fileno()
+    osdep.advise_sequential(number)  # closed by now
+    osdep.drop_from_cache(number, 0, 0)
+    assert not osdep.is_in_cache(number, 1000)
+    assert not osdep.is_in_cache(-1, 0)
+
+
+def test_what_was_just_written_is_in_memory_where_that_can_be_told(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(1 << 20))
+    with open(path, "rb") as file:
+        try:
+            os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        except (OSError, AttributeError):
+            pytest.skip("this file system cannot tell")
+        assert osdep.is_in_cache(file.fileno(), 1 << 20)
