@@ -57,6 +57,8 @@ class VaultConfig:
     network: bool = False
     #: `webp`, `png` or `jpeg`.
     image_format: str = "webp"
+    #: Where pictures go: `loravault` (our folder) or `obsidian` (the vault's own setting for attachments).
+    images: str = "loravault"
     #: A folder outside the vault for lossless PNGs of everything made; None = they are not kept.
     originals: Path | None = None
     #: Seconds a note must be unchanged before it is read.

@@ -298,7 +298,8 @@ class Daemon:
         ctx = self.ctx
         result = refresh_adapters(ctx.index, ctx.config.loras, on_progress, budget_s=budget_s)
         if not result.unfinished:
-            refresh_images(ctx.index, ctx.config.vault, ctx.config.folder, ctx.troubles)
+            everywhere = ctx.config.images == "obsidian"
+            refresh_images(ctx.index, ctx.config.vault, ctx.config.folder, ctx.troubles, everywhere=everywhere)
         self.intake.library_changed()
         for root in ctx.config.loras:
             ctx.troubles.pop(f"root.{root.name}", None)

@@ -142,6 +142,7 @@ SHARED: dict[str, _Check] = {
     "grace_s": _number(0, 60),
     "idle_exit_s": _number(0, 86_400),
     "image_format": _choice("webp", "png", "jpeg"),
+    "images": _choice("loravault", "obsidian"),
     "machine": _matching(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}", "letters, digits and '-', at most 40"),
     "max_count": _whole(1, 1000),
     "missing_loras": _choice("fail", "skip"),

@@ -219,14 +219,23 @@ def forget_losses(session: Session, root: Root) -> None:
             session.add(row)
 
 
-def refresh_images(index: Index, vault: Path, folder: str, troubles: MutableMapping[str, str] | None = None) -> int:
+def refresh_images(
+    index: Index,
+    vault: Path,
+    folder: str,
+    troubles: MutableMapping[str, str] | None = None,
+    *,
+    everywhere: bool = False,
+) -> int:
     """Record pictures that the index does not know (after a rebuild: all), forget those that are gone.
+
+    They are looked for in our folder, or `everywhere` in the vault where they go to Obsidian's folder for attachments.
 
     Returns how many of ours there are. Only the small chunk that each of ours carries is read, never a pixel; what
     carries none is remembered too, so that it is not read again. What is wrong is set as `troubles["images"]`, which is
     removed when all is well: if the folder is gone or has suddenly lost over half of our pictures, no row is.
     """
-    home = vault / folder / "Images"
+    home = vault if everywhere else vault / folder / "Images"
     present = dict(_pictures(vault, home))
     with index.session() as session:
         known = images.known_images(session)
@@ -259,7 +268,7 @@ def forget_lost_images(session: Session, vault: Path) -> None:
 def _pictures(vault: Path, home: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """(vault-relative path, (size, mtime_ns)) of everything that is called like a picture of ours."""
     for at, folders, names in os.walk(home):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith("lv-") or not name.lower().endswith(IMAGE_SUFFIXES):
                 continue

@@ -22,6 +22,7 @@ from loravault.index.tables import ImageRow, JobRow
 from loravault.jobs import supervisor as sup
 from loravault.jobs import words
 from loravault.jobs.context import Context, Event, log
+from loravault.vault.attachments import Attachments, NoAttachments
 from loravault.vault.names import image_stem
 from loravault.vault.paths import VaultGone
 
@@ -213,11 +214,11 @@ class Dispatcher:
         Names come from the job, so a second try after a crash replaces its own file instead of leaving two.
         """
         ctx = self._ctx
-        folder = f"{ctx.config.folder}/Images/{datetime.fromtimestamp(job.created):%Y-%m}"
+        folder = self._folder_of(job)
         published = []
         for image in made:
             source = Path(image.path)
-            rel = f"{folder}/{source.name}"
+            rel = f"{folder}/{source.name}" if folder else source.name
             ctx.writer.publish(rel, source.read_bytes())
             published.append(rel)
         reach("job.images-durable")
@@ -226,6 +227,17 @@ class Dispatcher:
                 images.remember_image(session, image_row(job, spec, image, rel, ctx.path(rel)))
         reach("job.images-recorded")
         return tuple(published)
+
+    def _folder_of(self, job: JobRow) -> str:
+        """The vault-relative folder for the pictures of a job; the vault's root is `""`."""
+        ctx = self._ctx
+        ctx.troubles.pop("attachments", None)
+        if ctx.config.images == "obsidian":
+            try:
+                return Attachments.read(ctx.config.vault).folder_for(job.note)
+            except NoAttachments as problem:
+                ctx.troubles["attachments"] = problem.message
+        return f"{ctx.config.folder}/Images/{datetime.fromtimestamp(job.created):%Y-%m}"
 
     def _end(
         self,

@@ -54,7 +54,7 @@ class IgnoreRules:
     def read(cls, vault_root: Path, folder: str = "LoraVault") -> IgnoreRules:
         """Read the settings of Obsidian and of Templater; a file that is not there or cannot be read says nothing."""
         found = [(f"{folder.strip('/')}/Templates", "our own templates")]
-        for config in _config_folders(vault_root):
+        for config in config_folders(vault_root):
             core = _setting(config / "templates.json", "folder")
             templater = _setting(config / "plugins" / "templater-obsidian" / "data.json", "templates_folder")
             found.append((core, "the templates of Obsidian"))
@@ -134,7 +134,7 @@ def conflict_original(
     return None
 
 
-def _config_folders(vault_root: Path) -> list[Path]:
+def config_folders(vault_root: Path) -> list[Path]:
     """`.obsidian`, or whatever the user renamed it to: a dot folder that holds Obsidian's own files."""
     # os.path.isfile, because Path.is_file raises for what may not be looked at, such as .Trashes of a volume
     try:
