@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlmodel import Session, col, func, select
+from sqlalchemy import select as sql_select
+from sqlmodel import Session, col, func, or_, select
 
 from loravault.index.tables import AdapterRow
 
@@ -22,6 +23,91 @@ def adapters(session: Session) -> Sequence[AdapterRow]:
 def adapters_of_root(session: Session, root: str) -> Sequence[AdapterRow]:
     """Every adapter of one root."""
     return session.exec(select(AdapterRow).where(AdapterRow.root == root)).all()
+
+
+class Known(NamedTuple):
+    """What a look at a folder compares with: cheap to read for ten thousand files."""
+
+    rel: str
+    size: int
+    mtime_ns: int
+    dev: int
+    ino: int
+    beside: str
+    state: str
+    unseen: int
+    weight_id: str | None
+
+
+def known_files(session: Session, root: str) -> dict[str, Known]:
+    """Path inside the root -> what is known of the file there."""
+    table = AdapterRow.__table__  # type: ignore[attr-defined]
+    columns = [table.c[name] for name in Known._fields]
+    rows = session.connection().execute(sql_select(*columns).where(table.c.root == root))
+    return {row[0]: Known(*row) for row in rows}
+
+
+def adapter_at(session: Session, root: str, rel: str) -> AdapterRow | None:
+    """The row of one file."""
+    return session.get(AdapterRow, (root, rel))
+
+
+def same_file(session: Session, weight_id: str, size: int, mtime_ns: int, inode: tuple[int, int]) -> AdapterRow | None:
+    """A file that was hashed and is surely this one under another name: moved, linked, or copied with its time."""
+    rows = session.exec(
+        select(AdapterRow).where(
+            AdapterRow.weight_id == weight_id, AdapterRow.size == size, col(AdapterRow.hashed).is_(True)
+        )
+    ).all()
+    return next((row for row in rows if row.mtime_ns == mtime_ns or (row.dev, row.ino) == inode), None)
+
+
+def forget_left_places(session: Session, root: str, found: Collection[str]) -> set[str]:
+    """Places of a root where a file is no more although its weights are elsewhere: it was moved, or was a copy.
+
+    `found` are the paths that the last look found. Returns the weight ids.
+    """
+    gone = [row for row in adapters_of_root(session, root) if row.unseen and row.rel not in found and row.weight_id]
+    left: set[str] = set()
+    for row in gone:
+        here = (row.root, row.rel)
+        others = adapters_by_weight_id(session, str(row.weight_id))
+        if any((o.root, o.rel) != here and o.state in ("ok", "duplicate") and not o.unseen for o in others):
+            left.add(str(row.weight_id))
+            session.delete(row)
+    return left
+
+
+def mark_duplicates(session: Session) -> set[str]:
+    """Of several files with the same weights the first by place is used, the others are its duplicates.
+
+    Returns the weight ids in which something changed.
+    """
+    present = col(AdapterRow.state).in_(("ok", "duplicate"))
+    several = (
+        select(AdapterRow.weight_id)
+        .where(present, col(AdapterRow.weight_id).is_not(None))
+        .group_by(col(AdapterRow.weight_id))
+        .having(or_(func.count() > 1, func.max(AdapterRow.state) != "ok", func.min(AdapterRow.state) != "ok"))
+    )
+    rows = session.exec(
+        select(AdapterRow)
+        .where(present, col(AdapterRow.weight_id).in_(several))
+        .order_by(col(AdapterRow.weight_id), AdapterRow.root, AdapterRow.rel)
+    ).all()
+    changed: set[str] = set()
+    first: AdapterRow | None = None
+    for row in rows:
+        if first is None or row.weight_id != first.weight_id:
+            first = row
+            told: tuple[str, str | None] = ("ok", None)
+        else:
+            told = ("duplicate", f"the same weights as {first.root}/{first.rel}")
+        if (row.state, row.reason) != told:
+            row.state, row.reason = told
+            session.add(row)
+            changed.add(str(row.weight_id))
+    return changed
 
 
 def adapters_by_weight_id(session: Session, weight_id: str) -> Sequence[AdapterRow]:
@@ -54,9 +140,13 @@ def count_families(session: Session) -> dict[str, int]:
     return {family: int(n) for family, n in rows}
 
 
-def to_row(record: AdapterRecord, dev: int, ino: int, old: AdapterRow | None) -> AdapterRow:
-    """A row from what the file told. Hashes survive only if the weights are the same, and a measured one any claim."""
-    kept = old if old is not None and old.weight_id == record.weight_id else None
+def to_row(record: AdapterRecord, dev: int, ino: int, old: AdapterRow | None, beside: str = "") -> AdapterRow:
+    """A row from what the file told. Hashes survive only if the weights are the same, and a measured one any claim.
+
+    Hashes of the whole file survive only if its size is the same too: an edited header changes it nearly always.
+    """
+    kept = old if old is not None and old.weight_id == record.weight_id and record.weight_id else None
+    whole = kept if kept is not None and kept.size == record.size else None
     claimed = record.autov2 is None  # a file that was hashed has both
     return AdapterRow(
         root=record.root,
@@ -78,6 +168,14 @@ def to_row(record: AdapterRecord, dev: int, ino: int, old: AdapterRow | None) ->
         preview=record.preview,
         state=record.state,
         reason=record.reason,
-        autov2=kept.autov2 if kept and claimed else record.autov2,
+        sources=json.dumps(dict(record.sources), ensure_ascii=False),
+        facts=record.facts,
+        beside=beside,
+        hashed=record.hashed or (whole is not None and whole.hashed),
+        sha256=record.sha256 or (whole.sha256 if whole else None),
+        autov1=record.autov1 or (whole.autov1 if whole else None),
+        autov2=whole.autov2 if whole and claimed else record.autov2,
         autov3=(kept.autov3 if kept and claimed else None) or record.autov3,
+        blake3=record.blake3 or (whole.blake3 if whole else None),
+        crc32=record.crc32 or (whole.crc32 if whole else None),
     )

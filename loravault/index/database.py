@@ -23,6 +23,10 @@ from loravault.index import tables
 APPLICATION_ID = 0x4C566C74
 
 
+#: A schema number from here on is no newer loravault but damage.
+PLAUSIBLE_SCHEMA = 10_000
+
+
 class IndexAbsent(UserError):  # noqa: N818 - a state that is told, not a fault
     """There is no index, or its holder is just making it. Who only reads sees nothing; who asks waits a moment."""
 
@@ -205,11 +209,11 @@ def _version_of(path: Path) -> int | None:
         connection = sqlite3.connect(path, timeout=10)
         try:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version > tables.SCHEMA:
+            if tables.SCHEMA < version < PLAUSIBLE_SCHEMA:
                 return version
             sound = connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok"
             ours = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
-            return version if sound and ours else None
+            return version if sound and ours and version <= tables.SCHEMA else None
         finally:
             connection.close()
     except sqlite3.OperationalError as error:

@@ -11,16 +11,17 @@ import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sqlmodel import Session
 
 from loravault.config import Root
+from loravault.formats.weight_id import is_weight_id
 from loravault.index import adapters, images
 from loravault.index.database import Index
-from loravault.index.tables import AdapterRow, ImageRow
-from loravault.library.identify import read_adapter
+from loravault.index.tables import ImageRow
+from loravault.library.identify import AdapterRecord, read_adapter
 from loravault.library.imagemeta import read_chunk
 from loravault.library.scan import Found, Scan, scan
 from loravault.vault.walk import is_text, key_of
@@ -56,6 +57,10 @@ class Refreshed:
     unfinished: bool = False
     #: Root name -> what is wrong with it, for the dashboard.
     troubles: dict[str, str] = field(default_factory=dict)
+    #: Weight ids in which something changed.
+    weights: set[str] = field(default_factory=set)
+    #: Root name -> files in formats that are never opened.
+    pickles: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -77,29 +82,47 @@ def refresh_adapters(
     file at least.
     """
     result = Refreshed()
+    scans = {root.name: seen for root in roots if (seen := _scan(root, [r.path for r in roots], result)) is not None}
+    # A file that was moved, also from root to root, is not lost: it is found elsewhere.
+    files = {(item.dev, item.ino, item.size, item.mtime_ns) for seen in scans.values() for item in seen.found}
     until = None if budget_s is None else time.monotonic() + budget_s
+    looked: list[tuple[Root, Scan]] = []
     for root in roots:
-        began = time.monotonic()
-        seen = _scan(root, [other.path for other in roots], result)
+        seen = scans.get(root.name)
         if seen is None:
             continue
         found = {item.rel: item for item in seen.found}
         with index.session() as session:
-            known = {row.rel: row for row in adapters.adapters_of_root(session, root.name)}
-        present = [rel for rel, row in known.items() if row.state != "missing"]
-        lost = sum(rel not in found and not seen.hides(rel) for rel in present)
+            known = adapters.known_files(session, root.name)
+        present = [row for row in known.values() if row.state != "missing"]
+        lost = sum(
+            row.rel not in found and (row.dev, row.ino, row.size, row.mtime_ns) not in files and not seen.hides(row.rel)
+            for row in present
+        )
         trouble = sudden_loss(len(present), lost, "adapters")
         if trouble is not None:
             result.troubles[root.name] = f"{root.path} {trouble}"
             continue
         result.seen += len(found)
-        if until is not None:
-            until += time.monotonic() - began
+        result.pickles[root.name] = tuple(seen.pickles)
         _read_changed(index, root, found, known, result, on_progress=on_progress, now=now, until=until)
         if result.unfinished:
-            break  # what is unseen is counted once per whole look, not once per slice
-        _mark_unseen(index, root, seen, found.keys(), result)
+            return result  # what is unseen is counted once per whole look, not once per slice
+        looked.append((root, seen))
+        if any(row.unseen or row.rel not in found for row in known.values()):
+            _mark_unseen(index, root, seen, found.keys(), result)
+    if result.changed or result.weights:
+        _settle_places(index, looked, result)
     return result
+
+
+def _settle_places(index: Index, looked: Sequence[tuple[Root, Scan]], result: Refreshed) -> None:
+    """Forget places that their file has left for another one, and say which copy of several is used."""
+    with index.session() as session:
+        for root, seen in looked:
+            for weight_id in adapters.forget_left_places(session, root.name, {item.rel for item in seen.found}):
+                result.weights.add(weight_id)
+        result.weights |= adapters.mark_duplicates(session)
 
 
 def _scan(root: Root, roots: Sequence[Path], result: Refreshed) -> Scan | None:
@@ -143,7 +166,7 @@ def _read_changed(
     index: Index,
     root: Root,
     found: dict[str, Found],
-    known: dict[str, AdapterRow],
+    known: Mapping[str, adapters.Known],
     result: Refreshed,
     *,
     on_progress: Callable[[int, int], None] | None,
@@ -151,26 +174,28 @@ def _read_changed(
     until: float | None,
 ) -> None:
     changed = [item for item in found.values() if not _same(known.get(item.rel), item)]
-    batch: list[AdapterRow] = []
+    batch: list[tuple[AdapterRecord, Found]] = []
     for done, item in enumerate(changed):
         if until is not None and result.read and time.monotonic() >= until:
             result.unfinished = True
             break
         path = root.path / item.rel
         record = read_adapter(path, root.name, item.rel)
-        if record.state == "broken" and _is_young(item, now()):
+        if item.unfinished is not None:
+            record = replace(record, state="incomplete", reason=f"it is still being downloaded ({item.unfinished})")
+        elif record.state != "ok" and _is_young(item, now()):
             result.unsettled += 1
             continue
         if record.state == "broken" and is_gone(path):
             continue  # it went between the look and the reading; what was known of it stays
         result.read += 1
-        result.broken += record.state == "broken"
-        batch.append(adapters.to_row(record, item.dev, item.ino, known.get(item.rel)))
+        result.broken += record.state != "ok"
+        batch.append((record, item))
         if len(batch) >= BATCH:
-            _store(index, batch)
+            _store(index, batch, result)
         if on_progress is not None:
             on_progress(done + 1, len(changed))
-    _store(index, batch)
+    _store(index, batch, result)
 
 
 def _is_young(item: Found, now: float) -> bool:
@@ -178,18 +203,25 @@ def _is_young(item: Found, now: float) -> bool:
     return abs(now - item.mtime_ns / 1e9) < SETTLED_S
 
 
-def _store(index: Index, batch: list[AdapterRow]) -> None:
+def _store(index: Index, batch: list[tuple[AdapterRecord, Found]], result: Refreshed) -> None:
     with index.session() as session:
-        for row in batch:
-            session.merge(row)
+        for record, item in batch:
+            old = adapters.adapter_at(session, record.root, record.rel)
+            known = old
+            if record.weight_id and (old is None or old.weight_id != record.weight_id or not old.hashed):
+                inode = (item.dev, item.ino)
+                known = adapters.same_file(session, record.weight_id, record.size, record.mtime_ns, inode) or old
+            result.weights |= {row for row in (record.weight_id, old.weight_id if old else None) if row}
+            session.merge(adapters.to_row(record, item.dev, item.ino, known, item.beside))
     batch.clear()
 
 
-def _same(row: AdapterRow | None, item: Found) -> bool:
+def _same(row: adapters.Known | None, item: Found) -> bool:
     return (
         row is not None
         and row.state != "missing"
-        and (row.size, row.mtime_ns, row.dev, row.ino) == (item.size, item.mtime_ns, item.dev, item.ino)
+        and (row.size, row.mtime_ns, row.dev, row.ino, row.beside)
+        == (item.size, item.mtime_ns, item.dev, item.ino, item.beside)
     )
 
 
@@ -208,6 +240,8 @@ def _mark_unseen(index: Index, root: Root, seen: Scan, found: Collection[str], r
             if row.unseen >= 2:
                 row.state, row.reason = "missing", GONE
                 result.missing += 1
+            if row.weight_id:
+                result.weights.add(row.weight_id)
             session.add(row)
 
 
@@ -320,8 +354,12 @@ def _image_row(vault: Path, rel: str, key: tuple[int, int]) -> ImageRow | None:
         fingerprint=str(texts[2]),
         seed=int(numbers[0]),
         n=int(numbers[1]),
-        adapters=json.dumps([one["id"] for one in used if isinstance(one, dict) and isinstance(one.get("id"), str)]),
+        adapters=json.dumps(sorted({one["id"] for one in used if isinstance(one, dict) and _is_id(one.get("id"))})),
         base=str(name),
         size=size,
         mtime_ns=mtime_ns,
     )
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and is_weight_id(value)

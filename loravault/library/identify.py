@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +20,8 @@ from loravault.vault.walk import key_of
 
 #: Files up to this size are hashed at once; larger ones have the hash they claim until the worker reads them whole.
 HASH_AT_ONCE_BYTES = 1024 * 1024
+#: What the reason of a file says whose end is not there yet.
+INCOMPLETE = "the download is incomplete"
 MAX_WORDS = 8
 MAX_WORD_LENGTH = 100
 # In the order they are looked for beside `x.safetensors`.
@@ -59,14 +61,24 @@ class AdapterRecord:
     title: str | None
     #: Path inside the root of a picture beside the file.
     preview: str | None
-    #: `ok` or `broken`.
+    #: `ok`, `incomplete` or `broken`.
     state: str
     #: Why it is broken, in words that fit after its name and a colon.
     reason: str | None
-    #: First 10 digits of the file's SHA256, if it was small enough to hash at once.
+    #: Field -> where it was found.
+    sources: Mapping[str, str] = field(default_factory=dict)
+    #: JSON of `AdapterFacts`.
+    facts: str = "{}"
+    #: The hashes were measured, because the file is small enough to be hashed at once.
+    hashed: bool = False
+    sha256: str | None = None
+    autov1: str | None = None
+    #: First 10 digits of the file's SHA256.
     autov2: str | None = None
-    #: First 12 digits of the SHA256 of the weights; a claim of the header's where the file is large.
+    #: First 12 digits of the SHA256 of the weights; a claim of the header's where the file was not hashed.
     autov3: str | None = None
+    blake3: str | None = None
+    crc32: str | None = None
 
 
 def read_adapter(path: Path, root: str, rel: str) -> AdapterRecord:
@@ -105,6 +117,7 @@ def read_adapter(path: Path, root: str, rel: str) -> AdapterRecord:
         preview=find_preview(path, rel),
         state="ok",
         reason=None,
+        sources=identity.sources,
         autov2=autov2,
         autov3=autov3,
     )
@@ -118,7 +131,7 @@ def _broken(root: str, rel: str, *, size: int, mtime_ns: int, reason: str) -> Ad
     return AdapterRecord(
         weight_id=None, root=root, rel=rel, name=_name(rel), alias=None, size=size, mtime_ns=mtime_ns, family="unknown",
         variant=None, network="unknown", rank=None, alpha=None, trigger_words=(), title=None, preview=None,
-        state="broken", reason=reason,
+        state="incomplete" if INCOMPLETE in reason else "broken", reason=reason,
     )  # fmt: skip
 
 

@@ -7,8 +7,10 @@ that is reachable twice (hard link, link) is reported once, under the path that 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,10 @@ class Found:
     mtime_ns: int
     dev: int
     ino: int
+    #: Names, sizes and times of what stands beside it under its name, as a hash; empty if nothing does.
+    beside: str = ""
+    #: A file beside it that says that it is still being downloaded.
+    unfinished: str | None = None
 
 
 @dataclass
@@ -98,7 +104,7 @@ class _Walk:
         except OSError as error:
             self._problem(f'The folder "{_shown(rel) or "."}" cannot be read', rel, error)
             return
-        names = {entry.name.casefold() for entry in entries}
+        beside = _Beside(entries)
         for entry in entries:
             if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM_FOLDERS:
                 continue
@@ -113,7 +119,7 @@ class _Walk:
             elif folder:
                 self._folder(entry.path, place, depth + 1)
             else:
-                self._file(entry.path, place, names)
+                self._file(entry.path, place, beside)
 
     def _link(self, path: str, rel: str, depth: int) -> None:
         target = os.path.realpath(path)
@@ -130,14 +136,14 @@ class _Walk:
         if stat.S_ISDIR(mode):
             self._folder(target, rel, depth + 1)
         else:
-            self._file(path, rel, frozenset())
+            self._file(path, rel, _Beside([]))
 
-    def _file(self, path: str, rel: str, beside: Iterable[str]) -> None:
+    def _file(self, path: str, rel: str, beside: _Beside) -> None:
         name = os.path.basename(rel)
         suffix = os.path.splitext(name)[1].lower()
         if suffix in PICKLE_SUFFIXES:
             self._result.pickles.append(_shown(rel))
-        if suffix != SUFFIX or any(name.casefold() + ending in beside for ending in _UNFINISHED_BESIDE):
+        if suffix != SUFFIX:
             return
         if not is_text(rel):
             return  # not a problem of the scan: the file was seen, and can never be named in a note
@@ -151,11 +157,48 @@ class _Walk:
         key = (status.st_dev, status.st_ino)
         if stat.S_ISREG(status.st_mode) and key not in self._files:
             self._files.add(key)
-            self._result.found.append(Found(self._root, rel, *key_of(status)))
+            signature, unfinished = beside.of(name)
+            self._result.found.append(Found(self._root, rel, *key_of(status), signature, unfinished))
 
     def _problem(self, what: str, rel: str, error: OSError) -> None:
         self._result.problems.append(f"{what}: {error.strerror or error}.")
         self._result.unread.append(rel)
+
+
+class _Beside:
+    """What stands in a folder under the name of each adapter there, found without a look at the rest of the folder."""
+
+    def __init__(self, entries: Iterable[os.DirEntry[str]]) -> None:
+        self._entries = sorted((entry.name.casefold(), entry) for entry in entries if not _is_adapter(entry.name))
+
+    def of(self, name: str) -> tuple[str, str | None]:
+        """(signature, name of a file that says that the download goes on) for the adapter file of this name."""
+        whole = name.casefold()
+        stem = whole[: -len(SUFFIX)] + "."
+        parts, unfinished = [], None
+        for place in range(bisect_left(self._entries, stem, key=_first), len(self._entries)):
+            folded, entry = self._entries[place]
+            if not folded.startswith(stem):
+                break
+            if any(folded == whole + ending for ending in _UNFINISHED_BESIDE):
+                unfinished = entry.name
+            try:
+                status = entry.stat()
+            except OSError:
+                continue
+            parts.append(f"{folded}\0{status.st_size}\0{status.st_mtime_ns}")
+        if not parts:
+            return "", unfinished
+        text = "\0".join(parts).encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(text, digest_size=8).hexdigest(), unfinished
+
+
+def _first(pair: tuple[str, os.DirEntry[str]]) -> str:
+    return pair[0]
+
+
+def _is_adapter(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
 
 
 def _shown(rel: str) -> str:

@@ -207,7 +207,7 @@ def _usable(
         else:
             result.problems.append(f"{lost}.")
         return None
-    if adapter.state != "ok":
+    if adapter.state not in ("ok", "duplicate"):
         result.problems.append(f'The adapter "{adapter.name}" cannot be used: {adapter.reason or adapter.state}.')
         return None
     default = adapter.weight if adapter.weight is not None else 1.0

@@ -30,6 +30,7 @@ class Library:
             root.path.mkdir()
         self.main = self.roots[0].path
         self.read: list[str] = []
+        self.fills: dict[str, int] = {}
         real = refresh.read_adapter
 
         def reading(path: Path, root: str, rel: str) -> object:
@@ -40,9 +41,10 @@ class Library:
 
     def put(self, *names: str, fill: int | None = None) -> None:
         """Adapters of different weights, or all of the same with `fill`."""
-        for number, name in enumerate(names, 1):
+        for name in names:
             path = self.main.parent / name if "/" in name else self.main / name
-            headers.write(path, headers.adapter(headers.lora(), fill=number if fill is None else fill))
+            own = self.fills.setdefault(name, len(self.fills) + 1)
+            headers.write(path, headers.adapter(headers.lora(), fill=own if fill is None else fill))
 
     def look(self, now: float = LATER, budget_s: float | None = None) -> Refreshed:
         self.read.clear()
@@ -93,13 +95,14 @@ def test_a_changed_file_is_read_again_alone(library: Library) -> None:
 
 
 def test_a_growing_file_is_no_broken_file(library: Library) -> None:
-    """A copy that is going on is looked at again; one that stays incomplete is told as broken."""
+    """A copy that is going on is looked at again; one that stays as it is is told as incomplete."""
     whole = headers.adapter(headers.lora())
     path = headers.write(library.main / "a.safetensors", whole[:-7])
     result = library.look(now=path.stat().st_mtime + 1)
     assert (result.unsettled, result.read, library.states()) == (1, 0, {})
     assert library.look(now=path.stat().st_mtime + 3).broken == 1
-    assert library.states() == {"main/a.safetensors": "broken"}
+    assert library.states() == {"main/a.safetensors": "incomplete"}
+    assert "bytes of its tensors are missing" in (library.rows()[0].reason or "")
     path.write_bytes(whole)
     library.look(now=path.stat().st_mtime + 1)
     assert library.states() == {"main/a.safetensors": "ok"}, "what is whole need not wait"
@@ -320,3 +323,87 @@ def test_numbers_of_a_network_file_system_are_stored_and_compared(
     monkeypatch.setattr(os, "stat", stat)
     assert library.look().read == 2
     assert library.look().read == 0
+
+
+def test_a_moved_file_is_known_again_without_being_hashed(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reorganising folders cost a night of hashing in other tools, and their cards."""
+    monkeypatch.setattr("loravault.library.identify.HASH_AT_ONCE_BYTES", 0)
+    library.put("a.safetensors", "b.safetensors", "c.safetensors", "d.safetensors", "e.safetensors")
+    library.look()
+    with library.index.session() as session:
+        for row in adapters.adapters(session):
+            row.hashed, row.sha256 = True, f"sha of {row.rel}"
+            session.add(row)
+    (library.main / "Styles").mkdir()
+    for name in "abcd":  # most of the library at once, and one of them into another root
+        home = library.roots[1].path if name == "d" else library.main / "Styles"
+        (library.main / f"{name}.safetensors").rename(home / f"new {name}.safetensors")
+    result = library.look()
+    assert result.troubles == {}, "moving is not losing"
+    assert library.states() == {
+        "main/Styles/new a.safetensors": "ok",
+        "main/Styles/new b.safetensors": "ok",
+        "main/Styles/new c.safetensors": "ok",
+        "main/e.safetensors": "ok",
+        "more/new d.safetensors": "ok",
+    }
+    assert all(row.hashed and row.sha256 for row in library.rows())
+    assert library.look().changed is False
+
+
+def test_another_file_under_the_same_number_is_no_moved_file(library: Library) -> None:
+    """File systems give the inode of a deleted file to the next one."""
+    library.put("a.safetensors", "b.safetensors")
+    library.look()
+    (library.main / "a.safetensors").unlink()
+    library.put("z.safetensors")
+    library.look()
+    library.look()
+    assert library.states()["main/a.safetensors"] == "missing"
+
+
+def test_copies_are_told_and_the_first_by_place_is_used(library: Library) -> None:
+    library.put("b.safetensors", "a.safetensors", "more/c.safetensors", fill=5)
+    library.put("other.safetensors", fill=6)
+    library.look()
+    assert library.states() == {
+        "main/a.safetensors": "ok",
+        "main/b.safetensors": "duplicate",
+        "main/other.safetensors": "ok",
+        "more/c.safetensors": "duplicate",
+    }
+    assert [row.reason for row in library.rows() if row.rel == "c.safetensors"] == [
+        "the same weights as main/a.safetensors"
+    ]
+    (library.main / "a.safetensors").unlink()
+    library.look()
+    assert library.states()["main/b.safetensors"] == "ok", "a copy that is used again is no duplicate"
+    assert "main/a.safetensors" not in library.states(), "a copy that went is not missed"
+
+
+def test_a_file_that_is_being_downloaded_is_incomplete_whatever_it_holds(library: Library) -> None:
+    library.put("a.safetensors")
+    (library.main / "a.safetensors.part").write_bytes(b"")
+    library.look()
+    assert library.states() == {"main/a.safetensors": "incomplete"}
+    (library.main / "a.safetensors.part").unlink()
+    library.look()
+    assert library.states() == {"main/a.safetensors": "ok"}
+
+
+def test_a_changed_file_beside_an_adapter_is_a_change_of_it(library: Library) -> None:
+    library.put("a.safetensors", "a.v2.safetensors")
+    library.look()
+    (library.main / "a.json").write_text('{"activation text": "sks"}')
+    library.look()
+    assert library.read == ["a.safetensors"]
+    (library.main / "A.V2.preview.png").write_bytes(b"\x89PNG")
+    library.look()
+    assert library.read == ["a.safetensors", "a.v2.safetensors"], "its name also begins with that of the other"
+    library.look()
+    assert library.read == []
+
+
+def test_pickles_are_told_by_name(library: Library) -> None:
+    (library.main / "old.pt").write_bytes(b"\x80\x02")
+    assert library.look().pickles == {"main": ("old.pt",), "more": ()}

@@ -29,7 +29,7 @@ def test_folders_are_walked_in_order_and_other_files_are_not_reported(tmp_path: 
     assert (last.root, last.size, last.mtime_ns, last.ino) == ("main", 1, status.st_mtime_ns, status.st_ino)
 
 
-def test_hidden_files_and_downloads_that_are_going_on_are_left_alone(tmp_path: Path) -> None:
+def test_hidden_files_are_left_alone_and_downloads_that_are_going_on_are_told(tmp_path: Path) -> None:
     put(
         tmp_path,
         ".hidden.safetensors",
@@ -39,7 +39,27 @@ def test_hidden_files_and_downloads_that_are_going_on_are_left_alone(tmp_path: P
         "y.safetensors.tmp",
     )
     put(tmp_path, "z.safetensors", "z.safetensors.aria2", "w.safetensors", "W.safetensors.crdownload", "ok.safetensors")
-    assert rels(tmp_path) == ["ok.safetensors"]
+    assert {item.rel: item.unfinished for item in scan("main", tmp_path).found} == {
+        "ok.safetensors": None,
+        "w.safetensors": "W.safetensors.crdownload",
+        "z.safetensors": "z.safetensors.aria2",
+    }
+
+
+def test_a_change_of_what_stands_beside_is_seen_and_of_what_stands_elsewhere_is_not(tmp_path: Path) -> None:
+    put(tmp_path, "ink.safetensors", "ink 2.safetensors", "inka.safetensors")
+
+    def seen() -> dict[str, str]:
+        return {item.rel: item.beside for item in scan("main", tmp_path).found}
+
+    assert seen() == {"ink.safetensors": "", "ink 2.safetensors": "", "inka.safetensors": ""}
+    put(tmp_path, "INK.preview.png", "sub/ink.json")
+    first = seen()
+    assert first["ink.safetensors"]
+    assert not first["ink 2.safetensors"]
+    assert not first["inka.safetensors"]
+    (tmp_path / "INK.preview.png").write_bytes(b"longer than before")
+    assert seen()["ink.safetensors"] not in ("", first["ink.safetensors"])
 
 
 def test_pickles_are_listed_apart_and_never_found(tmp_path: Path) -> None:
