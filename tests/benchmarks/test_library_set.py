@@ -15,7 +15,7 @@ library_set = pytest.importorskip("benchmarks.library_set", reason="the package 
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Every file with a hash of its first megabyte (the rest of a body is a hole), its length, and an adapter's time."""
+    """Every file: a hash of its first megabyte (the rest is a hole), its length, and its time if it is an adapter."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
