@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select as sql_select
 from sqlmodel import Session, col, func, or_, select
 
 from loravault.index.tables import AdapterRow
@@ -25,26 +25,28 @@ def adapters_of_root(session: Session, root: str) -> Sequence[AdapterRow]:
     return session.exec(select(AdapterRow).where(AdapterRow.root == root)).all()
 
 
-class Known(NamedTuple):
-    """What a look at a folder compares with: cheap to read for ten thousand files."""
-
-    rel: str
-    size: int
-    mtime_ns: int
-    dev: int
-    ino: int
-    beside: str
-    state: str
-    unseen: int
-    weight_id: str | None
+#: Of one file: size, mtime_ns, dev, ino, beside, in the order of `library.scan.Found`.
+FileKey = tuple[int, int, int, int, str]
 
 
-def known_files(session: Session, root: str) -> dict[str, Known]:
-    """Path inside the root -> what is known of the file there."""
-    table = AdapterRow.__table__  # type: ignore[attr-defined]
-    columns = [table.c[name] for name in Known._fields]
-    rows = session.connection().execute(sql_select(*columns).where(table.c.root == root))
-    return {row[0]: Known(*row) for row in rows}
+@dataclass(frozen=True)
+class Known:
+    """What a look at a root compares with; plain tuples, because ten thousand are read at every look."""
+
+    #: Path inside the root -> key of the file there. Missing ones are left out.
+    present: dict[str, FileKey]
+    #: Some file was not seen the last time.
+    doubts: bool
+
+
+def known_files(session: Session, root: str) -> Known:
+    """What is known of the files of one root."""
+    rows = session.connection().exec_driver_sql(
+        "SELECT rel, size, mtime_ns, dev, ino, beside, unseen FROM adapter WHERE root = ? AND state != 'missing'",
+        (root,),
+    )
+    found = rows.cursor.fetchall() if rows.cursor is not None else []
+    return Known({row[0]: row[1:6] for row in found}, any(row[6] for row in found))
 
 
 def adapter_at(session: Session, root: str, rel: str) -> AdapterRow | None:

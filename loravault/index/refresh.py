@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -83,8 +83,6 @@ def refresh_adapters(
     """
     result = Refreshed()
     scans = {root.name: seen for root in roots if (seen := _scan(root, [r.path for r in roots], result)) is not None}
-    # A file that was moved, also from root to root, is not lost: it is found elsewhere.
-    files = {(item.dev, item.ino, item.size, item.mtime_ns) for seen in scans.values() for item in seen.found}
     until = None if budget_s is None else time.monotonic() + budget_s
     looked: list[tuple[Root, Scan]] = []
     for root in roots:
@@ -94,12 +92,11 @@ def refresh_adapters(
         found = {item.rel: item for item in seen.found}
         with index.session() as session:
             known = adapters.known_files(session, root.name)
-        present = [row for row in known.values() if row.state != "missing"]
-        lost = sum(
-            row.rel not in found and (row.dev, row.ino, row.size, row.mtime_ns) not in files and not seen.hides(row.rel)
-            for row in present
-        )
-        trouble = sudden_loss(len(present), lost, "adapters")
+        absent = known.present.keys() - found.keys()
+        lost = sum(not seen.hides(rel) for rel in absent) if absent else 0
+        if lost:
+            lost -= _moved(known, absent, scans.values())
+        trouble = sudden_loss(len(known.present), lost, "adapters")
         if trouble is not None:
             result.troubles[root.name] = f"{root.path} {trouble}"
             continue
@@ -109,11 +106,17 @@ def refresh_adapters(
         if result.unfinished:
             return result  # what is unseen is counted once per whole look, not once per slice
         looked.append((root, seen))
-        if any(row.unseen or row.rel not in found for row in known.values()):
+        if absent or known.doubts:
             _mark_unseen(index, root, seen, found.keys(), result)
     if result.changed or result.weights:
         _settle_places(index, looked, result)
     return result
+
+
+def _moved(known: adapters.Known, absent: Collection[str], scans: Iterable[Scan]) -> int:
+    """How many of the absent files are found elsewhere: a file that was moved, also from root to root, is not lost."""
+    files = {item[2:6] for seen in scans for item in seen.found}
+    return sum(known.present[rel][:4] in files for rel in absent)
 
 
 def _settle_places(index: Index, looked: Sequence[tuple[Root, Scan]], result: Refreshed) -> None:
@@ -166,14 +169,14 @@ def _read_changed(
     index: Index,
     root: Root,
     found: dict[str, Found],
-    known: Mapping[str, adapters.Known],
+    known: adapters.Known,
     result: Refreshed,
     *,
     on_progress: Callable[[int, int], None] | None,
     now: Callable[[], float],
     until: float | None,
 ) -> None:
-    changed = [item for item in found.values() if not _same(known.get(item.rel), item)]
+    changed = [item for rel, item in found.items() if known.present.get(rel) != item[2:7]]
     batch: list[tuple[AdapterRecord, Found]] = []
     for done, item in enumerate(changed):
         if until is not None and result.read and time.monotonic() >= until:
@@ -214,15 +217,6 @@ def _store(index: Index, batch: list[tuple[AdapterRecord, Found]], result: Refre
             result.weights |= {row for row in (record.weight_id, old.weight_id if old else None) if row}
             session.merge(adapters.to_row(record, item.dev, item.ino, known, item.beside))
     batch.clear()
-
-
-def _same(row: adapters.Known | None, item: Found) -> bool:
-    return (
-        row is not None
-        and row.state != "missing"
-        and (row.size, row.mtime_ns, row.dev, row.ino, row.beside)
-        == (item.size, item.mtime_ns, item.dev, item.ino, item.beside)
-    )
 
 
 def _mark_unseen(index: Index, root: Root, seen: Scan, found: Collection[str], result: Refreshed) -> None:

@@ -10,10 +10,10 @@ import errno
 import hashlib
 import os
 import stat
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from loravault.vault.walk import is_text, key_of
 
@@ -27,9 +27,8 @@ _MAX_DEPTH = 64
 _SYSTEM_FOLDERS = frozenset({"lost+found", "system volume information", "$recycle.bin"})
 
 
-@dataclass(frozen=True)
-class Found:
-    """One file in a root."""
+class Found(NamedTuple):
+    """One file in a root. A tuple, because ten thousand of them are made at every look."""
 
     root: str
     #: Path inside the root with `/`, spelled as on the disk.
@@ -105,10 +104,12 @@ class _Walk:
             self._problem(f'The folder "{_shown(rel) or "."}" cannot be read', rel, error)
             return
         beside = _Beside(entries)
+        start = f"{rel}/" if rel else ""
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM_FOLDERS:
+            name = entry.name
+            if name[0] == "." or name.casefold() in _SYSTEM_FOLDERS:
                 continue
-            place = f"{rel}/{entry.name}" if rel else entry.name
+            place = start + name
             try:
                 link, folder = entry.is_symlink(), entry.is_dir(follow_symlinks=False)
             except OSError as error:  # where a listing does not tell kinds, asking is a look at the item
@@ -139,11 +140,10 @@ class _Walk:
             self._file(path, rel, _Beside([]))
 
     def _file(self, path: str, rel: str, beside: _Beside) -> None:
-        name = os.path.basename(rel)
-        suffix = os.path.splitext(name)[1].lower()
-        if suffix in PICKLE_SUFFIXES:
-            self._result.pickles.append(_shown(rel))
-        if suffix != SUFFIX:
+        name = rel.rpartition("/")[2]
+        if not _is_adapter(name):
+            if name.lower().endswith(PICKLE_SUFFIXES):
+                self._result.pickles.append(_shown(rel))
             return
         if not is_text(rel):
             return  # not a problem of the scan: the file was seen, and can never be named in a note
@@ -166,29 +166,34 @@ class _Walk:
 
 
 class _Beside:
-    """What stands in a folder under the name of each adapter there, found without a look at the rest of the folder."""
+    """What stands in a folder under the name of each adapter there: `ink.preview.png` under `ink` and `ink.preview`."""
 
     def __init__(self, entries: Iterable[os.DirEntry[str]]) -> None:
-        self._entries = sorted((entry.name.casefold(), entry) for entry in entries if not _is_adapter(entry.name))
+        self._under: dict[str, list[tuple[str, os.DirEntry[str]]]] = {}
+        for entry in entries:
+            if _is_adapter(entry.name):
+                continue
+            folded = entry.name.casefold()
+            dot = folded.find(".")
+            while dot > 0:
+                self._under.setdefault(folded[:dot], []).append((folded, entry))
+                dot = folded.find(".", dot + 1)
 
     def of(self, name: str) -> tuple[str, str | None]:
         """(signature, name of a file that says that the download goes on) for the adapter file of this name."""
         whole = name.casefold()
-        stem = whole[: -len(SUFFIX)] + "."
+        found = self._under.get(whole[: -len(SUFFIX)])
+        if found is None:
+            return "", None
         parts, unfinished = [], None
-        for place in range(bisect_left(self._entries, stem, key=_first), len(self._entries)):
-            folded, entry = self._entries[place]
-            if not folded.startswith(stem):
-                break
-            if any(folded == whole + ending for ending in _UNFINISHED_BESIDE):
+        for folded, entry in sorted(found, key=_first):
+            if folded.startswith(whole) and folded[len(whole) :] in _UNFINISHED_BESIDE:
                 unfinished = entry.name
             try:
                 status = entry.stat()
             except OSError:
                 continue
             parts.append(f"{folded}\0{status.st_size}\0{status.st_mtime_ns}")
-        if not parts:
-            return "", unfinished
         text = "\0".join(parts).encode("utf-8", "surrogateescape")
         return hashlib.blake2b(text, digest_size=8).hexdigest(), unfinished
 

@@ -51,6 +51,8 @@ def _folded(number: int) -> int:
 
 def is_text(name: str) -> bool:
     """Whether a name or path is valid UTF-8: what is not could be neither stored nor linked."""
+    if name.isascii():
+        return True
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
