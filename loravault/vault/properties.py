@@ -5,25 +5,41 @@ A user's YAML is never emitted again. What cannot be done this way is refused in
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loravault.errors import UserError
+from loravault.vault import yamllists
 from loravault.vault.note import BOM, Frontmatter, Note, parse_note
-from loravault.vault.yamlread import Entry, read_entries, resolve_plain
+from loravault.vault.yamlread import Entry, read_entries
+from loravault.vault.yamlwrite import (
+    EMPTY,
+    SAFE_INTEGER,
+    Empty,
+    PropertyValue,
+    format_value,
+    property_lines,
+)
 
-Value = str | int | float | bool | None
-_SAFE_INTEGER = 2**53 - 1  # Obsidian rounds larger ones when it writes the block again
-_UNPRINTABLE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029\ufeff]")
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
-_BAD_START = frozenset("\t ,[]{}#&*!|>'\"%@`")
+__all__ = [
+    "EMPTY",
+    "EditRefused",
+    "Splice",
+    "Value",
+    "apply_splices",
+    "format_value",
+    "set_properties",
+    "set_properties_best",
+    "strip_properties",
+]
+
+#: None removes a property; a tuple is a list; `EMPTY` is a property without a value.
+Value = PropertyValue | None
 _OWN_KEY = re.compile(r"lv_", re.IGNORECASE)
 _ANY_EOL = re.compile(r"\r\n|\r|\n")
 _BLOCK_HEADER = re.compile(r"[|>][-+0-9]*([ \t]+#[^\r\n]*)?")
 _MISREAD = "the result would not read as intended; nothing was written"
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class EditRefused(UserError):  # noqa: N818 - said to the user as it is
@@ -95,21 +111,11 @@ def apply_splices(data: bytes, splices: Sequence[Splice]) -> bytes:
     return b"".join([*parts, data[at:]])
 
 
-def format_value(value: str | int | float | bool) -> str:
-    """A scalar as Obsidian writes it: quoted only where YAML 1.2 needs it, always on one line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value) if abs(value) <= _SAFE_INTEGER else f'"{value}"'
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError("a property cannot hold an infinite number")
-        return repr(value)
-    return value if _is_plain(value) else _quoted(value)
+def strip_properties(data: bytes, is_ours: Callable[[str], bool], *, lists: bool = False) -> bytes:
+    """The note without the lines of our keys; a user's comment behind a value stays. For comparing, not for writing.
 
-
-def strip_properties(data: bytes, is_ours: Callable[[str], bool]) -> bytes:
-    """The note without the lines of our keys; a user's comment behind a value stays. For comparing, not for writing."""
+    A list is never ours, unless `lists` says that we write such.
+    """
     note = parse_note(data)
     front = note.frontmatter
     if note.text_problem or front is None or front.problem:
@@ -119,7 +125,9 @@ def strip_properties(data: bytes, is_ours: Callable[[str], bool]) -> bytes:
     if read.flow:
         return data
     splices = [
-        _removal(front, text, entry) for entry in read.entries if is_ours(entry.key) and _refusal(entry, text) is None
+        _removal(front, text, entry)
+        for entry in read.entries
+        if is_ours(entry.key) and _refusal(entry, text, lists=lists) is None
     ]
     return apply_splices(data, splices)
 
@@ -159,10 +167,13 @@ def _plan(note: Note, changes: Mapping[str, Value]) -> tuple[list[Splice], dict[
         same = [entry for entry in entries if entry.key.casefold() == key.casefold()]
         if not same:
             if value is not None:
-                added.append(f"{indent}{_key(key)}: {format_value(value)}")
+                added += property_lines(key, value, indent)
             continue
         entry = same[0]
-        reason = "it occurs twice, in upper and lower case" if len(same) > 1 else _refusal(entry, text)
+        wants_list = isinstance(value, tuple)
+        reason = (
+            "it occurs twice, in upper and lower case" if len(same) > 1 else _refusal(entry, text, lists=wants_list)
+        )
         if len(same) == 1 and value is not None and _same(front.properties[entry.key], value):
             continue
         if reason:
@@ -170,7 +181,7 @@ def _plan(note: Note, changes: Mapping[str, Value]) -> tuple[list[Splice], dict[
         elif value is None:
             splices.append(_removal(front, text, entry))
         else:
-            splices += _replacement(front, text, entry, format_value(value))
+            splices += _replaced(front, text, entry, value)
     if added:
         eol = _last_eol(note.data[: front.yaml_end])
         splices.append(Splice(front.yaml_end, front.yaml_end, b"".join(line.encode() + eol for line in added)))
@@ -185,14 +196,16 @@ def _spans_lines(entry: Entry, text: str) -> bool:
     return entry.kind == "block" or bool(_ANY_EOL.search(text, entry.key_start, entry.value_end))
 
 
-def _refusal(entry: Entry, text: str) -> str | None:
+def _refusal(entry: Entry, text: str, *, lists: bool = False) -> str | None:
     """Why this entry cannot be changed by replacing a piece of text.
 
     A value over several lines is replaced only in keys that are ours by their name: another YAML writer folded what we
     wrote on one line. In any other key such a value is something the user meant to be that way.
     """
-    if entry.kind in ("list", "map"):
+    if entry.kind == "map" or (entry.kind == "list" and not lists):
         return "it holds a list" if entry.kind == "list" else "it holds nested properties"
+    if entry.kind == "list" and not entry.decorated and yamllists.is_block_list(entry, text):
+        return yamllists.block_refusal(entry, text)
     if _spans_lines(entry, text) and not _OWN_KEY.match(entry.key):
         return "its value goes over several lines"
     if entry.decorated:
@@ -200,6 +213,15 @@ def _refusal(entry: Entry, text: str) -> str | None:
     if text[_line_start(text, entry.key_start) : entry.key_start].strip(" "):
         return "something stands before it on its line"
     return None
+
+
+def _replaced(front: Frontmatter, text: str, entry: Entry, value: PropertyValue) -> list[Splice]:
+    if isinstance(value, tuple):
+        return [_splice(front, text, piece) for piece in yamllists.list_pieces(entry, text, value)]
+    if isinstance(value, Empty):
+        start = text.index(":", entry.key_end) + 1
+        return [Splice(_byte(front, text, start), _byte(front, text, _value_end(entry, text)), b"")]
+    return _replacement(front, text, entry, format_value(value))
 
 
 def _replacement(front: Frontmatter, text: str, entry: Entry, new: str) -> list[Splice]:
@@ -221,6 +243,8 @@ def _replacement(front: Frontmatter, text: str, entry: Entry, new: str) -> list[
 
 def _removal(front: Frontmatter, text: str, entry: Entry) -> Splice:
     """The whole line; a comment behind the value is the user's and stays as a line of its own."""
+    if yamllists.is_block_list(entry, text):
+        return _splice(front, text, yamllists.block_removal(entry, text))
     between = text[text.index(":", entry.key_end) + 1 : entry.value_start]
     first = re.match(r"[ \t]*(?:\r\n|\r|\n)?", between)
     above = between[first.end() if first else 0 :]  # comments and empty lines between the key and its value
@@ -258,7 +282,7 @@ def _header_comment(entry: Entry, text: str) -> str:
 
 def _new_block(note: Note, changes: Mapping[str, Value]) -> bytes:
     eol = note.eol.decode()
-    lines = [f"{_key(k)}: {format_value(v)}" for k, v in changes.items() if v is not None]
+    lines = [line for k, v in changes.items() if v is not None for line in property_lines(k, v)]
     block = "".join(line + eol for line in ("---", *lines, "---")).encode()
     at = len(BOM) * note.bom
     return note.data[:at] + block + note.data[at:]
@@ -274,8 +298,9 @@ def _checked(note: Note, new: bytes, changes: Mapping[str, Value]) -> bytes:
     kept_now = [(k, v) for k, v in now.items() if k.casefold() not in ours]
     intended = all(_reads_as(after.frontmatter, key, value) for key, value in changes.items())
     body_same = new[after.body_start :] == note.data[note.body_start :]
-    rest_same = strip_properties(new, lambda k: k.casefold() in ours) == strip_properties(
-        note.data, lambda k: k.casefold() in ours
+    lists = any(isinstance(value, tuple) for value in changes.values())
+    rest_same = strip_properties(new, lambda k: k.casefold() in ours, lists=lists) == strip_properties(
+        note.data, lambda k: k.casefold() in ours, lists=lists
     )
     unreadable = after.frontmatter is None or after.frontmatter.problem
     created = note.frontmatter is None
@@ -289,44 +314,18 @@ def _reads_as(front: Frontmatter | None, key: str, value: Value) -> bool:
         return False
     if value is None:
         return key.casefold() not in {k.casefold() for k in front.properties}
-    found = front.get(key)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _SAFE_INTEGER:
+    found = front.get(key, EMPTY)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > SAFE_INTEGER:
         return bool(found == str(value))
     return _same(found, value)
 
 
 def _same(found: object, wanted: Value) -> bool:
+    if isinstance(wanted, Empty):
+        return found is None
+    if isinstance(wanted, tuple):
+        return isinstance(found, list) and found == list(wanted) and all(isinstance(item, str) for item in found)
     return type(found) is type(wanted) and found == wanted
-
-
-def _is_plain(text: str) -> bool:
-    """Whether YAML 1.2 reads the bare text as this very string. Also kept bare by Obsidian."""
-    if not text or text[0] in _BAD_START or text[-1] in " \t:-" or _UNPRINTABLE.search(text):
-        return False
-    if text[0] in "?-" and (len(text) == 1 or text[1] in " \t"):
-        return False
-    if text.startswith(("---", "...")) or re.search(r":[ \t]|[ \t]#", text):
-        return False
-    return isinstance(resolve_plain(text), str)
-
-
-def _quoted(text: str) -> str:
-    if '"' in text and "'" not in text and not _UNPRINTABLE.search(text):
-        return f"'{text}'"
-    return '"' + "".join(_ESCAPES.get(c) or _UNPRINTABLE.sub(_escape, c) for c in text) + '"'
-
-
-def _escape(found: re.Match[str]) -> str:
-    number = ord(found.group())
-    if 0xD800 <= number <= 0xDFFF:
-        return "�"
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def _key(key: str) -> str:
-    if not _PLAIN_KEY.match(key):
-        raise ValueError(f"not a name for one of our properties: {key!r}")
-    return key
 
 
 def _indent(text: str, entries: Sequence[Entry]) -> str:
@@ -341,6 +340,10 @@ def _line_start(text: str, at: int) -> int:
 
 def _last_eol(before: bytes) -> bytes:
     return b"\r\n" if before.endswith(b"\r\n") else before[-1:]
+
+
+def _splice(front: Frontmatter, text: str, piece: yamllists.Piece) -> Splice:
+    return Splice(_byte(front, text, piece.start), _byte(front, text, piece.end), piece.new.encode())
 
 
 def _byte(front: Frontmatter, text: str, at: int) -> int:

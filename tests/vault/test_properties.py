@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from loravault.vault import properties
+from loravault.vault import yamlwrite
 from loravault.vault.note import parse_note
 from loravault.vault.properties import (
     EditRefused,
@@ -225,8 +225,8 @@ def test_in_json_properties_that_say_it_already_nothing_is_missing():
 
 def test_a_property_that_does_not_read_back_is_found_out_among_the_others(monkeypatch):
     """The last safety net: if a change would not read as intended, that change alone is left out, and told."""
-    real = properties.format_value
-    monkeypatch.setattr(properties, "format_value", lambda v: "other" if v == "bad" else real(v))
+    real = yamlwrite.format_value
+    monkeypatch.setattr(yamlwrite, "format_value", lambda v: "other" if v == "bad" else real(v))
     data = b"---\nrun: true\n---\n"
     new, reasons = set_properties_best(data, {"lv_message": "bad", "run": False, "lv_job": "a"})
     assert new == b"---\nrun: false\nlv_job: a\n---\n"
