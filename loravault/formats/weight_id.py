@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+from collections.abc import Mapping
 
-from loravault.formats.safetensors_header import Header, ReadAt
+from loravault.formats.safetensors_header import Header, ReadAt, TensorInfo
 
 WINDOWS = 16
 WINDOW_BYTES = 4096
@@ -22,17 +23,35 @@ def weight_id(header: Header, read_at: ReadAt) -> str:
     `read_at(offset, length)` reads exactly that many bytes of the file at an absolute offset. Reads at most 64 KiB.
     """
     digest = hashlib.blake2b(digest_size=8, person=b"loravault-w1")
-    digest.update(struct.pack("<I", len(header.tensors)))
-    rows = sorted((name.encode("utf-8"), info) for name, info in header.tensors.items())
-    for name, info in rows:
-        dtype = info.dtype.encode("ascii")
-        digest.update(struct.pack("<I", len(name)) + name)
-        digest.update(struct.pack("<B", len(dtype)) + dtype)
-        digest.update(struct.pack(f"<B{len(info.shape)}Q", len(info.shape), *info.shape))
+    digest.update(struct.pack("<I", len(header.tensors)) + _table(header.tensors))
     digest.update(struct.pack("<Q", header.data_length))
     for offset, length in windows(header.data_length):
         digest.update(read_at(header.data_start + offset, length))
     return f"w1-{digest.hexdigest()}"
+
+
+def _table(tensors: Mapping[str, TensorInfo]) -> bytes:
+    """Names, number formats and shapes in the order of the names' UTF-8, which is that of their code points."""
+    if len(_ROWS) > _REMEMBERED:
+        _ROWS.clear()
+    pieces: list[bytes] = []
+    for name, info in sorted(tensors.items()):
+        text = name.encode()
+        pieces += (len(text).to_bytes(4, "little"), text, _ROWS[info.dtype, info.shape])
+    return b"".join(pieces)
+
+
+class _Rows(dict[tuple[str, tuple[int, ...]], bytes]):
+    """(dtype, shape) → their bytes in the layout: a thousand tensors have a dozen of them."""
+
+    def __missing__(self, key: tuple[str, tuple[int, ...]]) -> bytes:
+        dtype, shape = key[0].encode("ascii"), key[1]
+        self[key] = row = struct.pack("<B", len(dtype)) + dtype + struct.pack(f"<B{len(shape)}Q", len(shape), *shape)
+        return row
+
+
+_ROWS = _Rows()
+_REMEMBERED = 50_000
 
 
 def windows(area: int) -> list[tuple[int, int]]:

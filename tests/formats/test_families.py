@@ -17,7 +17,7 @@ REAL = Path(__file__).parents[3] / "shared" / "fixtures" / "headers"
 def header(shapes: dict[str, tuple[int, ...]], metadata: dict[str, str] | None = None) -> Header:
     entries, size = headers.table(shapes)
     tensors = {
-        name: TensorInfo(row["dtype"], tuple(row["shape"]), *row["data_offsets"]) for name, row in entries.items()
+        name: TensorInfo(row["dtype"], tuple(row["shape"]), tuple(row["data_offsets"])) for name, row in entries.items()
     }
     return Header(metadata or {}, tensors, 100, 108 + size)
 

@@ -160,6 +160,74 @@ def test_a_large_but_honest_tag_table_is_read() -> None:
     assert header.metadata["ss_tag_frequency"] == tags
 
 
+def read_metadata(data: bytes) -> dict[str, str]:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return sh.read_metadata(file)
+
+
+def test_the_quick_way_takes_what_tools_write(tmp_path: Path) -> None:
+    """Otherwise every header would be parsed the slow way and nobody would see it but the clock."""
+    tags = json.dumps({"10_cat": {'a "b"': 1, "日本": 2, "back\\slash": 3}})
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file({"a.weight": np.zeros((2, 3), np.float32)}, path, metadata={"ss_tag_frequency": tags})
+    for data in (path.read_bytes(), GOOD, headers.adapter(headers.lora())):
+        length = int.from_bytes(data[:8], "little")
+        assert sh._parse_quickly(data[8 : 8 + length], len(data) - 8 - length) is not None
+
+
+ENTRY = '"t":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"__metadata__":{"a":"x","a":"y"},' + ENTRY + "}",
+        '{"__metadata__":{"a":"x"},"__metadata__":{"a":"x"},' + ENTRY + "}",
+        '{"t":{"dtype":"F16","dtype":"F16","shape":[1],"data_offsets":[0,2]}}',
+        '{"t":{"dtype":"F16","shape":[1],"shape":[1],"data_offsets":[0,2]}}',
+        '{"t":{"dtype":"F16","shape":[1],"data\\u005foffsets":[0,2],"data_offsets":[0,2]}}',
+        "{" + ENTRY + "," + ENTRY + "}",
+        "{" + ENTRY + ',"\\u0074":{"dtype":"F16","shape":[0],"data_offsets":[2,2]}}',
+        '{"__metadata__":{"x":"\\\\","x":"\\\\"},' + ENTRY + "}",
+    ],
+)
+def test_no_entry_that_stands_twice_slips_through_the_quick_way(text: str) -> None:
+    """It decodes into dictionaries, where the second silently replaces the first; two readers then disagree."""
+    assert "twice" in reason(headers.blob(text.encode(), b"ab"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"__metadata__":{"dtype":"x"},' + ENTRY + "}", {"dtype": "x"}),
+        ("{" + ENTRY + ',"__metadata__":{"a":"b"}}', {"a": "b"}),
+        ('{"__metadata__":{},' + ENTRY + "}", {}),
+        ('{"__metadata__":{"a":"b"}}', {"a": "b"}),
+        ("{" + ENTRY + "}", {}),
+        ('{ "__metadata__" : {"a":"b, \\"dtype\\": c"} ,\n' + ENTRY + "}   ", {"a": 'b, "dtype": c'}),
+        ('{"__metadata__":null,' + ENTRY + "}", {}),
+    ],
+)
+def test_metadata_alone_is_what_the_whole_header_says_wherever_it_stands(text: str, words: dict[str, str]) -> None:
+    data = headers.blob(text.encode(), b"ab" if ENTRY in text else b"")
+    assert read_metadata(data) == read(data).metadata == words
+
+
+def test_a_header_longer_than_the_first_read_is_read_to_its_end() -> None:
+    tags = {f"tag {index}": "x" * 1000 for index in range(700)}
+    data = headers.adapter(headers.lora(), tags)
+    assert int.from_bytes(data[:8], "little") > sh.FIRST_READ_BYTES
+    assert read(data).metadata == read_metadata(data) == tags
+
+
+def test_both_ways_know_the_same_number_formats() -> None:
+    for dtype in sh.DTYPE_BITS:
+        raw = b'{"t":{"dtype":"%s","shape":[0],"data_offsets":[0,0]}}' % dtype.encode()
+        assert sh._parse_quickly(raw, 0) == sh._parse_thoroughly(raw, 0)
+
+
 def test_a_directory_or_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(sh.BrokenFile, match="ordinary file"):
         sh.read_header(tmp_path)
@@ -200,6 +268,43 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
+texts = st.text(max_size=6) | st.sampled_from(["__metadata__", "dtype", '"dtype"', "\\\\", "t"])
+dims = st.lists(st.integers(0, 3), max_size=3)
+
+
+@st.composite
+def almost_good(draw: st.DrawFn) -> tuple[bytes, int]:
+    """A header as tools write it, then perhaps with one thing changed in its text."""
+    entries: dict[str, object] = {}
+    if draw(st.booleans()):
+        entries["__metadata__"] = draw(st.dictionaries(texts, texts, max_size=3))
+    end = 0
+    for name in draw(st.lists(texts, max_size=3, unique=True)):
+        shape = draw(dims)
+        size = 2 * int(np.prod(shape))
+        entries[name] = {"dtype": "F16", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    compact = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :\n")]))
+    text = json.dumps(entries, separators=compact, ensure_ascii=draw(st.booleans())).encode("utf-8", "replace")
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(text)))
+        patch = draw(
+            st.sampled_from(
+                [b'"', b"\\", b"{", b"}", b",", b"0", b"-", b".", b"e", b"\0", b"\n", b"\xff", b"null", b""]
+            )
+        )
+        text = text[:at] + patch + text[at + draw(st.integers(0, 2)) :]
+    return text, end
+
+
+@given(almost_good())
+def test_the_quick_way_never_takes_what_the_thorough_way_refuses_or_reads_otherwise(case: tuple[bytes, int]) -> None:
+    raw, area = case
+    quick = sh._parse_quickly(raw, area)
+    if quick is not None:
+        assert quick == sh._parse_thoroughly(raw, area)
+
+
 rows = st.fixed_dictionaries(
     {"dtype": st.sampled_from(["F16", "F32", 5]), "shape": json_values, "data_offsets": json_values}
 )
