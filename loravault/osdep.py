@@ -313,3 +313,23 @@ def is_in_cache(descriptor: int, size: int) -> bool:
         with contextlib.suppress(OSError):
             there += os.preadv(descriptor, [bytearray(1)], size * probe // _CACHE_PROBES, flag) == 1
     return 2 * there > _CACHE_PROBES
+
+
+def limit_process(memory: int) -> None:
+    """Let this process have at most so many bytes of address space, and write no file and no core. POSIX only."""
+    if sys.platform == "win32":
+        return
+    for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses some, and a stricter limit may be in force
+            resource.setrlimit(limit, (value, value))
+
+
+def limit_cpu(seconds: int) -> None:
+    """Let this process use so many more seconds of processor from now on, then the kernel ends it. POSIX only."""
+    if sys.platform == "win32":
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        wanted = int(used.ru_utime + used.ru_stime) + 1 + seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
