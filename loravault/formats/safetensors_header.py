@@ -239,6 +239,8 @@ def _parse_quickly(raw: bytes, area: int) -> tuple[dict[str, str], dict[str, Ten
         tensors = _read_table(table)
     except _NOT_QUICK:
         return None
+    if "__metadata__" in tensors:  # not first, and written as if it were a tensor
+        return None
     if cut > 1 and (_quotes(head) != 4 * len(metadata) + 2 or not _small(metadata)):
         return None
     if b"\\" in table or table.count(b'"') != _QUOTES_OF_A_TENSOR * len(tensors) or len(tensors) > MAX_TENSORS:
