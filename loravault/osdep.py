@@ -291,27 +291,34 @@ def lower_thread_priority() -> None:
 
 def advise_sequential(descriptor: int) -> None:
     """Tell the kernel that a file is going to be read once from its beginning to its end."""
-    if hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    _advise(descriptor, 0, 0, "POSIX_FADV_SEQUENTIAL")
 
 
 def drop_from_cache(descriptor: int, start: int, length: int) -> None:
     """Tell the kernel that these bytes are not needed again: a terabyte read once shall not evict what others use."""
+    _advise(descriptor, start, length, "POSIX_FADV_DONTNEED")
+
+
+def _advise(descriptor: int, start: int, length: int, advice: str) -> None:
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):
-            os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(descriptor, start, length, getattr(os, advice))
 
 
 def is_in_cache(descriptor: int, size: int) -> bool:
-    """Whether most of a file is in memory already (somebody uses it), by sixteen looks. False where none can tell."""
+    """Whether most of a file is in memory already (somebody uses it), by sixteen looks. False where none can tell.
+
+    Each look may fetch the page it looked at: ask once.
+    """
     flag = getattr(os, "RWF_NOWAIT", None)
     if flag is None or size <= 0:
         return False
     there = 0
+    _advise(descriptor, 0, 0, "POSIX_FADV_RANDOM")  # else a look fetches what the next one finds
     for probe in range(_CACHE_PROBES):
         with contextlib.suppress(OSError):
             there += os.preadv(descriptor, [bytearray(1)], size * probe // _CACHE_PROBES, flag) == 1
+    _advise(descriptor, 0, 0, "POSIX_FADV_NORMAL")
     return 2 * there > _CACHE_PROBES
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -119,3 +120,17 @@ def test_what_was_just_written_is_in_memory_where_that_can_be_told(tmp_path):
         except (OSError, AttributeError):
             pytest.skip("this file system cannot tell")
         assert osdep.is_in_cache(file.fileno(), 1 << 20)
+
+
+def test_what_was_dropped_is_soon_not_in_memory(tmp_path):
+    """A hint, no order: the kernel keeps what is in use at that moment."""
+    path = tmp_path / "x"
+    path.write_bytes(bytes(1 << 21))
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        for _ in range(100):
+            osdep.drop_from_cache(file.fileno(), 0, 0)
+            if not osdep.is_in_cache(file.fileno(), 1 << 21):
+                return
+            time.sleep(0.01)
+    pytest.skip("this file system keeps everything")

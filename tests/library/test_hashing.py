@@ -303,26 +303,21 @@ def test_a_file_that_just_changed_is_hashed_when_it_has_settled(tmp_path: Path) 
         assert hasher.wait(1)[0].rel == path.name
 
 
-def test_reading_a_file_does_not_leave_it_in_memory_unless_it_was_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("used", [True, False])
+def test_what_is_read_is_not_left_in_memory_unless_it_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: bool
+) -> None:
     """Hashing a terabyte would push out everything else; but what somebody uses at the moment is to stay."""
-    path = tmp_path / "a.safetensors"
-    headers.write(path, headers.adapter({"x": (1024, 1024)}))
-    os.utime(path, (OLD, OLD))
-    with open(path, "rb") as file:
-        number, size = file.fileno(), path.stat().st_size
-        os.fsync(number)
-        if not hashing.is_in_cache(number, size):
-            pytest.skip("this file system cannot tell")
-        with Hasher() as hasher:
-            hasher.want([wish(path)])
-            assert hasher.wait(1)[0].hashes is not None
-            assert hashing.is_in_cache(number, size)
-            hashing.drop_from_cache(number, 0, 0)
-            if hashing.is_in_cache(number, size):
-                pytest.skip("this file system keeps everything")
-            hasher.want([wish(path)])
-            assert hasher.wait(1)[0].hashes is not None
-            assert not hashing.is_in_cache(number, size)
+    path = adapter(tmp_path / "a.safetensors", rows=100)
+    dropped: list[tuple[int, int]] = []
+    monkeypatch.setattr(formats, "CHUNK", 1000)
+    monkeypatch.setattr(hashing, "_FORGET_EVERY", 5000)
+    monkeypatch.setattr(hashing, "is_in_cache", lambda _number, _size: used)
+    monkeypatch.setattr(hashing, "drop_from_cache", lambda _number, start, length: dropped.append((start, length)))
+    with Hasher() as hasher:
+        hasher.want([wish(path)])
+        assert hasher.wait(1)[0].hashes == file_hashes(path)
+    assert dropped == ([] if used else [(0, 5000), (5000, 5000), (0, 0)])
 
 
 def test_a_file_of_many_reads_has_the_sum_of_its_bytes(tmp_path: Path) -> None:
