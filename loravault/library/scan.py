@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ class _Walk:
         self._folder(str(self._path), "", 0)
         while self._links:
             self._link(*self._links.pop(0))
-        self._result.found.sort(key=lambda item: item.rel)
+        self._result.found.sort(key=itemgetter(1))
         self._result.pickles.sort()
         return self._result
 
@@ -103,11 +104,11 @@ class _Walk:
         except OSError as error:
             self._problem(f'The folder "{_shown(rel) or "."}" cannot be read', rel, error)
             return
-        beside = _Beside(entries)
+        beside = _Beside([entry for entry in entries if not entry.name.endswith(SUFFIX)])
         start = f"{rel}/" if rel else ""
         for entry in entries:
             name = entry.name
-            if name[0] == "." or name.casefold() in _SYSTEM_FOLDERS:
+            if name[0] == ".":
                 continue
             place = start + name
             try:
@@ -118,9 +119,10 @@ class _Walk:
             if link:
                 self._links.append((entry.path, place, depth))
             elif folder:
-                self._folder(entry.path, place, depth + 1)
+                if name.casefold() not in _SYSTEM_FOLDERS:
+                    self._folder(entry.path, place, depth + 1)
             else:
-                self._file(entry.path, place, beside)
+                self._file(entry, name, place, beside)
 
     def _link(self, path: str, rel: str, depth: int) -> None:
         target = os.path.realpath(path)
@@ -137,32 +139,35 @@ class _Walk:
         if stat.S_ISDIR(mode):
             self._folder(target, rel, depth + 1)
         else:
-            self._file(path, rel, _Beside([]))
+            self._file(path, rel.rpartition("/")[2], rel, _Beside([]))
 
-    def _file(self, path: str, rel: str, beside: _Beside) -> None:
-        name = rel.rpartition("/")[2]
-        if not _is_adapter(name):
+    def _file(self, item: os.DirEntry[str] | str, name: str, rel: str, beside: _Beside) -> None:
+        if not name.endswith(SUFFIX) and not _is_adapter(name):
             if name.lower().endswith(PICKLE_SUFFIXES):
                 self._result.pickles.append(_shown(rel))
             return
         if not is_text(rel):
             return  # not a problem of the scan: the file was seen, and can never be named in a note
         try:
-            status = os.stat(path)
+            status = look_at(item)
         except FileNotFoundError:
             return  # it went while we looked
         except OSError as error:
             self._problem(f'The file "{_shown(rel)}" cannot be looked at', rel, error)
             return
         key = (status.st_dev, status.st_ino)
-        if stat.S_ISREG(status.st_mode) and key not in self._files:
+        if key not in self._files and stat.S_ISREG(status.st_mode):
             self._files.add(key)
-            signature, unfinished = beside.of(name)
-            self._result.found.append(Found(self._root, rel, *key_of(status), signature, unfinished))
+            self._result.found.append(Found(self._root, rel, *key_of(status), *beside.of(name)))
 
     def _problem(self, what: str, rel: str, error: OSError) -> None:
         self._result.problems.append(f"{what}: {error.strerror or error}.")
         self._result.unread.append(rel)
+
+
+def look_at(item: os.DirEntry[str] | str) -> os.stat_result:
+    """The stat of what an entry or a path leads to; an entry that is no link costs less."""
+    return os.stat(item) if isinstance(item, str) else item.stat(follow_symlinks=False)
 
 
 class _Beside:
@@ -186,7 +191,7 @@ class _Beside:
         if found is None:
             return "", None
         parts, unfinished = [], None
-        for folded, entry in sorted(found, key=_first):
+        for folded, entry in sorted(found, key=_first) if len(found) > 1 else found:
             if folded.startswith(whole) and folded[len(whole) :] in _UNFINISHED_BESIDE:
                 unfinished = entry.name
             try:

@@ -40,6 +40,9 @@ def key_of(status: os.stat_result) -> StatKey:
     Network and FUSE file systems give devices and inodes of 64 unsigned bits, more than the index can hold: they are
     folded, so that different ones stay different. Times beyond the year 2262 are cut, so that a future stays a future.
     """
+    key = (status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+    if max(key) <= _MOST and key[1] >= 0:
+        return key
     mtime = max(-_MOST, min(status.st_mtime_ns, _MOST))
     return (min(status.st_size, _MOST), mtime, _folded(status.st_dev), _folded(status.st_ino))
 

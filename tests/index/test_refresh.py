@@ -316,11 +316,12 @@ def test_numbers_of_a_network_file_system_are_stored_and_compared(
 
     def stat(path: str | Path, **options: object) -> object:
         status = real(path, **options)  # type: ignore[arg-type]
-        if not str(path).endswith(".safetensors"):
+        if not os.fspath(path).endswith(".safetensors"):
             return status
         return os.stat_result((status.st_mode, 2**64 - status.st_ino, 2**64 - 1, *status[3:]), {"st_mtime_ns": 2**65})
 
     monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr("loravault.library.scan.look_at", stat)
     assert library.look().read == 2
     assert library.look().read == 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from loravault.library import scan as scan_room
 from loravault.library.scan import scan
 from tests.formats import headers
 
@@ -159,7 +160,14 @@ def test_an_unreadable_folder_costs_only_itself(tmp_path: Path, monkeypatch: pyt
 
 def test_an_unreadable_file_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "a.safetensors", "b.safetensors")
-    refusing(monkeypatch, "stat", "b.safetensors")
+    real = scan_room.look_at
+
+    def refuse(item: os.DirEntry[str] | str) -> os.stat_result:
+        if os.fspath(item).endswith("b.safetensors"):
+            raise PermissionError(13, "Permission denied")
+        return real(item)
+
+    monkeypatch.setattr(scan_room, "look_at", refuse)
     result = scan("main", tmp_path)
     assert result.problems == ['The file "b.safetensors" cannot be looked at: Permission denied.']
     assert [item.rel for item in result.found] == ["a.safetensors"]
@@ -185,16 +193,14 @@ def test_a_bin_and_what_systems_keep_on_a_drive_are_left_alone(tmp_path: Path) -
 def test_numbers_of_a_network_file_system_fit_into_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FUSE and SMB give inodes of 64 unsigned bits; SQLite holds 63. Two such files stay two."""
     put(tmp_path, "a.safetensors", "b.safetensors")
-    real = os.stat
+    real = scan_room.look_at
 
-    def stat(path: str | Path, **options: object) -> object:
-        status = real(path, **options)  # type: ignore[arg-type]
-        if not str(path).endswith(".safetensors"):
-            return status
-        inode = 2**64 - 1 - ord(Path(path).name[0])
+    def strange(item: os.DirEntry[str] | str) -> os.stat_result:
+        status = real(item)
+        inode = 2**64 - 1 - ord(Path(item).name[0])
         return os.stat_result((status.st_mode, inode, 2**63, *status[3:]), {"st_mtime_ns": 2**64})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(scan_room, "look_at", strange)
     found = scan("main", tmp_path).found
     assert [item.ino for item in found] == [-1 - ord("a"), -1 - ord("b")]
     assert [(item.dev, item.mtime_ns) for item in found] == [(-(2**63), 2**63 - 1)] * 2
