@@ -1,8 +1,18 @@
-"""`make bench`: every benchmark, one after the other."""
+"""`make bench`: every benchmark, one after the other; another program is run beside us where a variable names it."""
 
 from __future__ import annotations
 
-from benchmarks import overhead
+import subprocess
+import sys
+
+from benchmarks import lora_manager
+
+#: Each in a process of its own: what one has loaded is not another's memory or speed.
+ALL = ("overhead", "library")
 
 if __name__ == "__main__":
-    overhead.main()
+    for name in ALL:
+        print(f"## {name}\n", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=True)
+    print("## lora_manager\n", flush=True)
+    lora_manager.main()

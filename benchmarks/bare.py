@@ -19,21 +19,24 @@ _DECODER = json.JSONDecoder()
 
 def adapters(folder: Path) -> list[str]:
     """Every adapter file in a tree."""
-    return [entry.path for entry in walk(folder)]
+    return [entry.path for entry in walk(folder) if entry.name.endswith(".safetensors")]
 
 
 def walk(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
-    """The adapters of a tree with `scandir`."""
+    """The files of a tree with `scandir`."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
                 yield from walk(entry.path)
-            elif entry.name.endswith(".safetensors"):
+            else:
                 yield entry
 
 
 def stat_and_rows(folder: Path, database: Path) -> int:
-    """A walk with a `stat` of every adapter, and one read of what the index knows of them; how many differ."""
+    """A walk with a `stat` of every file, and one read of the rows that the index has; how many of them differ.
+
+    Every file: a picture or text beside an adapter that changes is a change of the adapter.
+    """
     found = {}
     for entry in walk(folder):
         status = entry.stat()
