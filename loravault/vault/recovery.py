@@ -15,8 +15,11 @@ from loravault.vault.displaced import Displaced
 from loravault.vault.ledger import Ledger
 
 COMPACT_BYTES = 1024 * 1024
+#: `undo` knows what was moved for this long (seconds); the files stay in the trash until a person empties it.
+UNDO_S = 90 * 24 * 3600.0
 _ENDS = ("verified", "abandoned", "conflict", "recovered")
 _WRITE_OPS = ("write", "placed", *_ENDS)
+_MOVE_OPS = ("moves", "moved")
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,35 @@ def recover(root: Path, ledger: Ledger, displaced: Displaced, keep_conflict: Cal
     return sentences
 
 
-def compact(ledger: Ledger) -> None:
-    """Shorten a ledger of over 1 MiB: writes that came to their end go, every record of another kind stays."""
+def compact(ledger: Ledger, now: float) -> None:
+    """Shorten a ledger of over 1 MiB: writes that came to their end go, and batches of moves after 90 days.
+
+    Every record of another kind stays.
+    """
     if ledger.size() <= COMPACT_BYTES:
         return
     still_open = unfinished(ledger.read())
-    ledger.rewrite(lambda record: record.get("op") not in _WRITE_OPS or record.get("id") in still_open)
+    forgotten = _old_batches(ledger.read(), now - UNDO_S)
+
+    def keep(record: dict[str, Any]) -> bool:
+        if record.get("op") in _MOVE_OPS:
+            return record.get("batch") not in forgotten
+        return record.get("op") not in _WRITE_OPS or record.get("id") in still_open
+
+    ledger.rewrite(keep)
+
+
+def _old_batches(records: Iterator[dict[str, Any]], before: float) -> set[str]:
+    """Ids of the batches of moves that ended and began before that time."""
+    old: set[str] = set()
+    ended: set[str] = set()
+    for record in records:
+        batch, at = record.get("batch"), record.get("at")
+        if record.get("op") == "moves" and isinstance(batch, str) and isinstance(at, int | float) and at < before:
+            old.add(batch)
+        elif record.get("op") == "moved" and isinstance(batch, str):
+            ended.add(batch)
+    return old & ended
 
 
 def in_words(error: OSError | UserError) -> str:

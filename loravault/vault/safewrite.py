@@ -210,7 +210,7 @@ class VaultWriter:
         """Once a day: forget displaced copies that are old, and what the ledger needs no more. Never raises OSError."""
         self._displaced.prune()
         try:
-            compact(self.ledger)
+            compact(self.ledger, self.now())
         except OSError as error:
             return [f"The ledger {self.ledger.path} could not be made shorter ({_why(error)}); it stays as it is."]
         return []

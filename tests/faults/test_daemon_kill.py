@@ -24,8 +24,11 @@ from tests.world import World
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 #: Points that a plain answer never passes: a ledger is rewritten when it is large (test_ledger kills there), many files
-#: are made at once for cards and pages (tests/vault/test_bulk kills there).
-NOT_ON_THIS_PATH = frozenset({"ledger.rewritten", "bulk.written", "bulk.synced", "bulk.linked"})
+#: are made at once for cards and pages (tests/vault/test_bulk kills there), files are moved when a person asks for it
+#: (tests/keeping/test_trash kills there).
+NOT_ON_THIS_PATH = frozenset(
+    {"ledger.rewritten", "bulk.written", "bulk.synced", "bulk.linked", "move.intent", "move.renamed", "move.synced"}
+)
 
 COMMIT_POINTS = [name for name in failpoints.NAMES if name not in NOT_ON_THIS_PATH]
 
