@@ -32,6 +32,15 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"_{3,}"), "__"),
     (re.compile(r"\*{3,}"), "**"),
 )
+_VALUE_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"`"), "'"),
+    (re.compile(r"<(?=[%!/?a-zA-Z])"), "< "),
+    (re.compile(r"%(?=[>%])"), "% "),
+    (re.compile(r"\[(?=\[)"), "[ "),
+    (re.compile(r"\](?=\])"), "] "),
+    (re.compile(r"\{(?=\{)"), "{ "),
+    (re.compile(r"\}(?=\})"), "} "),
+)
 _BLOCK_START = re.compile(r"(?:[>#*+=-]|[0-9]{1,9}[.)])")
 
 
@@ -45,6 +54,21 @@ def inert(text: str, limit: int | None = None) -> str:
         line = pattern.sub(replacement, line)
     # A word joiner in front keeps a leading `-`, `>`, `#` or `1.` from starting a list, a quote or a heading.
     return "\u2060" + line if _BLOCK_START.match(line) else line
+
+
+def inert_value(text: str, limit: int | None = None) -> str:
+    """For a property or a prompt, where Markdown is not read but Templater runs and links are followed all the same.
+
+    One line without hidden characters in which `<%`, `[[`, `{{`, `%%` and backticks are broken; everything else stays,
+    because a person may copy it from there.
+    """
+    seen = (" " if c.isspace() else c for c in text if c.isspace() or c in _KEPT_FORMAT or not _is_hidden(c))
+    line = " ".join("".join(seen).split())
+    if limit is not None and len(line) > limit:
+        line = line[: max(0, limit - 1)].rstrip() + "…"
+    for pattern, replacement in _VALUE_RULES:
+        line = pattern.sub(replacement, line)
+    return line
 
 
 def _is_hidden(char: str) -> bool:

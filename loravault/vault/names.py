@@ -1,10 +1,63 @@
-"""Names of files we create: legal on every platform, unmistakable in a vault."""
+"""Names of files we create: legal on every platform, linkable, unmistakable in a vault."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Collection
 from datetime import datetime
+
+#: Bytes of a stem: with ` (LoRA 99)`, ` pictures`, `.md` and a temp's dot it stays below the 255 of every file system.
+STEM_BYTES = 180
+FOLDER_BYTES = 100
+
+# What Windows, Obsidian Sync or a wikilink cannot hold. Brackets become round: `[PDXL] style` stays legible.
+_ROUND = str.maketrans({"[": "(", "]": ")"})
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f"*/:<>?\\|#^\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]+|%{2,}')
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?=\.|\Z)", re.IGNORECASE)
 
 
 def image_stem(when: datetime, job: str) -> str:
     """`lv-<yyyymmdd-hhmmss>-<job>`: unique in the vault because job ids are."""
     return f"lv-{when:%Y%m%d-%H%M%S}-{job.split('@', 1)[0]}"
+
+
+def safe_stem(text: str, limit: int = STEM_BYTES) -> str:
+    """A file or folder name made of any text: NFC, at most `limit` bytes of UTF-8; `unnamed` if nothing is left of it.
+
+    What a file system or a link cannot hold becomes a blank; a device name of Windows gets a `_`, as does a dot in
+    front (a hidden file is invisible to Obsidian).
+    """
+    clean = unicodedata.normalize("NFC", text).translate(_ROUND)
+    clean = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn", "Zs") else c for c in clean)
+    clean = " ".join(_FORBIDDEN.sub(" ", clean).split())
+    clean = _cut(clean, limit - 1).strip(" .") if not clean.startswith(".") else "_" + _cut(clean, limit - 1)[1:]
+    clean = clean.rstrip(" .")
+    if _DEVICE.match(clean):
+        clean = f"_{clean}"
+    return clean or "unnamed"
+
+
+def name_key(name: str) -> str:
+    """Names that are one name for some file system or for Obsidian have one key: case and composition do not count."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def free_stem(wanted: str, taken: Collection[str], kind: str = "LoRA") -> str:
+    """The stem, or with ` (LoRA)`, ` (LoRA 2)`, … behind it: the first whose `name_key` is not taken."""
+    stem, number = wanted, 1
+    while name_key(stem) in taken:
+        stem = f"{wanted} ({kind} {number})" if number > 1 else f"{wanted} ({kind})"
+        number += 1
+    return stem
+
+
+def _cut(text: str, limit: int) -> str:
+    """At most `limit` bytes, whole characters; no half of an emoji that is joined of several."""
+    raw = text.encode()
+    if len(raw) <= limit:
+        return text
+    short = raw[:limit].decode("utf-8", "ignore")
+    while short and (unicodedata.combining(text[len(short)]) or "\u200d" in (text[len(short)], short[-1])):
+        short = short[:-1]
+    return short

@@ -1,0 +1,392 @@
+"""The card of an adapter: what a new one says, and what of an older one has to be brought up to date. Pure.
+
+A card is written once. After that only our keys and our one line with the cover change; all else is the user's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from loravault.formats.training_facts import TrainingFacts, training_words
+from loravault.library.entry import Entry
+from loravault.pages.examples import example_prompt, lora_tag, request_uri
+from loravault.vault.inert import inert, inert_value
+from loravault.vault.links import embed, parse_wikilink, wikilink
+from loravault.vault.note import Note, parse_note
+from loravault.vault.ownline import find_own_lines, own_line
+from loravault.vault.properties import EMPTY, EditRefused, Value, set_properties_best
+from loravault.vault.yamlwrite import PropertyValue, format_value, property_lines
+
+KIND = "card"
+COVER_WIDTH = 320
+#: The pages with what adapters made are in this folder of ours.
+PICTURES = "Gallery/Adapters"
+_NO_COVER = "*No cover yet.*"
+_MAX_VALUE = 200
+_TAG_SIGN = re.compile(r"[^\w/-]+")
+_COVER_NAME = re.compile(r"lv-cover-([0-9a-f]{16})-[0-9a-f]{8}\.webp\Z")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+_URL = re.compile(r"https?://(?P<host>[A-Za-z0-9.-]+)(?::[0-9]+)?(?P<rest>/[^\s\"'<>()\[\]{}|\\^`]*)?\Z")
+_CAPTION_TAGS = 12
+_PARAGRAPHS, _TEXT = 12, 600
+
+
+@dataclass(frozen=True)
+class CardNames:
+    """Where a card is, and what it links to. Paths are vault-relative."""
+
+    #: Our folder.
+    folder: str
+    #: The vault's name, for links that open it.
+    vault: str
+    #: The card itself.
+    card: str
+    #: The name by which prompts find the adapter.
+    call: str
+    #: Its cover, if there is one.
+    cover: str | None = None
+
+
+@dataclass(frozen=True)
+class NewCard:
+    """A card that was not there before."""
+
+    data: bytes
+    #: The user's fields as they stand in it.
+    fields: Mapping[str, Any]
+    #: Keys of the user that were left empty because nothing was known.
+    blank: tuple[str, ...]
+    #: Its text outside our line.
+    body: str
+
+
+@dataclass(frozen=True)
+class CardUpdate:
+    """What became of bringing a card up to date."""
+
+    #: None: there is nothing to change.
+    data: bytes | None
+    #: Keys that could not be set -> why, as half a sentence.
+    refused: Mapping[str, str]
+    #: `cover` was filled, for the first and only time.
+    cover_filled: bool = False
+
+
+# ---- what a card says
+
+
+def our_properties(entry: Entry) -> dict[str, PropertyValue]:
+    """The keys that are ours, in their order. What is not known is an empty property."""
+    copies = [place for place in entry.places[1:] if place.state not in ("missing", "broken", "incomplete")]
+    state = "duplicate" if entry.state == "ok" and copies else entry.state
+    known: dict[str, PropertyValue | None] = {
+        "family": entry.family if entry.family != "unknown" else None,
+        "network": entry.network,
+        "rank": entry.rank,
+        "size_mb": _number(_megabytes(entry.place.size)),
+        "category": inert_value(entry.category) or None,
+        "lora_file": inert_value(entry.place.shown),
+        "copies": tuple(inert_value(place.shown) for place in copies),
+        "civitai": _civitai(entry.facts),
+        "added": entry.added,
+        "state": state,
+        "sha256": entry.sha256,
+        "autov2": entry.autov2,
+        "autov3": entry.autov3,
+        "lora": entry.weight_id,
+    }
+    return {key: EMPTY if value is None else value for key, value in known.items()}
+
+
+def user_properties(entry: Entry, names: CardNames) -> dict[str, PropertyValue]:
+    """The keys that are the user's, as a new card fills them. `cover` is left out as long as there is none."""
+    title = inert_value(entry.title or "", _MAX_VALUE)
+    known: dict[str, PropertyValue | None] = {
+        "cover": wikilink(names.cover) if names.cover else None,
+        "trigger_words": tuple(inert_value(word) for word in entry.trigger_words),
+        "weight": None if entry.weight is None else _number(entry.weight),
+        "negative": inert_value(entry.negative or "") or None,
+        "base": inert_value(entry.base or "", _MAX_VALUE) or None,
+        "variant": inert_value(entry.variant or "", _MAX_VALUE) or None,
+        "rating": None if entry.rating is None else _number(entry.rating),
+        "favourite": entry.favourite,
+        "tags": (*entry.tags, *(tag for tag in (our_tag(entry),) if tag not in entry.tags)),
+        "topics": tuple(inert_value(topic, _MAX_VALUE) for topic in entry.topics),
+        "aliases": entry.aliases or ((title,) if title and title.casefold() != entry.name.casefold() else ()),
+    }
+    if not names.cover:
+        del known["cover"]
+    return {key: EMPTY if value is None else value for key, value in known.items()}
+
+
+def our_tag(entry: Entry) -> str:
+    """`lora/sdxl/pony`: a tag has no blanks and no period."""
+    parts = [entry.family if entry.family != "unknown" else "", entry.variant or ""]
+    return "/".join(["lora", *filter(None, (_TAG_SIGN.sub("-", part.replace("/", "-")).strip("-") for part in parts))])
+
+
+def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
+    """A new card. Everything that strangers wrote is made inert."""
+    users = user_properties(entry, names)
+    properties = {"loravault": KIND, **users, **our_properties(entry)}
+    cover = own_line(_cover_text(names.cover), "cover")
+    body = _template(templates).render(
+        cover=cover,
+        prompt=example_prompt(entry, names.call),
+        try_it=_try_it(entry, names),
+        heading=_heading(entry),
+        warnings=[inert(str(text), _TEXT) for text in _list(entry.facts.get("warnings"))],
+        pictures=embed(own_pictures_page(names).removesuffix(".md")),
+        training=_training(entry.facts),
+        description=_paragraphs(entry.facts.get("description")),
+        about=_about(entry),
+        notes=_paragraphs(entry.facts.get("notes")),
+    )
+    front = "\n".join(line for key, value in properties.items() for line in property_lines(key, value))
+    fields = {key: _plain(value) for key, value in users.items()}
+    blank = tuple(key for key, value in fields.items() if not value)
+    return NewCard(f"---\n{front}\n---\n{body}".encode(), fields, blank, body.replace(f"{cover}\n", "", 1))
+
+
+# ---- keeping it current
+
+
+def card_update(data: bytes, entry: Entry, cover: str | None, *, cover_was_filled: bool = False) -> CardUpdate:
+    """The card with our keys and our cover line as they should be; every other byte stays.
+
+    `cover` is the vault-relative path of the cover, if there is one. `cover_was_filled`: we have set that key once, so
+    if it is gone now, the user took it away. Raises `EditRefused` if the note is no text at all.
+    """
+    note = parse_note(data)
+    if note.text_problem:
+        raise EditRefused(f"The card was not changed: {note.text_problem}.")
+    front = note.frontmatter
+    present = front.properties if front else {}
+    changes: dict[str, Value] = {}
+    for key, value in our_properties(entry).items():
+        found = _get(present, key)
+        if key == "added" and isinstance(found, str) and _DAY.match(found) and found <= str(value):
+            continue  # touching or copying a file does not make it newer to its owner
+        if not (value is EMPTY and found is _ABSENT) and not _says(found, value):
+            changes[key] = value
+    fills = False
+    if cover is not None:
+        found = _get(present, "cover")
+        fills = found is _ABSENT and not cover_was_filled
+        if fills or (is_own_cover(found, entry.weight_id) and found != wikilink(cover)):
+            changes["cover"] = wikilink(cover)
+    lined = _with_cover_line(note, cover)
+    new, refused = set_properties_best(lined, changes) if changes else (lined, {})
+    return CardUpdate(new if new != data else None, refused, fills and "cover" not in refused)
+
+
+def plan_digest(entry: Entry, cover: str | None) -> str:
+    """What we would say in the card, as a hash: equal hashes, nothing to do."""
+    said = repr([*our_properties(entry).items(), cover])
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+def is_own_cover(value: object, weight_id: str) -> bool:
+    """Whether a card's `cover` is a link of ours to a cover of this adapter; anything else is the user's choice."""
+    link = parse_wikilink(value) if isinstance(value, str) else None
+    match = _COVER_NAME.match(link.path.rpartition("/")[2]) if link else None
+    return match is not None and match[1] == weight_id.removeprefix("w1-")
+
+
+def text_of_card(note: Note, limit: int = 65536) -> str:
+    """The text below the properties without our line, at most `limit` characters."""
+    data, at, parts = note.data, note.body_start, []
+    for line in find_own_lines(note, "cover"):
+        parts.append(data[at : line.start])
+        at = line.end
+    text = b"".join([*parts, data[at:]]).decode("utf-8", "ignore")
+    return text[:limit]
+
+
+# ---- the page with its pictures
+
+
+def own_pictures_page(names: CardNames) -> str:
+    """Where the page with an adapter's pictures is when its card is new."""
+    return default_pictures_page(names.folder, names.card)
+
+
+def default_pictures_page(folder: str, card: str) -> str:
+    """The page of the pictures of a card that embeds none."""
+    return f"{folder}/{PICTURES}/{card.rpartition('/')[2].removesuffix('.md')} pictures.md"
+
+
+def pictures_pages(folder: str, entries: Iterable[Entry]) -> dict[str, str]:
+    """Weight id -> vault-relative path of the page of its pictures, for all entries with a card.
+
+    It is the page that the card embeds: a card that was renamed still embeds the page it was made with. Of two cards
+    that embed one page, it belongs to that whose name it carries, else to the first by weight id.
+    """
+    carded = sorted((entry for entry in entries if entry.card), key=lambda entry: entry.weight_id)
+    default = {entry.weight_id: default_pictures_page(folder, entry.card or "") for entry in carded}
+    wanted = {entry.weight_id: _embedded_page(folder, entry.card_body) for entry in carded}
+    owners: dict[str, str] = {}
+    for weight_id, page in wanted.items():
+        if page is not None and (page.casefold() not in owners or default[weight_id] == page):
+            owners[page.casefold()] = weight_id
+    pages: dict[str, str] = {}
+    taken = set(owners)
+    for weight_id, page in wanted.items():
+        if page is not None and owners[page.casefold()] == weight_id:
+            pages[weight_id] = page
+            continue
+        own, number = default[weight_id], 2
+        while own.casefold() in taken:
+            own = f"{default[weight_id].removesuffix('.md')} {number}.md"
+            number += 1
+        taken.add(own.casefold())
+        pages[weight_id] = own
+    return pages
+
+
+def _embedded_page(folder: str, body: str) -> str | None:
+    start = f"![[{folder}/{PICTURES}/"
+    at = body.find(start)
+    if at < 0:
+        return None
+    rest = re.match(r"([^\[\]|#^\r\n/\\:*?\"<>]{1,200}?)(?:\.md)?(?:[#|][^\[\]\r\n]*)?\]\]", body[at + len(start) :])
+    return f"{folder}/{PICTURES}/{rest[1]}.md" if rest else None
+
+
+# ---- helpers
+
+
+class _Absent:
+    """No such property."""
+
+
+_ABSENT = _Absent()
+
+
+def _get(present: Mapping[str, Any], key: str) -> Any:
+    if key in present:
+        return present[key]
+    return next((value for name, value in present.items() if name.casefold() == key), _ABSENT)
+
+
+def _says(found: Any, value: PropertyValue) -> bool:
+    if isinstance(value, tuple):
+        return isinstance(found, list) and found == list(value)
+    if value is EMPTY:
+        return found is None
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return isinstance(found, float | int) and not isinstance(found, bool) and found == value
+    return type(found) is type(value) and found == value
+
+
+def _with_cover_line(note: Note, cover: str | None) -> bytes:
+    """Our cover line with the cover of now. One that shows a cover keeps it when there is none any more."""
+    lines = find_own_lines(note, "cover")
+    if not lines or cover is None or lines[0].text == _cover_text(cover):
+        return note.data
+    line = lines[0]
+    return note.data[: line.start] + own_line(_cover_text(cover), "cover").encode() + note.data[line.end :]
+
+
+def _cover_text(cover: str | None) -> str:
+    return embed(cover, COVER_WIDTH) if cover else _NO_COVER
+
+
+def _try_it(entry: Entry, names: CardNames) -> str:
+    by_name = "" if lora_tag(names.call, 1) else format_value(f"{names.call} {entry.weight or 1:g}")
+    return request_uri(names.vault, f"Try {entry.name}", example_prompt(entry, names.call), by_name)
+
+
+def _heading(entry: Entry) -> str:
+    """Its title, if that says more than its name, with the version and who made it."""
+    version, author = entry.facts.get("version"), entry.facts.get("author")
+    title = inert(entry.title or "", _MAX_VALUE)
+    parts = [f"**{title}**"] if title and title.casefold() != entry.name.casefold() else []
+    parts += [inert(str(version), 60)] if version and parts else []
+    return " · ".join([*parts, *([f"by {inert(str(author), 100)}"] if author else [])])
+
+
+def _training(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Short facts as label and text."""
+    told = facts.get("training")
+    rows: list[tuple[str, str]] = []
+    if isinstance(told, Mapping):
+        known = {key: value for key, value in told.items() if key in TrainingFacts.__dataclass_fields__}
+        rows = [(label, _cell(text, _MAX_VALUE)) for label, text in training_words(TrainingFacts(**known))]
+    captions = [pair for pair in _list(facts.get("captions")) if isinstance(pair, list | tuple) and len(pair) == 2]
+    if captions:
+        tags = [f"{_cell(str(tag), 60)} ({count})" for tag, count in captions[:_CAPTION_TAGS]]
+        rows.append(("captions", ", ".join(tags)))
+    return rows
+
+
+def _cell(text: str, limit: int) -> str:
+    """In a table nothing starts a list or a heading, so the word joiner in front of such text can go."""
+    return inert(text, limit).lstrip("\u2060")
+
+
+def _about(entry: Entry) -> str:
+    """Licence and links, on one line."""
+    facts = entry.facts
+    parts = [f"Licence: {inert(str(facts['license']), _MAX_VALUE)}"] if facts.get("license") else []
+    civitai = _civitai(facts)
+    urls = dict.fromkeys(filter(None, [civitai, *(str(url) for url in _list(facts.get("urls")))]))
+    return " · ".join(parts + [link for link in map(_web_link, urls) if link])
+
+
+def _web_link(url: str) -> str:
+    """A link to the web that shows where it leads; nothing for anything else."""
+    match = _URL.match(url.strip())
+    return f"[{match['host'].removeprefix('www.')}]({url.strip()})" if match and len(url) <= 500 else ""
+
+
+def _civitai(facts: Mapping[str, Any]) -> str | None:
+    model, version = facts.get("civitai_model"), facts.get("civitai_version")
+    if isinstance(model, int):
+        return f"https://civitai.com/models/{model}" + (f"?modelVersionId={version}" if version else "")
+    return f"https://civitai.com/model-versions/{version}" if isinstance(version, int) else None
+
+
+def _paragraphs(text: Any) -> list[str]:
+    lines = [line for line in str(text or "").splitlines() if line.strip()]
+    shown = [inert(line, _TEXT) for line in lines[:_PARAGRAPHS]]
+    return [*shown, "…"] if len(lines) > _PARAGRAPHS else shown
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _plain(value: PropertyValue) -> Any:
+    return None if value is EMPTY else list(value) if isinstance(value, tuple) else value
+
+
+def _number(value: float) -> int | float:
+    """As JavaScript writes it: 1, not 1.0."""
+    rounded = round(float(value), 6)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _megabytes(size: int) -> float:
+    return round(size / 1e6, 1 if size >= 1e6 else 3)
+
+
+@lru_cache(maxsize=4)
+def _template(templates: Path) -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(templates / "pages"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("card.md.j2")

@@ -1,0 +1,86 @@
+"""An example prompt for an adapter, and a link that makes a request of it in Obsidian. Pure."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from loravault.formats.prompt_block import parse_block
+from loravault.formats.prompt_tags import parse_tags
+from loravault.formats.trigger_words import plain_and_groups
+from loravault.library.entry import Entry
+from loravault.vault.inert import inert_value
+from loravault.vault.names import safe_stem
+
+#: A sample prompt of a stranger is used up to this length, in characters.
+MAX_PROMPT = 600
+_MAX_WORDS = 12
+_CAPTION_TAGS = 6
+_ANGLES = re.compile(r"<[^<>]*>|[<>]")
+_SCENES = {"demo": "a red house in a meadow"}
+_SCENE = "portrait, soft light"
+
+
+def example_prompt(entry: Entry, call: str) -> str:
+    """One line, ready to copy: words that show the adapter, its trigger words, and the tag that applies it.
+
+    The words are those of a good sample prompt of the sidecars, else what most of its training pictures show.
+    `call` is the name by which prompts find the adapter.
+    """
+    triggers = _triggers(entry)
+    tag = lora_tag(call, entry.weight)
+    for sample in entry.facts.get("sample_prompts") or ():
+        words = _clean(str(sample))
+        if 3 <= len(words) <= MAX_PROMPT and _reads_as(words):
+            return _joined([*(word for word in triggers if word.casefold() not in words.casefold()), words], tag)
+    shown = [word for word in _caption_words(entry) if word.casefold() not in {t.casefold() for t in triggers}]
+    scene = shown[:_CAPTION_TAGS] or [_SCENES.get(entry.family, _SCENE)]
+    prompt = _joined([*triggers, *scene], tag)
+    return prompt if _reads_as(prompt) else _joined([_SCENES.get(entry.family, _SCENE)], tag)
+
+
+def lora_tag(call: str, weight: float | None) -> str:
+    """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`, for instance)."""
+    tag = f"<lora:{call}:{weight if weight is not None else 1:g}>"
+    _, tags = parse_tags(tag)
+    return tag if len(tags) == 1 and tags[0].raw == tag and tags[0].name == call and not tags[0].problem else ""
+
+
+def request_uri(vault_name: str, title: str, block: str, loras: str = "") -> str:
+    """An `obsidian://new` link: a note of this title with the block in it. Ticking `run` there makes the picture.
+
+    `loras` names the adapter where the block cannot.
+    """
+    named = f"loras:\n  - {loras}\n" if loras else ""
+    content = f"---\nloravault: generate\nrun: false\n{named}---\n\n```prompt\n{block}\n```\n"
+    parts = {"vault": vault_name, "name": safe_stem(title, 100), "content": content}
+    return "obsidian://new?" + "&".join(f"{key}={quote(value, safe='')}" for key, value in parts.items())
+
+
+def _triggers(entry: Entry) -> list[str]:
+    always, groups = plain_and_groups(entry.trigger_words)
+    chosen = always or (groups[0].words if groups else ())
+    return [word for word in map(_clean, chosen[:_MAX_WORDS]) if word]
+
+
+def _caption_words(entry: Entry) -> list[str]:
+    """The commonest caption tags, as far as they are words and not whole sentences."""
+    pairs = entry.facts.get("captions") or ()
+    tags = [_clean(str(pair[0])) for pair in pairs[:40] if isinstance(pair, list | tuple) and pair]
+    return [tag for tag in tags if tag and len(tag.split()) <= 5]
+
+
+def _clean(text: str) -> str:
+    """One line without tags of any program, and without anything that is active in a note."""
+    line = _ANGLES.sub(" ", inert_value(" ".join(text.split())))
+    return re.sub(r"(?:\s*,){2,}", ",", " ".join(line.split())).strip(" ,").removeprefix("#|").strip()
+
+
+def _joined(parts: list[str], tag: str) -> str:
+    return " ".join(filter(None, (", ".join(part for part in parts if part), tag)))
+
+
+def _reads_as(prompt: str) -> bool:
+    """Whether a block with this line says this prompt and nothing else."""
+    block = parse_block(prompt)
+    return block.written_prompt == prompt and not block.parameters and block.negative is None and not block.problems
