@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from sqlalchemy import text
 from sqlmodel import Session, col, func, or_, select
 
 from loravault.index.tables import AdapterRow
@@ -18,6 +19,49 @@ if TYPE_CHECKING:
 def adapters(session: Session) -> Sequence[AdapterRow]:
     """Every adapter, by name, then place."""
     return session.exec(select(AdapterRow).order_by(AdapterRow.name, AdapterRow.root, AdapterRow.rel)).all()
+
+
+class NamedAdapter(NamedTuple):
+    """What of an adapter file a name or hash is looked up by, and what its use needs: ten thousand fit into memory."""
+
+    name: str
+    alias: str | None
+    root: str
+    rel: str
+    state: str
+    weight_id: str | None
+    family: str
+    reason: str | None
+    #: JSON list, in the form of the card.
+    trigger_words: str
+    weight: float | None
+    negative: str | None
+    sha256: str | None
+    autov1: str | None
+    autov2: str | None
+    autov3: str | None
+    blake3: str | None
+    crc32: str | None
+    #: JSON object: what other files claim to be its hashes.
+    claims: str | None
+    #: JSON object: the user's fields on its card.
+    fields: str | None
+
+
+_NAMED = text(
+    """
+    SELECT a.name, a.alias, a.root, a.rel, a.state, a.weight_id, a.family, a.reason, a.trigger_words,
+        json_extract(a.facts, '$.weight'), json_extract(a.facts, '$.negative'),
+        a.sha256, a.autov1, a.autov2, a.autov3, a.blake3, a.crc32, json_extract(a.facts, '$.hashes'),
+        (SELECT c.fields FROM card c WHERE c.weight_id = a.weight_id AND c.problem IS NULL ORDER BY c.path LIMIT 1)
+    FROM adapter a ORDER BY a.name, a.root, a.rel
+    """
+)
+
+
+def named_adapters(session: Session) -> list[NamedAdapter]:
+    """Every adapter file by name, then place."""
+    return [NamedAdapter(*row) for row in session.connection().execute(_NAMED)]
 
 
 def adapters_of_root(session: Session, root: str) -> Sequence[AdapterRow]:

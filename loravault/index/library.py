@@ -29,6 +29,11 @@ def entries(session: Session, only: Collection[str] | None = None) -> list[Entry
     return sorted(found, key=lambda entry: (entry.name.casefold(), entry.weight_id))
 
 
+def card_paths(session: Session, weight_ids: Collection[str]) -> dict[str, str]:
+    """weight id -> vault-relative path of its card, for those that have one."""
+    return {str(row.weight_id): row.path for row in reversed(_cards(session, weight_ids))}
+
+
 def _files(session: Session, only: Collection[str] | None) -> Iterable[AdapterRow]:
     if only is None:
         yield from session.exec(select(AdapterRow)).all()

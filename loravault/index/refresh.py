@@ -21,6 +21,7 @@ from loravault.formats.weight_id import is_weight_id
 from loravault.index import adapters, images
 from loravault.index.database import Index
 from loravault.index.tables import ImageRow
+from loravault.library.beside import group
 from loravault.library.identify import AdapterRecord, read_adapter
 from loravault.library.imagemeta import read_chunk
 from loravault.library.scan import Found, Scan, scan
@@ -38,6 +39,8 @@ FEW = 4
 #: Rows that are stored in one transaction.
 BATCH = 500
 
+#: Covers are not pictures that somebody asked for.
+COVER = "lv-cover-"
 IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 
 GONE = "the file is not there any more"
@@ -178,12 +181,13 @@ def _read_changed(
 ) -> None:
     changed = [item for rel, item in found.items() if known.present.get(rel) != item[2:7]]
     batch: list[tuple[AdapterRecord, Found]] = []
+    neighbours = Neighbours()
     for done, item in enumerate(changed):
         if until is not None and result.read and time.monotonic() >= until:
             result.unfinished = True
             break
         path = root.path / item.rel
-        record = read_adapter(path, root.name, item.rel)
+        record = read_adapter(path, root.name, item.rel, neighbours.of(path))
         if item.unfinished is not None:
             record = replace(record, state="incomplete", reason=f"it is still being downloaded ({item.unfinished})")
         elif record.state != "ok" and _is_young(item, now()):
@@ -199,6 +203,24 @@ def _read_changed(
         if on_progress is not None:
             on_progress(done + 1, len(changed))
     _store(index, batch, result)
+
+
+class Neighbours:
+    """What belongs to each adapter of a folder; a folder is listed once for all that are read in it in a row."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._groups: dict[str, tuple[str, ...]] = {}
+
+    def of(self, path: Path) -> tuple[str, ...]:
+        """The names of the files that belong to the adapter at this path."""
+        if path.parent != self._folder:
+            self._folder = path.parent
+            try:
+                self._groups = group(os.listdir(path.parent))
+            except OSError:
+                self._groups = {}
+        return self._groups.get(path.name, ())
 
 
 def _is_young(item: Found, now: float) -> bool:
@@ -298,7 +320,7 @@ def _pictures(vault: Path, home: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     for at, folders, names in os.walk(home):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith("lv-") or not name.lower().endswith(IMAGE_SUFFIXES):
+            if not name.startswith("lv-") or not name.lower().endswith(IMAGE_SUFFIXES) or name.startswith(COVER):
                 continue
             path = Path(at, name)
             rel = path.relative_to(vault).as_posix()
@@ -350,6 +372,8 @@ def _image_row(vault: Path, rel: str, key: tuple[int, int]) -> ImageRow | None:
         n=int(numbers[1]),
         adapters=json.dumps(sorted({one["id"] for one in used if isinstance(one, dict) and _is_id(one.get("id"))})),
         base=str(name),
+        stands_for=str(chunk["stands_for"]) if _is_id(chunk.get("stands_for")) else "",
+        named=chunk.get("named") is True,
         size=size,
         mtime_ns=mtime_ns,
     )

@@ -13,8 +13,9 @@ from sqlmodel import Session
 from loravault import resources
 from loravault.config import VaultConfig
 from loravault.formats.generation import BaseRef
+from loravault.formats.hashes import lookup_texts
 from loravault.index import adapters
-from loravault.index.tables import AdapterRow
+from loravault.index.adapters import NamedAdapter
 from loravault.library import bases as base_folders
 from loravault.library import names
 from loravault.requests.bases import choose_base
@@ -27,13 +28,15 @@ class IndexCatalog:
     """A snapshot: adapters by name and hash, bases by name. Made anew when the library changed."""
 
     config: VaultConfig
-    rows: Sequence[AdapterRow]
+    rows: Sequence[NamedAdapter]
     bases: Sequence[BaseRef]
 
     @classmethod
     def read(cls, session: Session, config: VaultConfig) -> IndexCatalog:
         """Read the index and look into the base folders."""
-        return cls(config, adapters.adapters(session), base_folders.list_bases(config.bases, resources.demo_base()))
+        return cls(
+            config, adapters.named_adapters(session), base_folders.list_bases(config.bases, resources.demo_base())
+        )
 
     def find_adapter(self, name: str) -> KnownAdapter | Several | NotFound:
         """The adapter of this name."""
@@ -46,7 +49,7 @@ class IndexCatalog:
 
     def find_adapter_by_hash(self, text: str) -> KnownAdapter | None:
         """The adapter whose file this hash names."""
-        usable = [row for row in self.rows if row.state == "ok"]
+        usable = [row for row in self.rows if row.state in ("ok", "duplicate")]
         found = names.find_by_hash(text, usable, _hashes)
         return None if found is None or isinstance(found, names.Ambiguous) else self._known(found)
 
@@ -75,18 +78,27 @@ class IndexCatalog:
         """The most pictures one block may ask for."""
         return self.config.max_count
 
-    def _known(self, row: AdapterRow) -> KnownAdapter:
+    def _known(self, row: NamedAdapter) -> KnownAdapter:
+        """With what its card says; a field that is on the card counts, even an empty one."""
         roots = {root.name: root.path for root in self.config.loras}
+        card: dict[str, Any] = json.loads(row.fields or "{}")
         return KnownAdapter(
             name=row.name,
             path=str(roots.get(row.root, Path(row.root)) / row.rel),
             weight_id=row.weight_id or "",
             family=row.family,
-            trigger_words=tuple(json.loads(row.trigger_words)),
+            trigger_words=tuple(card.get("trigger_words", json.loads(row.trigger_words)) or ()),
             state=row.state,
             reason=row.reason,
+            weight=card.get("weight", row.weight),
+            negative=card.get("negative", row.negative),
+            base=card.get("base"),
         )
 
 
-def _hashes(row: AdapterRow) -> list[str]:
-    return [text for text in (row.autov2, row.autov3) if text]
+def _hashes(row: NamedAdapter) -> tuple[str, ...]:
+    claims: dict[str, str] = json.loads(row.claims or "{}")
+    return lookup_texts(
+        sha256=row.sha256, autov1=row.autov1, autov2=row.autov2, autov3=row.autov3, blake3=row.blake3, crc32=row.crc32,
+        claimed=tuple(claims.values()),
+    )  # fmt: skip

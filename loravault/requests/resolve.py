@@ -18,7 +18,6 @@ from loravault.requests.fingerprint import fingerprint
 from loravault.requests.model import MAX_SEED, Block, Catalog, NotFound, Refusal, Request, Resolved
 
 _GRID = frozenset({"x", "y", "z"})
-_TRIGGERS = options.choice("auto", "on", "off", true="on", false="off", yes="on", no="off")
 _FORMAT = options.choice("webp", "png", "jpeg", jpg="jpeg")
 _MISSING = options.choice("fail", "skip")
 _WHERE_BASES = "`loravault config` shows where bases are looked for."
@@ -106,6 +105,8 @@ def _resolve(work: _Work) -> Resolved | None:
     values = _values(work, family)
     if base is not None:
         _check_families(work, choice, base)
+    if values["triggers"] is not None and (unknown := words.unknown_group(values["triggers"], choice.chosen)):
+        work.problems.append(unknown)
     if work.problems or base is None:
         return None
     return _put_together(work, base, values, choice)
@@ -249,7 +250,7 @@ def _values(work: _Work, family: str) -> dict[str, Any]:
         "cfg": options.number(0, defaults.MAX_CFG),
         "sampler": options.sampler,
         "clip_skip": options.whole(1, layers, f" (the text encoder of {family} has {layers} layers)"),
-        "triggers": _TRIGGERS,
+        "triggers": words.read_triggers,
         "format": _FORMAT,
         "again": options.text,
         "negative": options.text,

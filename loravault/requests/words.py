@@ -4,33 +4,88 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from loravault.formats.trigger_words import TriggerGroup, plain_and_groups
 from loravault.requests.adapters import Chosen
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _MAX_NAMED = 8
+_MODES = {
+    "auto": "auto", "on": "on", "true": "on", "yes": "on", "off": "off", "false": "off", "no": "off", "none": "off",
+}  # fmt: skip
 
 
-def with_triggers(prompt: str, chosen: Sequence[Chosen], mode: str) -> tuple[str, list[str]]:
+@dataclass(frozen=True)
+class Triggers:
+    """The option `triggers`: what is done about trigger words, and which named groups of them are wanted."""
+
+    #: `auto`: those of adapters from `loras:` are inserted, those of tags reported; `on`: all inserted; `off`: none.
+    mode: str = "auto"
+    #: Names of groups, as written.
+    groups: tuple[str, ...] = ()
+
+
+def read_triggers(value: Any) -> Triggers:
+    """`auto`, `on`, `off`, or the names of groups (a list, or a text with commas)."""
+    items = value if isinstance(value, list | tuple) else str(value).split(",")
+    words = [" ".join(str(item).split()) for item in items if item is not None]
+    words = [word for word in words if word]
+    if len(words) == 1 and (mode := _MODES.get(words[0].casefold())):
+        return Triggers(mode)
+    return Triggers("on", tuple(words)) if words else Triggers()
+
+
+def unknown_group(triggers: Triggers, chosen: Sequence[Chosen]) -> str | None:
+    """A sentence about a group that no adapter of the block has; None if all are known."""
+    known = [group.name or "" for one in chosen for group in _groups(one)]
+    folded = {_folded(name) for name in known}
+    for wanted in triggers.groups:
+        if _folded(wanted) not in folded:
+            names = f"; the groups of the adapters here: {', '.join(known)}" if known else ""
+            return f"triggers: {wanted!r} must be one of auto, on, off, or the name of a group of trigger words{names}."
+    return None
+
+
+def with_triggers(prompt: str, chosen: Sequence[Chosen], triggers: Triggers) -> tuple[str, list[str]]:
     """The prompt with the trigger words it needs, and what to say about it.
 
-    `mode`: `auto` inserts those of adapters from `loras:` and reports those of tags; `on` inserts all; `off` none.
+    Of an adapter whose words are in named groups, the groups that `triggers` names are inserted; if it names none of
+    them and the adapter has no other words, the first.
     """
     said: list[str] = []
-    if mode == "off":
+    if triggers.mode == "off":
         return prompt, said
     for one in chosen:
-        words = one.adapter.trigger_words
+        words = _needed(one, triggers)
         missing = [word for word in words if not contains(prompt, word)]
         if not missing or not (one.te or one.unet):
             continue
-        if mode == "on" or not one.inline:
+        if triggers.mode == "on" or not one.inline:
             prompt = ", ".join(part for part in (prompt.rstrip(" ,"), *missing) if part)
             said.append(f'Added the trigger words of "{one.adapter.name}": {_quoted(missing)}.')
-        elif len(missing) == len(words):
+        elif len(missing) == len(words) and not _any_group(prompt, one):
             # With one of several in the prompt the user has made a choice.
             said.append(f'"{one.adapter.name}" has trigger words that are not in the prompt: {_quoted(missing)}.')
     return prompt, said
+
+
+def _needed(one: Chosen, triggers: Triggers) -> tuple[str, ...]:
+    always, groups = plain_and_groups(one.adapter.trigger_words)
+    wanted = {_folded(name) for name in triggers.groups}
+    asked = [group for group in groups if _folded(group.name or "") in wanted]
+    if not asked and not always:
+        asked = list(groups[:1])
+    return tuple(dict.fromkeys((*always, *(word for group in asked for word in group.words))))
+
+
+def _groups(one: Chosen) -> tuple[TriggerGroup, ...]:
+    return plain_and_groups(one.adapter.trigger_words)[1]
+
+
+def _any_group(prompt: str, one: Chosen) -> bool:
+    return any(all(contains(prompt, word) for word in group.words) for group in _groups(one))
 
 
 def contains(prompt: str, phrase: str) -> bool:

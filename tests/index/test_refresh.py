@@ -33,9 +33,9 @@ class Library:
         self.fills: dict[str, int] = {}
         real = refresh.read_adapter
 
-        def reading(path: Path, root: str, rel: str) -> object:
+        def reading(path: Path, root: str, rel: str, beside: tuple[str, ...]) -> object:
             self.read.append(rel)
-            return real(path, root, rel)
+            return real(path, root, rel, beside)
 
         monkeypatch.setattr(refresh, "read_adapter", reading)
 
@@ -298,9 +298,9 @@ def test_a_file_that_goes_while_it_is_read_keeps_what_was_known(
     os.utime(library.main / "a.safetensors", (1, 1))
     real: Callable[..., object] = refresh.read_adapter
 
-    def reading(path: Path, root: str, rel: str) -> object:
+    def reading(path: Path, root: str, rel: str, beside: tuple[str, ...]) -> object:
         path.unlink()
-        return real(path, root, rel)
+        return real(path, root, rel, beside)
 
     monkeypatch.setattr(refresh, "read_adapter", reading)
     library.look()

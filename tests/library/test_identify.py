@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+from loravault.formats.hashes import POISON
 from loravault.formats.weight_id import is_weight_id
 from loravault.library import identify
-from loravault.library.identify import read_adapter, trigger_words
+from loravault.library.facts import decode
+from loravault.library.identify import read_adapter
 from tests.formats import headers
 
 
@@ -23,7 +24,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         "ss_network_alpha": "4",
     }
     path = headers.write(tmp_path / "Styles" / "ink.safetensors", headers.adapter(headers.lora(), metadata, fill=0))
-    headers.write(tmp_path / "Styles" / "ink.png", b"")
+    headers.write(tmp_path / "Styles" / "ink.png", b"\x89PNG\r\n\x1a\n" + b"\0" * 32)
     record = read_adapter(path, "main", "Styles/ink.safetensors")
     assert record.state == "ok"
     assert record.weight_id
@@ -50,7 +51,8 @@ def test_a_good_file(tmp_path: Path) -> None:
 )
 def test_a_bad_file_is_broken_with_a_reason(tmp_path: Path, data: bytes, words: str) -> None:
     record = read_adapter(headers.write(tmp_path / "x.safetensors", data), "main", "x.safetensors")
-    assert (record.state, record.weight_id, record.size) == ("broken", None, len(data))
+    state = "incomplete" if words == "incomplete" else "broken"
+    assert (record.state, record.weight_id, record.size) == (state, None, len(data))
     assert record.reason
     assert words in record.reason
 
@@ -75,60 +77,22 @@ def test_a_large_file_has_only_the_hash_it_claims(tmp_path: Path, monkeypatch: p
 
     assert autov3("AB" * 32) == "abababababab"
     assert autov3("0x" + "ab" * 32) == "abababababab"
-    for bad in ("", "None", "ab", identify.POISON, "zz" * 32):
+    for bad in ("", "None", "ab", POISON, "zz" * 32):
         assert autov3(bad) is None
 
 
-@pytest.mark.parametrize(
-    ("beside", "preview"),
-    [
-        (["x.png", "x.preview.png"], "x.preview.png"),
-        (["x.thumb.jpg", "x.jpg"], "x.jpg"),
-        (["x.webp"], "x.webp"),
-        (["y.png", "x.v2.png", "x.txt"], None),
-    ],
-)
-def test_the_preview_is_the_picture_other_tools_show(tmp_path: Path, beside: list[str], preview: str | None) -> None:
-    path = headers.write(tmp_path / "x.safetensors", b"")
-    for name in beside:
-        headers.write(tmp_path / name, b"")
-    assert identify.find_preview(path, "x.safetensors") == preview
-
-
-def frequency(tags: dict[str, dict[str, int]], images: dict[str, int] | None = None) -> dict[str, str]:
-    metadata = {"ss_tag_frequency": json.dumps(tags)}
-    if images is not None:
-        counted = {name: {"n_repeats": 1, "img_count": count} for name, count in images.items()}
-        metadata["ss_dataset_dirs"] = json.dumps(counted)
-    return metadata
-
-
-@pytest.mark.parametrize(
-    ("metadata", "words"),
-    [
-        ({"modelspec.trigger_phrase": " sks style ,, ink"}, ("sks style", "ink")),
-        (frequency({"10_cat": {"sks cat": 20, "1girl": 20, "sofa": 3}}, {"10_cat": 20}), ("sks cat",)),
-        (frequency({"10_cat": {"1girl": 20, "sofa": 3}}, {"10_cat": 20}), ("1girl",)),
-        (frequency({"10_cat": {"sofa": 3}}, {"10_cat": 20}), ()),
-        (frequency({"1_ink": {"ink outline": 1}}), ("ink outline",)),  # as ai-toolkit writes it
-        (frequency({"10_sks woman": {}}, {"10_sks woman": 9}), ("sks woman",)),
-        (frequency({"10_img": {}}), ()),
-        (frequency({"3_a": {"x": 5}, "2_b": {"y": 4, "x": 1}}, {"3_a": 5, "2_b": 4}), ("x", "y")),
-        (frequency({"1_a": {f"caption {n}": 1 for n in range(30)}}), ()),  # captions that occur once each
-        ({"ss_tag_frequency": "None"}, ()),
-        ({"ss_tag_frequency": "[1,2]"}, ()),
-        ({"ss_tag_frequency": "[" * 5000}, ()),
-        ({"ss_tag_frequency": '{"a": {"b": "many"}, "c": 5}'}, ()),
-        ({"modelspec.trigger_phrase": "x" * 101}, ()),
-        ({}, ()),
-    ],
-)
-def test_trigger_words(metadata: dict[str, str], words: tuple[str, ...]) -> None:
-    assert trigger_words(metadata) == words
-
-
-def test_words_of_strangers_are_one_short_line_without_control_characters() -> None:
-    assert trigger_words({"modelspec.trigger_phrase": "a\nb\u202e\x00c"}) == ("a b c",)
+def test_sidecars_are_read_with_it_and_a_broken_one_is_a_warning(tmp_path: Path) -> None:
+    path = headers.write(tmp_path / "a" / "ink.safetensors", headers.adapter(headers.lora()))
+    headers.write(tmp_path / "a" / "ink.json", b'{"activation text": "sks style", "preferred weight": 0.8}')
+    headers.write(tmp_path / "a" / "ink.civitai.info", b'{"name": ')
+    record = read_adapter(path, "main", "a/ink.safetensors")
+    facts = decode(record.facts)
+    assert (record.state, record.trigger_words, facts.weight) == ("ok", ("sks style",), 0.8)
+    assert record.sources["trigger_words"] == "ink.json"
+    assert len(facts.warnings) == 1
+    assert "ink.civitai.info" in facts.warnings[0]
+    alone = read_adapter(path, "main", "a/ink.safetensors", ())
+    assert (alone.trigger_words, decode(alone.facts).warnings) == ((), ())
 
 
 def test_a_file_with_the_longest_name_has_no_preview_and_is_no_error(tmp_path: Path) -> None:

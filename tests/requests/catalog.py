@@ -54,6 +54,8 @@ LIBRARY = (
     entry("ink_outline", folder="Styles", hashes=("aaaaaaaaaaaa",), trigger_words=("ink outline",)),
     entry("ink_wash", folder="Styles", trigger_words=("ink wash", "sepia")),
     entry("ink 2"),
+    entry("doll", trigger_words=("sks doll", "red dress: red dress, lace")),
+    entry("wardrobe", trigger_words=("summer: sks, summer hat", "winter: sks, winter coat")),
     entry("cat", folder="Old"),
     entry("cat", folder="New"),
     entry("ghibli", family="sdxl"),
