@@ -183,7 +183,7 @@ def json_in(text: Any) -> Any:
 def load_json(text: str) -> Any:
     """Parse JSON as leniently as Python's own reader, which wrote most of these files. Raises `ValueError`.
 
-    NaN and numbers without end become None.
+    NaN and Infinity become None.
     """
     try:
         return msgspec.json.decode(text)
