@@ -102,11 +102,11 @@ def put_together(
     low, high = fields.get("weight_min"), fields.get("weight_max")
     if low is not None and high is not None and low > high:
         fields["weight_min"], fields["weight_max"] = high, low
-    rest = {
+    fields |= {
         "training": training, "stills": tuple(stills), "videos": tuple(videos), "warnings": tuple(dict.fromkeys(told)),
         "sources": sources,
     }  # fmt: skip
-    return AdapterFacts(**fields, **rest)
+    return AdapterFacts(**fields)
 
 
 def _by_field(claims: Iterable[Claim]) -> dict[str, list[Claim]]:
