@@ -53,6 +53,8 @@ class VaultConfig:
     machine: str = "here"
     #: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
     device: str = "auto"
+    #: Covers of adapters above this level of Civitai's are blurred; one of `settings.COVER_LEVELS`. Unknown is shown.
+    cover_level: str = "PG-13"
     #: Whether anything may be fetched.
     network: bool = False
     #: `webp`, `png` or `jpeg`.

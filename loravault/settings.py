@@ -12,6 +12,9 @@ from typing import Any
 
 DEFAULT_FOLDER = "LoraVault"
 
+#: `cover_level` -> the highest level of Civitai's that is shown as it is. `all` blurs nothing.
+COVER_LEVELS: Mapping[str, int] = {"none": 0, "PG": 1, "PG-13": 2, "R": 4, "X": 8, "XXX": 16, "all": 1 << 30}
+
 
 @dataclass(frozen=True)
 class Root:
@@ -135,6 +138,7 @@ _REQUEST_OPTIONS: dict[str, _Check] = {
 }
 #: May stand at the top of the file or in a vault's table.
 SHARED: dict[str, _Check] = {
+    "cover_level": _choice(*COVER_LEVELS),
     "defaults": _defaults,
     "device": _matching(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:<number> or mps"),
     "default_base": _matching(r"\S.*", "the name of a base"),

@@ -69,6 +69,7 @@ def _tag(use: AdapterUse) -> str:
 
 def chunk_of(spec: GenerationSpec, index: int, provenance: Provenance, versions: Mapping[str, str]) -> dict[str, Any]:
     """Our own record of image `index`."""
+    stands_for = {"stands_for": provenance.stands_for, "named": provenance.named} if provenance.stands_for else {}
     return {
         "v": CHUNK_VERSION,
         "job": provenance.job,
@@ -80,4 +81,5 @@ def chunk_of(spec: GenerationSpec, index: int, provenance: Provenance, versions:
         "base": {"name": spec.base.name, "family": spec.base.family},
         "adapters": [{"id": use.weight_id, "name": use.name, "te": use.te, "unet": use.unet} for use in spec.adapters],
         "versions": {"loravault": __version__, **versions},
+        **stands_for,
     }

@@ -15,6 +15,9 @@ class Provenance:
     block_hash: str = ""
     #: 16 hex digits of prompt and effective options.
     fingerprint: str = ""
+    #: Weight id of the adapter that the picture is made to stand for, and whether the user named that adapter.
+    stands_for: str = ""
+    named: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlmodel import Field, SQLModel
 
 #: Written into `PRAGMA user_version`.
-SCHEMA = 2
+SCHEMA = 3
 
 
 class AdapterRow(SQLModel, table=True):
@@ -69,6 +69,10 @@ class CardRow(SQLModel, table=True):
     body: str = ""
     #: Why it is left alone, in words.
     problem: str | None = None
+    #: What our keys in it were last known to say, as a hash: if we would say the same, nobody has to open the note.
+    ours: str = ""
+    #: Why our keys cannot be kept current in it, in words; it counts as a card nevertheless.
+    unwritten: str | None = None
 
 
 class NoteRow(SQLModel, table=True):
@@ -134,6 +138,13 @@ class JobRow(SQLModel, table=True):
     ordinal: int
     first_line: str
     fingerprint: str
+    #: Its answer is a part of one callout, together with the other jobs of its run and block.
+    sheet: bool = False
+    #: Weight id of the adapter for which its picture is to stand, and whether the user named that adapter.
+    stands_for: str = ""
+    named: bool = False
+    #: Nobody waits for it: it starts when nothing else does.
+    background: bool = False
     #: JSON of a `GenerationSpec`; empty for a block that was refused.
     spec: str = ""
     #: JSON list of sentences that belong into the result.
@@ -169,8 +180,27 @@ class ImageRow(SQLModel, table=True):
     #: JSON list of weight ids.
     adapters: str = "[]"
     base: str = ""
+    #: Weight id of the adapter that it was made to stand for; if the user `named` it, the picture goes before others.
+    stands_for: str = Field(default="", index=True)
+    named: bool = False
     size: int = 0
     mtime_ns: int = 0
+
+
+class CoverRow(SQLModel, table=True):
+    """The cover of an adapter, or why it has none."""
+
+    __tablename__ = "cover"
+
+    weight_id: str = Field(primary_key=True)
+    #: Vault-relative; None if there is none.
+    path: str | None = None
+    #: 16 hex digits of what it was made from and how: another one means another look.
+    source_key: str = ""
+    #: What it was made from, in words for people.
+    source: str = ""
+    #: What was wrong with pictures that were tried, in words.
+    problem: str | None = None
 
 
 class MadeRow(SQLModel, table=True):

@@ -50,6 +50,8 @@ class Context:
     to_deliver: set[str] = field(default_factory=set)
     #: Notes that cannot be written now -> wall clock at which it is tried again. A change of the note ends the waiting.
     deliver_later: dict[str, float] = field(default_factory=dict)
+    #: Adapters (weight ids) for which a picture was made that is to stand for them.
+    covers_due: set[str] = field(default_factory=set)
     #: Running jobs that somebody called off.
     to_cancel: set[str] = field(default_factory=set)
     #: Asks for a look at a note whose text was not read yet, whatever its stat says.

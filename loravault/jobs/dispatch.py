@@ -123,7 +123,13 @@ class Dispatcher:
             spec,
             out_dir=self.staging / job.id,
             stem=image_stem(datetime.fromtimestamp(job.created), job.id),
-            provenance=Provenance(job=job.id, block_hash=job.block_hash or "", fingerprint=job.fingerprint),
+            provenance=Provenance(
+                job=job.id,
+                block_hash=job.block_hash or "",
+                fingerprint=job.fingerprint,
+                stands_for=job.stands_for,
+                named=job.named,
+            ),
             originals=self._ctx.config.originals,
         )
 
@@ -226,6 +232,8 @@ class Dispatcher:
             for image, rel in zip(made, published, strict=True):
                 images.remember_image(session, image_row(job, spec, image, rel, ctx.path(rel)))
         reach("job.images-recorded")
+        if job.stands_for and published:
+            ctx.covers_due.add(job.stands_for)
         return tuple(published)
 
     def _folder_of(self, job: JobRow) -> str:
@@ -310,6 +318,8 @@ def image_row(job: JobRow, spec: GenerationSpec, image: MadeImage, rel: str, pat
         n=image.index,
         adapters=json.dumps([use.weight_id for use in spec.adapters]),
         base=spec.base.name,
+        stands_for=job.stands_for,
+        named=job.named,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
     )

@@ -1,0 +1,77 @@
+"""Covers as rows, and the pictures that were made to stand for an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from sqlmodel import Session, col, select
+
+from loravault.index.tables import CoverRow, ImageRow
+from loravault.library.covers import Rendered
+
+#: SQLite takes this many variables in one statement, whatever its build.
+_CHUNK = 900
+
+
+def covers(session: Session, only: Collection[str] | None = None) -> dict[str, CoverRow]:
+    """Weight id -> what is known of its cover; of all adapters or of some."""
+    if only is None:
+        return {row.weight_id: row for row in session.exec(select(CoverRow)).all()}
+    found: dict[str, CoverRow] = {}
+    for some in _chunks(only):
+        rows = session.exec(select(CoverRow).where(col(CoverRow.weight_id).in_(some))).all()
+        found |= {row.weight_id: row for row in rows}
+    return found
+
+
+def store(session: Session, rows: Iterable[CoverRow]) -> None:
+    """Remember covers; their files are durably in place."""
+    for row in rows:
+        session.merge(row)
+
+
+def forget(session: Session, weight_id: str) -> None:
+    """Nothing is known of a cover any more."""
+    row = session.get(CoverRow, weight_id)
+    if row is not None:
+        session.delete(row)
+
+
+def problems(session: Session) -> dict[str, str]:
+    """Weight id -> what was wrong with the pictures of an adapter."""
+    rows = session.exec(select(CoverRow).where(col(CoverRow.problem).is_not(None))).all()
+    return {row.weight_id: row.problem or "" for row in rows}
+
+
+def rendered(
+    session: Session, only: Collection[str] | None = None, *, without_jobs: Collection[str] = ()
+) -> dict[str, Rendered]:
+    """Weight id -> the newest picture that was made to stand for it. Pictures of `without_jobs` do not count."""
+    found: dict[str, tuple[tuple[str, int], Rendered]] = {}
+    for row in _made_to_stand(session, only):
+        if row.job in without_jobs:
+            continue
+        # Names begin with the time; of one job the first picture counts.
+        order = (row.path.rpartition("/")[2].rpartition("-")[0], -row.n)
+        if row.stands_for not in found or order > found[row.stands_for][0]:
+            found[row.stands_for] = order, Rendered(row.path, row.named)
+    return {weight_id: picture for weight_id, (_, picture) in found.items()}
+
+
+def rendered_fingerprints(session: Session, only: Collection[str]) -> set[str]:
+    """Fingerprints of the pictures that were made to stand for these adapters."""
+    return {row.fingerprint for row in _made_to_stand(session, only)}
+
+
+def _made_to_stand(session: Session, only: Collection[str] | None) -> Iterable[ImageRow]:
+    if only is None:
+        yield from session.exec(select(ImageRow).where(ImageRow.stands_for != "")).all()
+        return
+    for some in _chunks(only):
+        yield from session.exec(select(ImageRow).where(col(ImageRow.stands_for).in_(some))).all()
+
+
+def _chunks(values: Collection[str]) -> Iterable[Sequence[str]]:
+    ordered = sorted(values)
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
