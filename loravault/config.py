@@ -53,6 +53,11 @@ class VaultConfig:
     machine: str = "here"
     #: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
     device: str = "auto"
+    #: Whether every adapter gets a note, and whether there are gallery pages.
+    cards: bool = True
+    galleries: bool = True
+    #: Whether adapter files are hashed in the background, so that pasted prompts and Civitai find them.
+    hashing: bool = True
     #: Covers of adapters above this level of Civitai's are blurred; one of `settings.COVER_LEVELS`. Unknown is shown.
     cover_level: str = "PG-13"
     #: Whether anything may be fetched.
@@ -61,6 +66,8 @@ class VaultConfig:
     image_format: str = "webp"
     #: Where pictures go: `loravault` (our folder) or `obsidian` (the vault's own setting for attachments).
     images: str = "loravault"
+    #: Width of the thumbnails in Markdown galleries, in pixels.
+    thumbnail_width: int = 144
     #: A folder outside the vault for lossless PNGs of everything made; None = they are not kept.
     originals: Path | None = None
     #: Seconds a note must be unchanged before it is read.

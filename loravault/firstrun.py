@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 TEMPLATES = "Templates"
 
+#: What cards, covers and gallery pages are like on average, for a forecast.
+USUAL_NOTE_BYTES, USUAL_COVER_BYTES, USUAL_PAGE = 2_000, 40_000, 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class InitPlan:
@@ -43,6 +46,21 @@ class InitPlan:
     bases: tuple[str, ...]
     #: The programs that were named with --ui.
     programs: tuple[UiFolders, ...]
+
+    #: Adapters that have a picture beside them: each gets a small cover.
+    previews: int = 0
+
+    @property
+    def library_notes(self) -> int:
+        """About how many notes and pages will be kept for the adapters: a card and a page of pictures each."""
+        notes = 2 * self.adapters if self.config.cards else 0
+        pages = self.adapters // USUAL_PAGE + 1 if self.config.galleries and self.adapters else 0
+        return notes + pages
+
+    @property
+    def library_bytes(self) -> int:
+        """About how large those notes and the covers will be."""
+        return self.library_notes * USUAL_NOTE_BYTES + self.previews * USUAL_COVER_BYTES
 
     @property
     def note_bytes(self) -> int:
@@ -92,6 +110,7 @@ def plan_init(
         problems=tuple(scanned.problems),
         bases=_usable_bases(found_bases),
         programs=programs,
+        previews=sum(_previews(root) for root in roots) if config.cards else 0,
     )
 
 
@@ -171,6 +190,18 @@ def _scan(roots: Sequence[Root]) -> Scan:
         whole.pickles += [f"{root.name}/{rel}" for rel in one.pickles]
         whole.problems += one.problems
     return whole
+
+
+def _previews(root: Root) -> int:
+    """How many adapters of a root have a picture beside them, by their names alone."""
+    from loravault.library.beside import MEDIA_ENDING, ending_of, group  # noqa: PLC0415
+
+    count = 0
+    for _, folders, names in os.walk(root.path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for adapter, beside in group(names).items():
+            count += any(MEDIA_ENDING.fullmatch(ending_of(name, adapter)) for name in beside)
+    return count
 
 
 def _usable_bases(folders: Iterable[Path]) -> tuple[str, ...]:

@@ -138,12 +138,15 @@ _REQUEST_OPTIONS: dict[str, _Check] = {
 }
 #: May stand at the top of the file or in a vault's table.
 SHARED: dict[str, _Check] = {
+    "cards": _switch,
     "cover_level": _choice(*COVER_LEVELS),
     "defaults": _defaults,
     "device": _matching(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:<number> or mps"),
     "default_base": _matching(r"\S.*", "the name of a base"),
     "bases": _paths,
+    "galleries": _switch,
     "grace_s": _number(0, 60),
+    "hashing": _switch,
     "idle_exit_s": _number(0, 86_400),
     "image_format": _choice("webp", "png", "jpeg"),
     "images": _choice("loravault", "obsidian"),
@@ -155,6 +158,7 @@ SHARED: dict[str, _Check] = {
     "read_quiet_s": _number(0, 600),
     "rescan_s": _number(0.1, 86_400),
     "result_cap": _whole(1, 1000),
+    "thumbnail_width": _whole(48, 512),
     "together_s": _number(0, 3600),
     "write_quiet_s": _number(0, 600),
 }

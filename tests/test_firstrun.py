@@ -177,3 +177,14 @@ class TestCommand:
         found = load(tmp_path / "vault", app.env)
         assert found.loras == (Root("loras", tmp_path / "ComfyUI/models/loras"),)
         assert found.bases == (tmp_path / "ComfyUI/models/checkpoints",)
+
+
+def test_the_forecast_counts_cards_and_the_pictures_that_become_covers(tmp_path: Path) -> None:
+    env = fresh(tmp_path)
+    for name in ("x.preview.png", "x.json", "y.png"):  # y has no adapter
+        (tmp_path / "loras" / "deep" / name).write_bytes(b"")
+    found = plan(tmp_path, env)
+    assert (found.library_notes, found.previews) == (3, 1)
+    assert found.library_bytes > 40_000
+    off = firstrun.replace(found, config=firstrun.replace(found.config, cards=False, galleries=False))
+    assert off.library_notes == 0

@@ -101,6 +101,9 @@ def _data(plan: InitPlan) -> dict[str, Any]:
         "base_folders": config.bases,
         "notes": [rel for rel, _ in plan.notes],
         "note_bytes": plan.note_bytes,
+        "library_notes": plan.library_notes,
+        "library_covers": plan.previews,
+        "library_bytes": plan.library_bytes,
         "problems": plan.problems,
     }
 
@@ -121,6 +124,12 @@ def _lines(plan: InitPlan) -> list[str]:
                 lines.append(f"Also found, not used yet: {kind} in {', '.join(map(str, paths))}")
     lines.append(f"Will appear in {config.folder}/: {counted(len(plan.notes), 'note')}, {size(plan.note_bytes)}")
     lines += [f"  {rel}" for rel, _ in plan.notes]
-    lines.append("  and, while `loravault watch` runs, the dashboard and the pictures you ask for")
+    lines.append("And, while `loravault watch` runs:")
+    if plan.library_notes:
+        covers = f" and {counted(plan.previews, 'cover')}" if plan.previews else ""
+        lines.append(
+            f"  about {counted(plan.library_notes, 'note')}{covers}, {size(plan.library_bytes)}: a card for every LoRA"
+        )
+    lines.append("  the dashboard and the pictures you ask for")
     lines.append(f"Settings go to: {plan.config_file}")
     return lines

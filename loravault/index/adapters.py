@@ -13,6 +13,7 @@ from sqlmodel import Session, col, func, or_, select
 from loravault.index.tables import AdapterRow
 
 if TYPE_CHECKING:
+    from loravault.formats.hashes import FileHashes
     from loravault.library.identify import AdapterRecord
 
 
@@ -167,6 +168,57 @@ def store_hashes(session: Session, weight_id: str, autov2: str | None, autov3: s
         row.autov2 = autov2 or row.autov2
         row.autov3 = autov3 or row.autov3
         session.add(row)
+
+
+class Unhashed(NamedTuple):
+    """A file whose hashes were not measured yet."""
+
+    root: str
+    rel: str
+    size: int
+    mtime_ns: int
+    #: A picture was made with it, or waits to be made.
+    used: bool
+
+
+def without_hashes(session: Session) -> list[Unhashed]:
+    """Every file that can be hashed and was not."""
+    rows = session.connection().execute(
+        text(
+            """
+            SELECT root, rel, size, mtime_ns, EXISTS (SELECT 1 FROM made WHERE made.weight_id = adapter.weight_id)
+            FROM adapter WHERE NOT hashed AND state IN ('ok', 'duplicate')
+            """
+        )
+    )
+    return [Unhashed(*row) for row in rows]
+
+
+def store_file_hashes(
+    session: Session, place: tuple[str, str], version: tuple[int, int], hashes: FileHashes
+) -> str | None:
+    """Hashes of one file (root, path in it) in one version (size, mtime_ns). Returns the weight id if they were stored.
+
+    The weights of a copy are the same, so it gets the hash of the weights; its header may be another.
+    """
+    row = session.get(AdapterRow, place)
+    if row is None or (row.size, row.mtime_ns) != version:
+        return None
+    row.hashed = True
+    row.sha256, row.autov1, row.autov2 = hashes.sha256, hashes.autov1, hashes.autov2
+    row.autov3, row.blake3, row.crc32 = hashes.autov3[:12], hashes.blake3, hashes.crc32
+    session.add(row)
+    return row.weight_id
+
+
+def trust_hashes(session: Session, weight_id: str, shown: str, sha256: str, autov2: str, autov3: str) -> bool:
+    """After a rebuild: what the card of these weights says of the file at `shown` (root/path) need not be measured."""
+    for row in adapters_by_weight_id(session, weight_id):
+        if f"{row.root}/{row.rel}" == shown and not row.hashed and row.state in ("ok", "duplicate"):
+            row.hashed, row.sha256, row.autov2, row.autov3 = True, sha256, autov2, autov3
+            session.add(row)
+            return True
+    return False
 
 
 def count_adapters(session: Session) -> dict[str, int]:
