@@ -61,3 +61,16 @@ def counts_by_adapter(session: Session) -> dict[str, int]:
     """weight id -> how many pictures it had a part in."""
     rows = session.exec(select(MadeRow.weight_id, func.count()).group_by(MadeRow.weight_id)).all()
     return {weight_id: int(n) for weight_id, n in rows}
+
+
+def made_with(session: Session, after: str = "", limit: int = 5000) -> dict[str, tuple[str, ...]]:
+    """The next `limit` pictures of ours by path, after `after`: path -> weight ids of what had a part in it."""
+    wanted = select(ImageRow.path, ImageRow.adapters).where(ImageRow.job != "", ImageRow.path > after)
+    rows = session.exec(wanted.order_by(col(ImageRow.path)).limit(limit)).all()
+    return {path: tuple(sorted(set(json.loads(used)))) for path, used in rows}
+
+
+def made_with_of(session: Session, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """As `made_with`, of those of these paths (at most 900) that are pictures of ours."""
+    wanted = select(ImageRow.path, ImageRow.adapters).where(ImageRow.job != "", col(ImageRow.path).in_(list(paths)))
+    return {path: tuple(sorted(set(json.loads(used)))) for path, used in session.exec(wanted).all()}

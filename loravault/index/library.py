@@ -111,3 +111,9 @@ def _entry(weight_id: str, rows: Sequence[AdapterRow], card: CardRow | None, pic
 def _own(own: Mapping[str, Any], key: str, known: Any) -> Any:
     """The card's value if the card has the key, even an empty one; else what is known otherwise."""
     return own.get(key, known)
+
+
+def weight_ids(session: Session) -> list[str]:
+    """The weight ids of all adapters whose weights are known, in order."""
+    rows = session.exec(select(AdapterRow.weight_id).where(col(AdapterRow.weight_id).is_not(None)).distinct()).all()
+    return sorted(row for row in rows if row)

@@ -1,0 +1,299 @@
+"""Keeps the galleries current: plans what a change concerns, writes the pages whose bytes changed, in slices.
+
+Disposable. What was planned last is held in memory, so a change costs the galleries it is in and nothing else; after a
+start every page is compared with the disk once. A page or `.base` file that is not as we wrote it is the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeVar
+
+from sqlalchemy.exc import DatabaseError
+
+from loravault import resources
+from loravault.errors import UserError
+from loravault.index import covers as cover_rows
+from loravault.index import images, library
+from loravault.jobs.context import Context, log
+from loravault.pages import bases, galleries, own
+from loravault.pages.collection import EMBEDDED, Held, Key
+from loravault.pages.galleries import Page, View
+from loravault.vault.paths import inside
+from loravault.vault.safewrite import NoteChanged
+
+#: While things change, the pages are brought up to date at most `BURST` times in so many seconds.
+BURST, BURST_S = 3, 10.0
+#: After trouble with reading or writing (seconds).
+PAUSE_S = 60.0
+#: Adapters and pictures that are looked up at a time.
+ADAPTERS, PICTURES = 250, 2000
+#: New pages that are written together, so that the disk is waited for once.
+TOGETHER = 200
+
+_T = TypeVar("_T")
+
+
+class GalleryKeeper:
+    """Call `library_changed` and `images_changed` when the index has changed, and `step` in every tick."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        *,
+        may_remove: Callable[[], bool] = lambda: True,
+        taken: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
+        """`may_remove`: all roots are there, so what is not in the index is gone. `taken`: `name_key`s of the stems of
+        the vault's notes outside our galleries."""
+        self._ctx = ctx
+        self._may_remove = may_remove
+        self._taken = taken
+        self._view = View(ctx.config.folder, ctx.config.vault.name, ctx.config.thumbnail_width)
+        self._held = Held(self._view)
+        #: None: everything, and every page is compared with the disk.
+        self._adapters: set[str] | None = None
+        self._pictures: set[str] | None = None
+        self._again: set[Key] = set()
+        self._round: Iterator[None] | None = None
+        self._begun: deque[float] = deque(maxlen=BURST)
+        self._not_before = float("-inf")
+        #: Gallery -> its pages as they were planned last, by path.
+        self._planned: dict[Key, dict[str, Page]] = {}
+        self._new: list[tuple[str, bytes, Key | None]] = []
+        #: Pages of ours that are planned no more and could not be taken away yet.
+        self._stale: set[str] = set()
+        #: Path -> a sentence, for every file that would be ours but is the user's.
+        self.notices: dict[str, str] = {}
+
+    # ---- what happens outside
+
+    def library_changed(self, weight_ids: Collection[str] | None = None) -> None:
+        """These adapters, their cards or covers changed; None: anything may have, also the files on disk."""
+        if weight_ids is None:
+            self._adapters = self._pictures = None
+        elif self._adapters is not None:
+            self._adapters |= set(weight_ids)
+
+    def images_changed(self, paths: Collection[str] | None = None) -> None:
+        """The index has these pictures now, or has them no more; None: any."""
+        if paths is None:
+            self._pictures = None
+        elif self._pictures is not None:
+            self._pictures |= set(paths)
+
+    def step(self, budget_s: float) -> bool:
+        """Work for about so long. True: call again soon, more is waiting. Trouble is told in `troubles`."""
+        clock = self._ctx.steady
+        if self._round is None:
+            if not self._is_due(clock()):
+                return False
+            self._begun.append(clock())
+            self._round = self._bring_up_to_date()
+        end = clock() + budget_s
+        try:
+            for _ in self._round:
+                if clock() >= end:
+                    return True
+        except DatabaseError:
+            self._start_over()
+            raise
+        except (OSError, UserError) as error:
+            self._start_over()
+            self._not_before = clock() + PAUSE_S
+            reason = error.message if isinstance(error, UserError) else (error.strerror or str(error))
+            self._ctx.troubles["galleries"] = (
+                f"The galleries cannot be brought up to date ({reason}); it is tried again."
+            )
+            return False
+        except BaseException:
+            self._start_over()
+            self._not_before = clock() + PAUSE_S
+            raise
+        self._round = None
+        self._ctx.troubles.pop("galleries", None)
+        return False
+
+    def _is_due(self, now: float) -> bool:
+        waiting = self._adapters is None or self._pictures is None or self._adapters or self._pictures or self._again
+        in_bounds = len(self._begun) < BURST or now - self._begun[0] >= BURST_S
+        return bool(waiting) and in_bounds and now >= self._not_before
+
+    def _start_over(self) -> None:
+        """A round that ended halfway is made again from the beginning."""
+        self._round = None
+        self._new.clear()
+        self._planned.clear()
+        self._adapters = self._pictures = None
+
+    # ---- one round
+
+    def _bring_up_to_date(self) -> Iterator[None]:
+        """Every part yields where it may be interrupted."""
+        adapters, pictures = self._adapters, self._pictures
+        self._adapters, self._pictures = set(), set()
+        everything = adapters is None
+        self._held.taken = self._taken()
+        yield from self._look_up_adapters(adapters)
+        yield from self._look_up_pictures(pictures)
+        changed = self._held.take_changed() | self._again
+        self._again = set()
+        if everything:
+            changed |= self._held.keys() | set(self._planned)
+            self._planned.clear()
+        for key in sorted(changed):
+            yield from self._keep(key)
+        yield from self._write_new()
+        if everything:
+            self._keep_bases()
+            self._stale |= self._leftovers()
+        yield from self._remove_stale()
+
+    def _look_up_adapters(self, wanted: set[str] | None) -> Iterator[None]:
+        if wanted is None:
+            with self._ctx.index.session() as session:
+                wanted = {*library.weight_ids(session), *self._held.weight_ids}
+        for some in _chunks(sorted(wanted), ADAPTERS):
+            with self._ctx.index.session() as session:
+                found = library.entries(session, only=some)
+                rows = cover_rows.covers(session, some)
+            self._held.put_entries(found, some, {weight_id: row.path for weight_id, row in rows.items() if row.path})
+            yield
+        if wanted:
+            self._held.settle_pages()
+            yield
+
+    def _look_up_pictures(self, wanted: set[str] | None) -> Iterator[None]:
+        if wanted is not None:
+            for some in _chunks(sorted(wanted), 900):
+                with self._ctx.index.session() as session:
+                    found = images.made_with_of(session, some)
+                self._held.put_pictures(found, some)
+                yield
+            return
+        unseen = self._held.pictures
+        after = ""
+        while True:
+            with self._ctx.index.session() as session:
+                found = images.made_with(session, after, PICTURES)
+            if not found:
+                break
+            after = max(found)
+            unseen -= set(found)
+            self._held.put_pictures(found, ())
+            yield
+        self._held.put_pictures({}, unseen)
+
+    def _keep(self, key: Key) -> Iterator[None]:
+        """One gallery: plan it, write what differs from the last plan, note the pages it has no more."""
+        wanted = self._ctx.config.galleries or key[0] == EMBEDDED
+        planned = {page.path: page for page in self._held.plan(key)} if wanted else {}
+        before = self._planned.get(key, {})
+        self._stale |= set(before) - set(planned)
+        self._stale -= set(planned)
+        for path, page in planned.items():
+            if before.get(path) != page:
+                self._put(path, galleries.render(page, self._view, resources.templates()), own.is_ours, key)
+                if len(self._new) >= TOGETHER:
+                    yield from self._write_new()
+            yield
+        if planned:
+            self._planned[key] = planned
+        else:
+            self._planned.pop(key, None)
+
+    def _keep_bases(self) -> None:
+        config = self._ctx.config
+        if not config.galleries:
+            return
+        for name in bases.NAMES:
+            data = bases.render(name, config.folder, resources.templates(), in_folder=config.images == "loravault")
+            self._put(f"{config.folder}/{name}", data, bases.is_ours, None)
+        for _ in self._write_new():
+            pass
+
+    # ---- files
+
+    def _put(self, rel: str, new: bytes, is_ours: Callable[[bytes], bool], key: Key | None) -> None:
+        """Write a file of ours if it is not as it should be. One that is the user's is left alone and told."""
+        old = self._read(rel)
+        if old is None:
+            self._new.append((rel, new, key))
+            return
+        if old == new:
+            self.notices.pop(rel, None)
+            return
+        if not is_ours(old):
+            self._leave(rel)
+            return
+        self.notices.pop(rel, None)
+        try:
+            self._ctx.writer.write_own(rel, new, old)
+        except NoteChanged:
+            self._look_again(key)
+
+    def _write_new(self) -> Iterator[None]:
+        """The pages that are not there yet, a number of them at a time."""
+        waiting, self._new = self._new, []
+        for some in _chunks(waiting, TOGETHER):
+            taken = set(self._ctx.writer.create_many((rel, data) for rel, data, _ in some))
+            for rel, _, key in some:
+                if rel in taken:  # it appeared just now: whose it is, the next round sees
+                    self._look_again(key)
+                else:
+                    self.notices.pop(rel, None)
+            yield
+
+    def _look_again(self, key: Key | None) -> None:
+        """Something came between: compare this gallery with the disk in the next round."""
+        if key is None:
+            self._adapters = self._pictures = None
+            return
+        self._again.add(key)
+        self._planned.pop(key, None)
+
+    def _leave(self, rel: str) -> None:
+        sentence = f"{rel} was changed by you, so it stays as it is; delete or rename it to get a current one."
+        if self.notices.get(rel) != sentence:
+            log.info("%s", sentence)
+        self.notices[rel] = sentence
+
+    def _read(self, rel: str) -> bytes | None:
+        try:
+            return inside(self._ctx.config.vault, rel).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _leftovers(self) -> set[str]:
+        """Pages in the folder of the galleries that nothing plans: of an adapter that is gone, of an older version."""
+        vault = self._ctx.config.vault
+        planned = {path for pages in self._planned.values() for path in pages}
+        found = set()
+        for at, folders, names in os.walk(vault / self._ctx.config.folder / "Gallery"):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            here = os.path.relpath(at, vault).replace(os.sep, "/")
+            found |= {f"{here}/{name}" for name in names if name.endswith(".md") and not name.startswith(".")}
+        return found - planned
+
+    def _remove_stale(self) -> Iterator[None]:
+        """Take away pages that nothing plans, if they are as we wrote them; not while a root is away."""
+        if not self._stale or not self._may_remove():
+            return
+        for rel in sorted(self._stale):
+            self._stale.discard(rel)
+            self.notices.pop(rel, None)
+            data = self._read(rel)
+            if data is not None and own.is_ours(data):
+                path = inside(self._ctx.config.vault, rel)
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
+            yield
+
+
+def _chunks(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

@@ -1,0 +1,179 @@
+"""All that galleries are made of, held in memory, and which galleries a change concerns. Pure: no files, no index."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+from loravault.library.entry import Entry
+from loravault.pages import galleries
+from loravault.pages.cards import PICTURES, pictures_pages
+from loravault.pages.galleries import Page, Shelf, View
+from loravault.pages.tiles import Picture, Tile, label_of, month_label, tile_of
+
+#: A gallery: what it is by (`family`, `folder`, `month`, `adapter`, `index`), and which one.
+Key = tuple[str, str]
+
+INDEX: Key = ("index", "")
+
+#: What is written although galleries are switched off: cards embed these pages.
+EMBEDDED = "adapter"
+
+_category_key = lru_cache(maxsize=4096)(galleries.category_key)
+
+
+class Held:
+    """Adapters and pictures by the galleries they are in. Everything that changes is noted until `take_changed`."""
+
+    def __init__(self, view: View, taken: Collection[str] = ()) -> None:
+        self._view = view
+        #: `name_key`s of notes elsewhere in the vault.
+        self.taken = taken
+        self._tiles: dict[str, Tile] = {}
+        #: Weight id -> the entry as far as it decides where its page is; only those with a card.
+        self._carded: dict[str, Entry] = {}
+        self._page_of: dict[str, str] = {}
+        self._made_with: dict[str, tuple[str, ...]] = {}
+        #: Gallery -> weight ids or paths of pictures.
+        self._members: dict[Key, set[str]] = defaultdict(set)
+        self._changed: set[Key] = set()
+
+    # ---- what there is
+
+    @property
+    def weight_ids(self) -> set[str]:
+        """Every adapter that is held."""
+        return set(self._tiles)
+
+    @property
+    def pictures(self) -> set[str]:
+        """Every picture that is held."""
+        return set(self._made_with)
+
+    def keys(self) -> set[Key]:
+        """Every gallery that has something in it."""
+        own = {key for key, members in self._members.items() if members and key[0] != EMBEDDED}
+        return own | {(EMBEDDED, weight_id) for weight_id in self._page_of} | {INDEX}
+
+    def take_changed(self) -> set[Key]:
+        """The galleries that may look different now, and forget them."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    # ---- what changes
+
+    def put_entries(self, found: Iterable[Entry], asked: Collection[str], covers: Mapping[str, str]) -> None:
+        """Take in these entries; those `asked` for that were not found are gone. `covers`: weight id -> cover file."""
+        entries = {entry.weight_id: entry for entry in found}
+        for weight_id in sorted({*asked, *entries}):
+            entry = entries.get(weight_id)
+            tile = tile_of(entry, covers.get(weight_id)) if entry else None
+            self._place(weight_id, self._tiles.get(weight_id), tile)
+            if entry is not None and entry.card:
+                self._carded[weight_id] = _slim(entry, self._view.folder)
+            else:
+                self._carded.pop(weight_id, None)
+
+    def settle_pages(self) -> None:
+        """Find out which adapter has which page: a card keeps the one it embeds. To be called after `put_entries`."""
+        pages = pictures_pages(self._view.folder, self._carded.values())
+        for weight_id in {*pages, *self._page_of}:
+            if pages.get(weight_id) != self._page_of.get(weight_id):
+                self._changed.add((EMBEDDED, weight_id))
+        self._page_of = pages
+
+    def put_pictures(self, found: Mapping[str, tuple[str, ...]], asked: Collection[str]) -> None:
+        """Take in these pictures (path -> weight ids); those `asked` for that were not found are gone."""
+        for path in sorted({*asked, *found}):
+            old, new = self._made_with.get(path), found.get(path)
+            if old == new:
+                continue
+            month: Key = ("month", Picture(path).month)
+            before = {(EMBEDDED, weight_id) for weight_id in old} | {month} if old is not None else set()
+            after = {(EMBEDDED, weight_id) for weight_id in new} | {month} if new is not None else set()
+            self._move(path, before, after)
+            self._changed |= before | after | {INDEX}
+            if new is None:
+                del self._made_with[path]
+            else:
+                self._made_with[path] = new
+
+    def _place(self, weight_id: str, old: Tile | None, new: Tile | None) -> None:
+        if old == new:
+            return
+        before, after = (_catalogues(tile) if tile else set() for tile in (old, new))
+        self._move(weight_id, before, after)
+        self._changed |= before | after | {INDEX, (EMBEDDED, weight_id)}
+        if new is None:
+            del self._tiles[weight_id]
+        else:
+            self._tiles[weight_id] = new
+
+    def _move(self, member: str, before: set[Key], after: set[Key]) -> None:
+        for key in before - after:
+            self._members[key].discard(member)
+            if not self._members[key]:
+                del self._members[key]
+        for key in after:
+            self._members[key].add(member)
+
+    # ---- what it looks like
+
+    def plan(self, key: Key) -> list[Page]:
+        """The pages of one gallery; none if there is nothing in it."""
+        kind, name = key
+        members = self._members.get(key, ())
+        if key == INDEX:
+            return [self._index()]
+        if kind == EMBEDDED:
+            page, tile = self._page_of.get(name), self._tiles.get(name)
+            return galleries.of_adapter(self._view, page, tile, map(Picture, members)) if page and tile else []
+        if kind == "month":
+            return galleries.month(self._view, self._path(key), name, map(Picture, members))
+        return galleries.catalogue(self._view, self._path(key), self._label(key), (self._tiles[m] for m in members))
+
+    def _path(self, key: Key) -> str:
+        kind, name = key
+        folder = self._view.folder
+        if kind == "month":
+            return galleries.month_path(folder, name, self.taken)
+        if kind == "family":
+            return galleries.family_path(folder, name, self.taken)
+        return galleries.category_path(folder, self._category(key), self.taken)
+
+    def _label(self, key: Key) -> str:
+        if key[0] == "month":
+            return month_label(key[1])
+        return label_of(key[1]) if key[0] == "family" else self._category(key) or "Top folder"
+
+    def _category(self, key: Key) -> str:
+        """Of several spellings that are one name, the first."""
+        return min((self._tiles[member].category for member in self._members.get(key, ())), default=key[1])
+
+    def _index(self) -> Page:
+        shelves: dict[str, list[Shelf]] = {"Base models": [], "Folders": [], "Months": []}
+        for heading, kind in zip(shelves, ("family", "folder", "month"), strict=True):
+            for key in sorted((key for key in self._members if key[0] == kind), reverse=kind == "month"):
+                shelves[heading].append(self._shelf(key))
+        for some in (shelves["Base models"], shelves["Folders"]):
+            some.sort(key=lambda shelf: (shelf.label.casefold(), shelf.path))
+        return galleries.index(self._view, shelves, len(self._tiles), len(self._made_with))
+
+    def _shelf(self, key: Key) -> Shelf:
+        members = self._members[key]
+        if key[0] != "family":
+            return Shelf(self._label(key), self._path(key), len(members))
+        return galleries.shelf(self._label(key), self._path(key), [self._tiles[member] for member in members])
+
+
+def _catalogues(tile: Tile) -> set[Key]:
+    return {("family", tile.family), ("folder", _category_key(tile.category))}
+
+
+def _slim(entry: Entry, folder: str) -> Entry:
+    """The entry without what does not decide where its page is."""
+    start = f"{folder}/{PICTURES}/"
+    embeds = "\n".join(line for line in entry.card_body.splitlines() if start in line) if entry.card_body else ""
+    return replace(entry, card_body=embeds, facts={}, sources={}, trigger_words=(), topics=(), tags=(), aliases=())

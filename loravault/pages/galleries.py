@@ -1,0 +1,263 @@
+"""The Markdown galleries: catalogues by family and by folder, pictures by month and by adapter, and their index. Pure.
+
+A gallery is planned as pages (values that can be compared), and a page is rendered only if its plan has changed. Plans
+are made from adapters, pictures and configuration alone: no clock, no order of scanning. Where pages are cut and what
+they are called: `paging`. What is ours: each page is sealed with `lv_sum`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from loravault.pages import own
+from loravault.pages.examples import request_uri
+from loravault.pages.paging import cuts, mark, stream_cuts
+from loravault.pages.tiles import Picture, Tile, by_day, embeddable, label_of, month_label, rows, span
+from loravault.vault.inert import inert
+from loravault.vault.links import embed, wikilink
+from loravault.vault.names import free_stem, name_key, safe_stem
+
+#: Covers that stand beside a family or a folder in the index.
+SAMPLES = 4
+#: Longest name of a family or folder in the name of its gallery, in bytes of UTF-8.
+_LONGEST = 150
+
+
+@dataclass(frozen=True)
+class View:
+    """The configuration that galleries depend on."""
+
+    #: Our folder in the vault.
+    folder: str
+    vault_name: str
+    #: Width of a thumbnail in pixels.
+    width: int = 144
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A link to a page of a gallery."""
+
+    path: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page as planned. `template` says which of the fields it uses."""
+
+    path: str
+    template: str
+    title: str
+    up: Step | None = None
+    back: Step | None = None
+    on: Step | None = None
+    #: On the first page of several: all of them.
+    pages: tuple[Step, ...] = ()
+    tiles: tuple[Tile, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    #: On the first page: how many adapters or pictures there are on all of them. Elsewhere 0: one more is one page.
+    total: int = 0
+    #: On the index: how many adapters there are.
+    adapters: int = 0
+    #: The adapter whose pictures these are.
+    of: Tile | None = None
+    shelves: tuple[tuple[str, tuple[Shelf, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A gallery as the index shows it."""
+
+    label: str
+    path: str
+    count: int
+    covers: tuple[str, ...] = ()
+
+
+# ---- where galleries are
+
+
+def index_path(folder: str) -> str:
+    """The page that all galleries hang from."""
+    return f"{folder}/Gallery/LoRA gallery.md"
+
+
+def family_path(folder: str, family: str, taken: Collection[str] = ()) -> str:
+    """The first page of a family."""
+    return _home(f"{folder}/Gallery/Families", f"{_plain(label_of(family))} gallery", taken)
+
+
+def category_key(category: str) -> str:
+    """Folders whose names differ only in what file names cannot tell apart share one gallery."""
+    return name_key(_category_stem(category))
+
+
+def _category_stem(category: str) -> str:
+    return _plain(category.replace("/", " – ")) if category else "Top"
+
+
+def category_path(folder: str, category: str, taken: Collection[str] = ()) -> str:
+    """The first page of a folder of adapters."""
+    return _home(f"{folder}/Gallery/Folders", f"{_category_stem(category)} folder", taken)
+
+
+def month_path(folder: str, month: str, taken: Collection[str] = ()) -> str:
+    """The first page of a month, such as `2026-11`."""
+    return _home(f"{folder}/Gallery/Months", f"Made in {month or 'an unknown month'}", taken)
+
+
+def _home(folder: str, stem: str, taken: Collection[str]) -> str:
+    """A path whose name no other note of the vault has (`taken`: the `name_key`s of their stems)."""
+    return f"{folder}/{free_stem(stem, lambda name: name_key(name) not in taken)}.md"
+
+
+def _plain(text: str) -> str:
+    """A text as part of a file name."""
+    return safe_stem(text, _LONGEST)
+
+
+def _marked(path: str, ident: str) -> str:
+    return f"{path.removesuffix('.md')} {mark(ident)}.md"
+
+
+# ---- plans
+
+
+def catalogue(view: View, path: str, title: str, tiles: Iterable[Tile]) -> list[Page]:
+    """A family or a folder: its adapters by name, 20 to 60 on a page. No adapters, no page."""
+    ordered = sorted(tiles, key=lambda tile: tile.order)
+    parts = [ordered[part] for part in cuts([tile.weight_id for tile in ordered])]
+    paths = _paths(path, [part[0].weight_id for part in parts])
+    steps = tuple(Step(where, span(part)) for where, part in zip(paths, parts, strict=True))
+    return [
+        Page(
+            path=where,
+            template="catalogue.md.j2",
+            title=title,
+            up=Step(index_path(view.folder), "LoRA gallery"),
+            back=steps[number - 1] if number else None,
+            on=steps[number + 1] if number + 1 < len(steps) else None,
+            pages=steps if len(steps) > 1 and not number else (),
+            tiles=tuple(part),
+            total=0 if number else len(ordered),
+        )
+        for number, (where, part) in enumerate(zip(paths, parts, strict=True))
+    ]
+
+
+def month(view: View, path: str, name: str, pictures: Iterable[Picture]) -> list[Page]:
+    """The pictures of one month, newest first. No pictures, no page."""
+    return _stream(view, path, month_label(name), pictures, None)
+
+
+def of_adapter(view: View, path: str, tile: Tile, pictures: Iterable[Picture]) -> list[Page]:
+    """The pictures an adapter had a part in, newest first. There is a page without any too: the card embeds it."""
+    pages = _stream(view, path, tile.headline, pictures, tile)
+    empty = Page(path=path, template="pictures.md.j2", title=tile.headline, of=tile, up=_up(view))
+    return pages or [empty]
+
+
+def index(view: View, shelves: Mapping[str, Sequence[Shelf]], adapters: int, pictures: int) -> Page:
+    """The page that all galleries hang from. `shelves`: heading -> galleries, in the order they are shown."""
+    return Page(
+        path=index_path(view.folder),
+        template="galleries.md.j2",
+        title="LoRA gallery",
+        shelves=tuple((heading, tuple(some)) for heading, some in shelves.items() if some),
+        total=pictures,
+        adapters=adapters,
+    )
+
+
+def shelf(label: str, path: str, tiles: Collection[Tile]) -> Shelf:
+    """A catalogue as the index shows it: the covers that stand for it are picked by their marks, so they stay."""
+    shown = sorted((mark(tile.weight_id), tile.cover) for tile in tiles if tile.cover and embeddable(tile.cover))
+    return Shelf(label, path, len(tiles), tuple(cover for _, cover in shown[:SAMPLES]))
+
+
+def _stream(view: View, path: str, title: str, pictures: Iterable[Picture], of: Tile | None) -> list[Page]:
+    ordered = sorted(pictures, key=lambda picture: picture.order)
+    parts = [ordered[part] for part in reversed(stream_cuts([picture.path for picture in ordered]))]
+    paths = _paths(path, [part[0].path for part in parts])
+    steps = tuple(Step(where, "") for where in paths)
+    return [
+        Page(
+            path=where,
+            template="pictures.md.j2",
+            title=title,
+            up=_up(view),
+            back=steps[number - 1] if number else None,
+            on=steps[number + 1] if number + 1 < len(steps) else None,
+            pictures=tuple(reversed(part)),
+            total=0 if number else len(ordered),
+            of=of,
+        )
+        for number, (where, part) in enumerate(zip(paths, parts, strict=True))
+    ]
+
+
+def _up(view: View) -> Step:
+    return Step(index_path(view.folder), "LoRA gallery")
+
+
+def _paths(first: str, starts: Sequence[str]) -> list[str]:
+    """The first page has the plain name, the others the mark of their first entry (twice the same: with a number)."""
+    paths = [first] if starts else []
+    taken = set(paths)
+    for ident in starts[1:]:
+        candidate, number = _marked(first, ident), 2
+        while candidate in taken:
+            candidate, number = _marked(first, f"{ident}\0{number}"), number + 1
+        taken.add(candidate)
+        paths.append(candidate)
+    return paths
+
+
+# ---- rendering
+
+
+def render(page: Page, view: View, templates: Path) -> bytes:
+    """The page as it is written."""
+    text = _environment(str(templates)).get_template(page.template).render(page=page, view=view)
+    return own.seal(text)
+
+
+@lru_cache(maxsize=2)
+def _environment(templates: str) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(templates) / "pages"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        keep_trailing_newline=True,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "inert": inert,
+        "link": lambda step, label=None: wikilink(step.path, label or step.label or None),
+        "to": wikilink,
+        "cell": lambda text: text.replace("|", "\\|"),
+        "days": by_day,
+        "rows": rows,
+    }
+    environment.filters |= filters
+    environment.globals |= {"thumb": _thumb, "try_it": _try_it}
+    return environment
+
+
+def _thumb(picture: str, width: int, target: str | None = None) -> str:
+    """A picture that is a link: Obsidian takes an embed inside a Markdown link (and no other way to write it)."""
+    shown = embed(picture, width)
+    return f"[{shown}]({quote(target)})" if target and embeddable(picture) else shown
+
+
+def _try_it(view: View, tile: Tile) -> str:
+    return request_uri(view.vault_name, f"Try {tile.name}", tile.prompt, tile.loras)

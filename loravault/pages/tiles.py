@@ -1,0 +1,242 @@
+"""What a gallery shows of one adapter or of one picture. Everything strangers wrote is inert from here on. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from loravault.library.entry import Entry
+from loravault.pages.examples import example_prompt, lora_tag
+from loravault.vault.inert import inert
+from loravault.vault.links import embed, parse_wikilink
+from loravault.vault.properties import format_value
+
+#: Families whose short name is not how people write them.
+FAMILY_LABELS = {
+    "anima": "Anima",
+    "auraflow": "AuraFlow",
+    "chroma": "Chroma",
+    "cogvideox": "CogVideoX",
+    "demo": "Demo",
+    "flux": "Flux.1",
+    "flux2": "Flux.2",
+    "hidream": "HiDream",
+    "hunyuan-video": "HunyuanVideo",
+    "kandinsky5": "Kandinsky 5",
+    "kolors": "Kolors",
+    "krea2": "Krea 2",
+    "ltx": "LTX",
+    "lumina2": "Lumina 2",
+    "mochi": "Mochi",
+    "pixart": "PixArt",
+    "qwen-image": "Qwen-Image",
+    "sana": "Sana",
+    "sd15": "SD 1.5",
+    "sd2": "SD 2",
+    "sd3": "SD 3",
+    "sdxl": "SDXL",
+    "unknown": "Unknown base",
+    "wan": "Wan",
+    "z-image": "Z-Image",
+}
+
+_IMAGES = (".webp", ".png", ".jpg", ".jpeg", ".avif", ".gif", ".bmp", ".svg")
+_PICTURE = re.compile(r"lv-(\d{4})(\d{2})(\d{2})-(\d{6})-(.*)-(\d+)\.[a-zA-Z0-9]+\Z")
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+#: How much of the trigger words a tile shows, in characters.
+_WORDS = 160
+#: How much of a name stands below a thumbnail, and how much where it is one end of a range.
+_CAPTION, _SPAN = 32, 20
+#: Thumbnails that stand together: three rows on a desktop, six on a phone.
+GROUP = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One adapter in a catalogue."""
+
+    weight_id: str
+    #: As a request names it.
+    name: str
+    #: Its title, else its name; inert.
+    headline: str
+    #: Vault-relative path of the card; None: it has none, so nothing is linked.
+    card: str | None
+    #: Vault-relative path (or name) of the cover.
+    cover: str | None
+    #: `SDXL · pony · rank 16`; inert.
+    details: str
+    #: Trigger words on one line; inert.
+    words: str
+    favourite: bool
+    #: `missing`, `broken`, or nothing.
+    trouble: str
+    family: str
+    category: str
+    #: An example of a prompt, with the adapter's tag.
+    prompt: str = ""
+    #: As a property names it, where no tag can.
+    loras: str = ""
+
+    @property
+    def caption(self) -> str:
+        """What stands below its thumbnail."""
+        text = self.headline if len(self.headline) <= _CAPTION else f"{self.headline[: _CAPTION - 1].rstrip()}…"
+        return f"{text} ♥" if self.favourite else text
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """Tiles stand by headline; equal ones by weight id, which never changes."""
+        return unicodedata.normalize("NFKC", self.headline).casefold(), self.weight_id
+
+
+def tile_of(entry: Entry, cover: str | None = None, call: str | None = None) -> Tile:
+    """The tile of an adapter. `cover`: its cover file, where its card names none; `call`: its name in prompts."""
+    headline = inert(entry.title or entry.name, 80) or entry.weight_id
+    call = call or entry.name
+    name = inert(entry.name, 80)
+    parts = [
+        name if name.casefold() != headline.casefold() else "",
+        label_of(entry.family),
+        inert(entry.variant or "", 40),
+        entry.network if entry.network and entry.network != "lora" else "",
+        f"rank {entry.rank}" if entry.rank else "",
+        f"weight {entry.weight:g}" if entry.weight is not None else "",
+    ]
+    return Tile(
+        weight_id=entry.weight_id,
+        name=entry.name,
+        headline=headline,
+        card=entry.card,
+        cover=cover_path(entry.cover if entry.cover is not None else cover),
+        details=" · ".join(part for part in parts if part),
+        words=inert(", ".join(word for word in entry.trigger_words if word.strip()), _WORDS).lstrip("\u2060"),
+        favourite=entry.favourite,
+        trouble="" if entry.state == "ok" else entry.state,
+        family=entry.family,
+        category=entry.category,
+        prompt=example_prompt(entry, call) if entry.card else "",
+        loras="" if lora_tag(call, 1) else format_value(f"{call} {entry.weight or 1:g}"),
+    )
+
+
+def label_of(family: str) -> str:
+    """A family as people write it; inert."""
+    return FAMILY_LABELS.get(family) or inert(family, 40) or FAMILY_LABELS["unknown"]
+
+
+def cover_path(cover: str | None) -> str | None:
+    """The file a card's `cover` names: a link to a picture of the vault, or the path of one.
+
+    Addresses (`https:`, `file:`) and colours count as none: a gallery fetches nothing.
+    """
+    if not cover or not cover.strip():
+        return None
+    link = parse_wikilink(cover)
+    path = (link.path if link else cover).strip().removeprefix("./")
+    usable = path.lower().endswith(_IMAGES) and path.isprintable() and not re.search(r'[<>"`\\\[\]|]|^/|:', path)
+    return path if usable and len(path) <= 400 else None
+
+
+def embeddable(path: str) -> bool:
+    """Whether a picture can be shown inside a link, in a table or anywhere."""
+    return embed(path).startswith("![[")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some neighbours of a catalogue: those with a cover as thumbnails, the others as lines of text below them."""
+
+    label: str
+    shown: tuple[Tile, ...]
+    bare: tuple[Tile, ...]
+
+
+def rows(tiles: Sequence[Tile]) -> list[Rows]:
+    """The tiles of a page in groups of `GROUP`, in order."""
+    groups = []
+    for start in range(0, len(tiles), GROUP):
+        some = tiles[start : start + GROUP]
+        shown = tuple(tile for tile in some if tile.cover and embeddable(tile.cover))
+        groups.append(Rows(span(some), shown, tuple(tile for tile in some if tile not in shown)))
+    return groups
+
+
+def span(tiles: Sequence[Tile]) -> str:
+    """From which name to which."""
+    first, last = (_beginning(tile.headline) for tile in (tiles[0], tiles[-1]))
+    return first if first == last else f"{first} – {last}"
+
+
+def _beginning(text: str) -> str:
+    """The first words of a name, about `_SPAN` characters of them."""
+    if len(text) <= _SPAN:
+        return text
+    whole = text[: _SPAN + 1].rpartition(" ")[0]
+    return whole.rstrip(" -–·¦,(") or f"{text[: _SPAN - 1]}…"
+
+
+# ---- pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture that was made. Its name says when, so nothing else is asked."""
+
+    path: str
+
+    @property
+    def _parts(self) -> tuple[str, ...] | None:
+        found = _PICTURE.match(self.path.rpartition("/")[2])
+        if found is None:
+            return None
+        try:
+            date(int(found[1]), int(found[2]), int(found[3]))
+        except ValueError:
+            return None
+        return found.groups()
+
+    @property
+    def order(self) -> tuple[str, str, int, str]:
+        """By time, then job, then number; oldest first. Without a time: before all others."""
+        parts = self._parts
+        if parts is None:
+            return "", "", 0, self.path
+        year, month, day, time, job, number = parts
+        return f"{year}{month}{day}-{time}", job, int(number), self.path
+
+    @property
+    def month(self) -> str:
+        """`2026-11`; empty where the name does not tell."""
+        parts = self._parts
+        return f"{parts[0]}-{parts[1]}" if parts else ""
+
+    @property
+    def day(self) -> str:
+        """`18 November 2026`; empty where the name does not tell."""
+        parts = self._parts
+        return f"{int(parts[2])} {month_label(self.month)}" if parts else ""
+
+
+def month_label(month: str) -> str:
+    """`November 2026` for `2026-11`."""
+    if not month:
+        return "an unknown month"
+    year, _, number = month.partition("-")
+    return f"{_MONTHS[int(number) - 1]} {year}"
+
+
+def by_day(pictures: Sequence[Picture]) -> tuple[tuple[str, tuple[Picture, ...]], ...]:
+    """Consecutive pictures of one day put together, in the given order."""
+    days: list[tuple[str, list[Picture]]] = []
+    for picture in pictures:
+        if not days or days[-1][0] != picture.day:
+            days.append((picture.day, []))
+        days[-1][1].append(picture)
+    return tuple((day, tuple(some)) for day, some in days)
