@@ -1,0 +1,417 @@
+"""What there is to tidy up, found by looking: the index, the files beside the adapters, and every file of the vault.
+
+Nothing is changed here. A plan says what would move and what stays although it might be expected to go.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+from sqlmodel import Session, col, select
+
+from loravault.config import Root, VaultConfig
+from loravault.errors import UserError
+from loravault.formats.generation import GenerationSpec
+from loravault.index import adapters, images, work
+from loravault.index.library import entries
+from loravault.index.tables import AdapterRow, ImageRow, JobRow
+from loravault.keeping.trash import VAULT
+from loravault.library import names
+from loravault.library.covers import covered_by
+from loravault.library.housekeeping import (
+    AdapterFile,
+    Named,
+    Twins,
+    beside,
+    lost_sidecars,
+    new_place,
+    plan_duplicates,
+    plan_unused,
+    rename_moves,
+    sidecars_of_twin,
+)
+from loravault.library.imagemeta import read_chunk
+from loravault.pages.own import is_ours
+from loravault.vault.mentions import PICTURE, Mentions, read_mentions
+from loravault.vault.walk import key_of
+
+#: What can be tidied up.
+KINDS = ("duplicates", "sidecars", "unused", "images")
+
+#: A file at least so old counts as unused when nothing was made with it (days).
+UNUSED_DAYS = 30
+_DAY_NS = 86_400 * 10**9
+_SYSTEM = frozenset({"lost+found", "system volume information", "$recycle.bin"})
+_COMPARE = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One file. `to` is where it moves within its area; None: into the trash."""
+
+    area: str
+    rel: str
+    size: int
+    to: str | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that goes, with everything that belongs to it."""
+
+    #: One of `KINDS`.
+    kind: str
+    #: As people know it.
+    name: str
+    why: str
+    pieces: tuple[Piece, ...]
+    #: For duplicates the file that stays: root and path.
+    keeps: tuple[str, str] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of what goes into the trash."""
+        return sum(piece.size for piece in self.pieces if piece.to is None)
+
+
+@dataclass(frozen=True)
+class CleanPlan:
+    """What would go, what stays and why, and what could not be looked at."""
+
+    items: tuple[Item, ...] = ()
+    stays: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of everything that would go into the trash."""
+        return sum(item.size for item in self.items)
+
+
+@dataclass
+class _Found:
+    items: list[Item] = field(default_factory=list)
+    stays: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def plan_clean(
+    config: VaultConfig, session: Session, kinds: Collection[str], *, now: float, unused_days: float = UNUSED_DAYS
+) -> CleanPlan:
+    """Look at everything that these kinds need. Raises `UserError` for a kind that is none."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"There is nothing called {kind} to tidy up; there are {', '.join(KINDS)}.")
+    look = _Look(config, session, now, unused_days)
+    for kind in KINDS:
+        if kind in kinds:
+            getattr(look, kind)()
+    found = look.found
+    return CleanPlan(tuple(found.items), tuple(found.stays), tuple(dict.fromkeys(found.problems)))
+
+
+def confirm_twins(
+    config: VaultConfig, plan: CleanPlan, on_progress: Callable[[int, int], None] | None = None
+) -> CleanPlan:
+    """Compare the weights of every duplicate that would go with those of the file that stays, byte by byte.
+
+    A weight id is made from samples: before a file goes, all of it is looked at. Takes as long as reading both.
+    """
+    homes = {root.name: root.path for root in config.loras}
+    twins = [item for item in plan.items if item.keeps is not None]
+    others = {
+        item.name
+        for done, item in enumerate(twins)
+        if item.keeps is not None and not _are_twins(homes, item, done, len(twins), on_progress)
+    }
+    stays = tuple((name, "its weights differ somewhere from those of its namesake") for name in sorted(others))
+    items = tuple(item for item in plan.items if item.keeps is None or item.name not in others)
+    return replace(plan, items=items, stays=(*plan.stays, *stays))
+
+
+def _are_twins(
+    homes: Mapping[str, Path], item: Item, done: int, count: int, on_progress: Callable[[int, int], None] | None
+) -> bool:
+    assert item.keeps is not None
+    if on_progress is not None:
+        on_progress(done, count)
+    try:
+        return same_weights(homes[item.keeps[0]] / item.keeps[1], homes[item.pieces[0].area] / item.pieces[0].rel)
+    except (OSError, KeyError):
+        return False
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether all bytes behind the headers of two safetensors files are the same. Raises OSError."""
+    with one.open("rb") as first, other.open("rb") as second:
+        for file in (first, second):
+            file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while True:
+            piece = first.read(_COMPARE)
+            if piece != second.read(_COMPARE):
+                return False
+            if not piece:
+                return True
+
+
+class _Look:
+    """One look at the library and the vault; what several kinds need is read once."""
+
+    def __init__(self, config: VaultConfig, session: Session, now: float, unused_days: float) -> None:
+        self._config = config
+        self._session = session
+        self._older_ns = int(now * 1e9 - unused_days * _DAY_NS)
+        self._homes = {root.name: root.path for root in config.loras}
+        self.found = _Found()
+
+    @cached_property
+    def mentions(self) -> Mentions:
+        """What the vault mentions; where it could not be read whole that is a problem."""
+        return read_mentions(self._config.vault, is_ours)
+
+    @cached_property
+    def busy(self) -> set[tuple[str, str]]:
+        """(root, path) of what open requests use."""
+        return busy_files(self._session, self._config.loras)
+
+    def _all_was_read(self, what: str) -> bool:
+        if self.mentions.problems:
+            self.found.problems.append(
+                f"{self.mentions.problems[0]}, so it is not known {what}; none of them is touched."
+            )
+        return not self.mentions.problems
+
+    def duplicates(self) -> None:
+        """Files with the same weights as another one."""
+        if not self._all_was_read("which copies are named in notes"):
+            return
+        rows = {(row.root, row.rel): row for row in adapters.adapters(self._session) if row.weight_id}
+        files = [file_of(row) for row in rows.values() if self._is_current(row)]
+        for twins in plan_duplicates(files, self.mentions.names, self.busy):
+            self.found.stays += [(file.shown, why) for file, why in twins.stay]
+            taken: set[str] = set()
+            for file in twins.go:
+                self._duplicate(twins, file, taken)
+
+    def _duplicate(self, twins: Twins, file: AdapterFile, taken: set[str]) -> None:
+        keep = twins.keep
+        home = self._homes[file.root]
+        going, kept = self._beside(file.root, file.rel), self._beside(keep.root, keep.rel)
+
+        def free(rel: str) -> bool:
+            return rel not in taken and not os.path.lexists(home / rel)
+
+        over = dict(sidecars_of_twin(keep, file, kept, going, free))
+        taken |= set(over.values())
+        folder = file.rel.rpartition("/")[0]
+        pieces = [Piece(file.root, file.rel, file.size)]
+        for name in going:
+            rel = f"{folder}/{name}" if folder else name
+            pieces.append(Piece(file.root, rel, _size(home / rel), over.get(rel)))
+        why = f"the same weights as {keep.shown}"
+        self.found.items.append(Item("duplicates", file.shown, why, tuple(pieces), (keep.root, keep.rel)))
+
+    def sidecars(self) -> None:
+        """Files that tools wrote for models that are not there."""
+        for root in self._config.loras:
+            for folder, listing in self._folders(root):
+                lost = [name for name in lost_sidecars(listing) if _is_file(root.path / folder / name)]
+                for name in lost:
+                    rel = f"{folder}/{name}" if folder else name
+                    piece = Piece(root.name, rel, _size(root.path / rel))
+                    self.found.items.append(
+                        Item("sidecars", f"{root.name}/{rel}", "the model it was made for is not there", (piece,))
+                    )
+
+    def unused(self) -> None:
+        """Adapters that nothing speaks for."""
+        if not self._all_was_read("which LoRAs are named in notes"):
+            return
+        for entry in plan_unused(entries(self._session), self.mentions.names, self._older_ns):
+            pieces: list[Piece] = []
+            places = [place for place in entry.places if place.state in ("ok", "duplicate")]
+            if any((place.root, place.rel) in self.busy for place in places):
+                continue
+            for place in places:
+                folder = place.rel.rpartition("/")[0]
+                rels = [place.rel, *(f"{folder}/{n}" if folder else n for n in self._beside(place.root, place.rel))]
+                home = self._homes.get(place.root)
+                if home is not None:
+                    pieces += [Piece(place.root, rel, _size(home / rel)) for rel in rels if _is_file(home / rel)]
+            if pieces:
+                why = "no picture was made with it, and no note names it"
+                self.found.items.append(Item("unused", entry.place.shown, why, tuple(pieces)))
+
+    def images(self) -> None:
+        """Pictures of ours that no note embeds, and covers that nothing shows."""
+        if not self._all_was_read("which pictures are embedded"):
+            return
+        waiting = set()
+        for pictures in self._session.exec(select(JobRow.pictures).where(col(JobRow.delivered).is_(False))):
+            waiting |= set(json.loads(pictures))
+        standing = set(self._session.exec(select(ImageRow.path).where(col(ImageRow.stands_for) != "")))
+        for rel, (size, _, ours) in sorted(images.known_images(self._session).items()):
+            stem = rel.rpartition("/")[2].rpartition(".")[0]
+            if not ours or stem.lower() in self.mentions.embedded or not self._carries_our_chunk(rel):
+                continue
+            if rel in waiting:
+                self.found.stays.append((rel, "its answer waits to be written"))
+            elif rel in standing:
+                self.found.stays.append((rel, "it stands for a LoRA that has no other preview"))
+            elif not PICTURE.fullmatch(stem.encode()):
+                self.found.stays.append((rel, "it was renamed"))
+            else:
+                self.found.items.append(Item("images", rel, "no note embeds it", (Piece(VAULT, rel, size),)))
+        self._covers()
+
+    def _covers(self) -> None:
+        folder = f"{self._config.folder}/Images/Covers"
+        home = self._config.vault / folder
+        for name in sorted(os.listdir(home)) if home.is_dir() else ():
+            if (
+                covered_by(name)
+                and name.rpartition(".")[0].lower() not in self.mentions.shown
+                and _is_file(home / name)
+            ):
+                piece = Piece(VAULT, f"{folder}/{name}", _size(home / name))
+                self.found.items.append(Item("images", piece.rel, "no card and no page shows this cover", (piece,)))
+
+    def _carries_our_chunk(self, rel: str) -> bool:
+        try:
+            return (read_chunk(self._config.vault / rel) or {}).get("job") is not None
+        except OSError:
+            return False
+
+    def _is_current(self, row: AdapterRow) -> bool:
+        """Whether the file is there as the index knows it."""
+        home = self._homes.get(row.root)
+        try:
+            return home is not None and key_of(os.stat(home / row.rel))[:2] == (row.size, row.mtime_ns)
+        except OSError:
+            return False
+
+    def _beside(self, root: str, rel: str) -> tuple[str, ...]:
+        home = self._homes.get(root)
+        return () if home is None else sidecars_beside(home, rel)[0]
+
+    def _folders(self, root: Root) -> Iterator[tuple[str, Sequence[str]]]:
+        """(path inside the root, names) of every folder that a scan would look at. Links are not followed."""
+
+        def complain(error: OSError) -> None:
+            self.found.problems.append(f"{error.filename} cannot be read ({error.strerror}).")
+
+        for at, folders, files in os.walk(root.path, onerror=complain):
+            folders[:] = sorted(n for n in folders if not n.startswith(".") and n.casefold() not in _SYSTEM)
+            rel = os.path.relpath(at, root.path).replace(os.sep, "/")
+            yield ("" if rel == "." else rel), [*folders, *files]
+
+
+def sidecars_beside(home: Path, rel: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names beside an adapter file: those that go with it, and those that another model may need too."""
+    folder, _, name = rel.rpartition("/")
+    found = beside(name, _names_in(home / folder))
+    return found.own, found.shared
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def file_of(row: AdapterRow) -> AdapterFile:
+    """A row as the plans see it."""
+    return AdapterFile(
+        row.root,
+        row.rel,
+        row.weight_id or "",
+        row.name,
+        row.alias,
+        row.state,
+        row.size,
+        row.mtime_ns,
+        (row.dev, row.ino),
+    )
+
+
+def busy_files(session: Session, roots: Iterable[Root]) -> set[tuple[str, str]]:
+    """(root, path) of the adapter files that queued and running jobs will read."""
+    used = set()
+    for job in work.open_jobs(session):
+        if job.spec:
+            spec = msgspec.json.decode(job.spec, type=GenerationSpec)
+            used |= {os.path.normpath(use.path) for use in spec.adapters}
+    return {
+        (root.name, os.path.relpath(path, root.path).replace(os.sep, "/"))
+        for root in roots
+        for path in used
+        if Path(path).is_relative_to(root.path)
+    }
+
+
+@dataclass(frozen=True)
+class RenamePlan:
+    """An adapter with all that goes with it, and where to."""
+
+    root: str
+    #: Paths inside the root.
+    source: str
+    target: str
+    #: (from, to), the adapter first.
+    moves: tuple[tuple[str, str], ...]
+    #: Beside it, but perhaps another model's too: stays.
+    shared: tuple[str, ...]
+    #: Notes that name it in a way that will not find it any more.
+    notes: tuple[str, ...]
+
+
+def plan_rename(config: VaultConfig, session: Session, name: str, new: str) -> RenamePlan:
+    """What `mv` would do. Raises `UserError` for a name that nobody has or several have, or a place that is none."""
+    rows = adapters.adapters(session)
+    found = names.find(name, rows)
+    if isinstance(found, names.Missing):
+        near = f" Do you mean {', '.join(found.closest)}?" if found.closest else ""
+        raise UserError(f"No LoRA is called {name}.{near}")
+    if isinstance(found, names.Ambiguous):
+        raise UserError(f"{name} may be any of these, write one of them: {', '.join(found.paths)}.")
+    home = next((root.path for root in config.loras if root.name == found.root), None)
+    if home is None or not os.path.lexists(home / found.rel):
+        raise UserError(f"{found.root}/{found.rel} is not there at the moment; plug its drive in, or `reindex`.")
+    if (found.root, found.rel) in busy_files(session, config.loras):
+        raise UserError(f"A request that waits or runs uses {found.name}; wait until it is through.")
+    target = new_place(found.rel, new)
+    if target == found.rel:
+        raise UserError(f"{found.root}/{found.rel} is there already.")
+    own, shared = sidecars_beside(home, found.rel)
+    before = file_of(found)
+    after = replace(before, rel=target, name=target.rpartition("/")[2].removesuffix(".safetensors"))
+    mentions = read_mentions(config.vault, is_ours).names
+    named = Named(mentions)
+    lost = named.forms_of(before) - named.forms_of(after)
+    cards = {entry.card for entry in entries(session, [found.weight_id] if found.weight_id else [])}
+    notes = sorted({note for form in lost for note in mentions[form]} - cards)
+    return RenamePlan(
+        found.root, found.rel, target, tuple(rename_moves(found.rel, target, own)), shared, tuple(map(str, notes))
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
