@@ -7,16 +7,18 @@ lower case → how many captions hold it. Captions in sentences are cut at their
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from loravault.formats import plain
 
 _REPEATS = re.compile(r"^\d+_")
 _MAX_SETS = 64
-_MAX_TAGS = 4096
+_MAX_TAGS = 8192
+_MOST = 2**53
 _FOLDERS = frozenset(
     {
         "img", "image", "images", "train", "training", "data", "dataset", "datasets", "lora", "input", "inputs",
@@ -37,7 +39,7 @@ class CaptionSet:
     #: Pictures, repeats not counted; None if the file does not tell.
     images: int | None
     repeats: int | None
-    #: Piece of a caption → number of captions.
+    #: Piece of a caption → number of captions. Strangers' text as it came.
     tags: Mapping[str, int]
 
 
@@ -84,21 +86,22 @@ def _class_words(name: str) -> str | None:
 
 
 def _counts(value: Any) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for tag, count in plain.table(value).items():
-        text = plain.one_line(tag, 1000)
-        if text and isinstance(count, int) and not isinstance(count, bool) and 0 < count < 2**53:
-            found[text] = found.get(text, 0) + count
-            if len(found) >= _MAX_TAGS:
-                break
-    return found
+    """As they stand in the file: there are hundreds, of which a few are ever shown; those are cleaned then."""
+    pairs = islice(plain.table(value).items(), _MAX_TAGS)
+    return {tag: count for tag, count in pairs if type(count) is int and 0 < count < _MOST}
 
 
 def top_captions(sets: tuple[CaptionSet, ...], most: int = 64, longest: int = 100) -> tuple[tuple[str, int], ...]:
-    """The commonest tags of all folders with their counts; whole sentences are left out."""
-    total: Counter[str] = Counter()
-    for one in sets:
+    """The commonest tags of all folders with their counts, equal ones as in the file; sentences are left out."""
+    total: dict[str, int] = dict(sets[0].tags) if sets else {}
+    for one in sets[1:]:
         for tag, count in one.tags.items():
-            if len(tag) <= longest:
-                total[tag] += count
-    return tuple(sorted(total.items(), key=lambda item: (-item[1], item[0]))[:most])
+            total[tag] = total.get(tag, 0) + count
+    found: dict[str, int] = {}
+    for tag, count in islice(sorted(total.items(), key=itemgetter(1), reverse=True), 4 * most):
+        line = plain.one_line(tag, longest)
+        if line is not None:
+            found.setdefault(line, count)
+        if len(found) == most:
+            break
+    return tuple(found.items())

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from loravault.formats import plain
@@ -25,6 +26,7 @@ MAX_WORD = 100
 MAX_COVERING = 8
 _MAX_NAME = 60
 _SENTENCE_WORDS = 5
+_MAX_LOOKED_AT = 100
 _MAX_PIECES, _MAX_PIECE_WORDS, _MAX_GRAM = 300, 24, 3
 
 _OUTFITS = re.compile(r"\s*\|\|\s*")
@@ -149,7 +151,8 @@ def from_captions(sets: Sequence[CaptionSet]) -> tuple[str, ...]:
     different = dict.fromkeys(tuple(map(_fold, words)) for _, words in taught)
     if len(different) < 2:
         return _entries(TriggerGroup(None, (word,)) for one, words in taught[:1] for word in _named_first(one, words))
-    groups, seen = [], set()
+    groups: list[TriggerGroup] = []
+    seen: set[tuple[str, ...]] = set()
     for one, words in taught:
         key = tuple(map(_fold, words))
         if key not in seen:
@@ -182,8 +185,10 @@ def _named_first(one: CaptionSet, words: tuple[str, ...]) -> list[str]:
 def _covering(one: CaptionSet) -> tuple[str, ...]:
     most = max(one.tags.values(), default=0)
     total = one.images or most
-    special = [(tag, count) for tag, count in one.tags.items() if len(tag) <= MAX_WORD and _fold(tag) not in _COMMON]
-    found = [tag for tag, count in special if count >= COVERAGE * total > 0]
+    needed = COVERAGE * total
+    covering = [tag for tag, count in one.tags.items() if count >= needed][:_MAX_LOOKED_AT]
+    lines = (plain.one_line(tag, MAX_WORD) for tag in covering)
+    found = [line for line in lines if line and _fold(line) not in _COMMON]
     if (total == 1 or not one.images) and len(found) > MAX_COVERING:
         return ()  # captions that occur once each
     if found:
@@ -192,8 +197,8 @@ def _covering(one: CaptionSet) -> tuple[str, ...]:
 
 
 def _is_prose(one: CaptionSet) -> bool:
-    words = sum(len(tag.split()) for tag in one.tags)
-    return words >= _SENTENCE_WORDS * len(one.tags)
+    some = list(islice(one.tags, _MAX_LOOKED_AT))
+    return sum(len(tag.split()) for tag in some) >= _SENTENCE_WORDS * len(some)
 
 
 def _phrases(one: CaptionSet) -> tuple[str, ...]:
@@ -211,7 +216,8 @@ def _phrases(one: CaptionSet) -> tuple[str, ...]:
     kept = [gram for gram in covering if not _STOP.intersection(gram) and not _COMMON.issuperset(gram)]
     longest = [gram for gram in kept if not any(gram != other and _inside(gram, other) for other in kept)]
     most = max(map(len, longest), default=0)
-    return tuple(" ".join(gram) for gram in longest if len(gram) == most)[:2]
+    lines = (plain.one_line(" ".join(gram), MAX_WORD) for gram in longest if len(gram) == most)
+    return tuple(line for line in lines if line)[:2]
 
 
 def _grams(words: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from loravault.formats import plain
 from loravault.formats.captions import caption_sets
 from loravault.formats.claims import Claim
 from loravault.formats.header_claims import declared, trained
@@ -77,15 +78,16 @@ def _sidecars(path: Path, rel: str, names: Sequence[str], context: Context) -> I
     known = {ending: place for place, ending in enumerate(ORDER)}
     found = [(known[ending], name, ending) for name in names if (ending := ending_of(name, path.name)) in known]
     for _, name, ending in sorted(found):
+        shown = plain.cut_line(name) or ending
         try:
             data = _read(path.with_name(name), path, rel)
         except FileNotFoundError:
             continue
         except OSError as error:
-            yield name, Sidecar(problem=f"cannot be read ({error.strerror or error})")
+            yield shown, Sidecar(problem=f"cannot be read ({error.strerror or error})")
             continue
         if data is not None:
-            yield name, _note(name, data) if ending == NOTE_ENDING else read_sidecar(name, ending, data, context)
+            yield shown, _note(shown, data) if ending == NOTE_ENDING else read_sidecar(shown, ending, data, context)
 
 
 def _read(file: Path, path: Path, rel: str) -> bytes | None:

@@ -70,7 +70,7 @@ def test_all_tools_at_once(tmp_path: Path) -> None:
     assert facts.topics == ("mine", "style", "ink", "line art", "deep")
     assert facts.license == "credit the author; commercial use: Image, Rent; merges allowed; same licence"
     assert facts.sample_prompts[0] == "my own picture of sks woman"
-    assert facts.captions[0] == ("1girl", 42)
+    assert facts.captions == (("sks woman", 42), ("1girl", 42), ("hat", 12))
     assert facts.training is not None
     assert facts.training.steps == 2000
     assert (facts.hashes["sha256"], facts.hashes["autov3"]) == (SHA256, AUTOV3 + "0" * 52)
@@ -140,6 +140,14 @@ def test_an_adapter_at_the_top_of_its_root(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_no_error(tmp_path: Path) -> None:
     assert read_facts(tmp_path / "gone" / "ink.safetensors", "gone/ink.safetensors", {}) == AdapterFacts()
+
+
+def test_names_of_strangers_are_shown_on_one_line(tmp_path: Path) -> None:
+    for name, data in (("a\nb.json", b"{"), ("a\nb.txt", b"text")):
+        (tmp_path / name).write_bytes(data)
+    facts = read_facts(tmp_path / "a\nb.safetensors", "a\nb.safetensors", {})
+    assert facts.warnings == ("a b.json cannot be read: it is not valid JSON.",)
+    assert facts.sources == {"description": "a b.txt"}
 
 
 def test_names_that_are_no_text_are_left_out(tmp_path: Path) -> None:
