@@ -162,7 +162,7 @@ def table(value: Any) -> Mapping[str, Any]:
 
 def items(value: Any) -> list[Any]:
     """The first entries of the value if it is a list, else nothing."""
-    return value[:MAX_ITEMS] if isinstance(value, list | tuple) else []
+    return list(value[:MAX_ITEMS]) if isinstance(value, list | tuple) else []
 
 
 def objects(value: Any) -> list[Mapping[str, Any]]:
