@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from loravault.formats.training_facts import TrainingFacts, training_words
-from loravault.library.entry import Entry
+from loravault.library.entry import USER_FIELDS, Entry
 from loravault.pages.examples import example_prompt, lora_tag, request_uri
 from loravault.vault.inert import inert, inert_value
 from loravault.vault.links import embed, parse_wikilink, wikilink
@@ -151,7 +151,7 @@ def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
         notes=_paragraphs(entry.facts.get("notes")),
     )
     front = "\n".join(line for key, value in properties.items() for line in property_lines(key, value))
-    fields = {key: _plain(value) for key, value in users.items()}
+    fields = {key: _plain(key, value) for key, value in users.items()}
     blank = tuple(key for key, value in fields.items() if not value)
     return NewCard(f"---\n{front}\n---\n{body}".encode(), fields, blank, body.replace(f"{cover}\n", "", 1))
 
@@ -365,8 +365,13 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
-def _plain(value: PropertyValue) -> Any:
-    return None if value is EMPTY else list(value) if isinstance(value, tuple) else value
+def _plain(key: str, value: PropertyValue) -> Any:
+    """As the field would be read back from the card."""
+    if value is EMPTY:
+        return None
+    if isinstance(value, int) and USER_FIELDS[key] is float:
+        return float(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _number(value: float) -> int | float:

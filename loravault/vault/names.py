@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable
 from datetime import datetime
 
 #: Bytes of a stem: with ` (LoRA 99)`, ` pictures`, `.md` and a temp's dot it stays below the 255 of every file system.
@@ -43,10 +43,10 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def free_stem(wanted: str, taken: Collection[str], kind: str = "LoRA") -> str:
-    """The stem, or with ` (LoRA)`, ` (LoRA 2)`, … behind it: the first whose `name_key` is not taken."""
+def free_stem(wanted: str, is_free: Callable[[str], bool], kind: str = "LoRA") -> str:
+    """The stem, or with ` (LoRA)`, ` (LoRA 2)`, … behind it: the first that is free."""
     stem, number = wanted, 1
-    while name_key(stem) in taken:
+    while not is_free(stem):
         stem = f"{wanted} ({kind} {number})" if number > 1 else f"{wanted} ({kind})"
         number += 1
     return stem

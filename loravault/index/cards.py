@@ -1,0 +1,104 @@
+"""Cards as rows: what was last read of each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import text
+from sqlmodel import Session, col, delete, select, update
+
+from loravault.index.tables import AdapterRow, CardRow
+
+#: SQLite takes this many variables in one statement, whatever its build.
+_CHUNK = 900
+
+
+class KnownCard(NamedTuple):
+    """What has to be known of every card at all times: ten thousand fit into memory."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    weight_id: str | None
+    problem: str | None
+    ours: str
+
+
+class AdapterPlace(NamedTuple):
+    """One adapter file as far as names are concerned."""
+
+    name: str
+    alias: str | None
+    root: str
+    rel: str
+    state: str
+    weight_id: str | None
+
+
+def known_cards(session: Session) -> list[KnownCard]:
+    """Every card, by path."""
+    columns = (CardRow.path, CardRow.size, CardRow.mtime_ns, CardRow.weight_id, CardRow.problem, CardRow.ours)
+    return [KnownCard(*row) for row in session.execute(select(*columns).order_by(CardRow.path))]  # type: ignore[call-overload]
+
+
+def adapter_places(session: Session) -> list[AdapterPlace]:
+    """Every adapter file that has a weight id, by root and path."""
+    rows = session.execute(
+        text(
+            "SELECT name, alias, root, rel, state, weight_id FROM adapter "
+            "WHERE weight_id IS NOT NULL ORDER BY root, rel"
+        )
+    )
+    return [AdapterPlace(*row) for row in rows]
+
+
+def put(session: Session, rows: Iterable[CardRow]) -> None:
+    """Remember cards as they were read; an earlier row of the same path is replaced."""
+    fresh = {row.path: row for row in rows}
+    _forget(session, fresh)
+    session.add_all(fresh.values())
+
+
+def forget(session: Session, paths: Collection[str]) -> None:
+    """These notes are gone, or are cards no longer."""
+    _forget(session, paths)
+
+
+def set_problem(session: Session, path: str, problem: str | None) -> None:
+    """Why a card is left alone; None if it is not."""
+    session.execute(update(CardRow).where(col(CardRow.path) == path).values(problem=problem))
+
+
+def set_current(session: Session, path: str, ours: str, unwritten: str | None) -> None:
+    """What our keys in a card say (as a hash), and why some of them cannot be written."""
+    session.execute(update(CardRow).where(col(CardRow.path) == path).values(ours=ours, unwritten=unwritten))
+
+
+def card_at(session: Session, path: str) -> CardRow | None:
+    """The row of the card at this path."""
+    return session.get(CardRow, path)
+
+
+def problems(session: Session) -> list[tuple[str, str]]:
+    """(path, half a sentence) for every card that is left alone or cannot be kept current, by path.
+
+    A card whose adapter is unknown here is told, too: its file may be elsewhere, or may hold other weights now.
+    """
+    told = select(CardRow.path, CardRow.problem, CardRow.unwritten).where(
+        col(CardRow.problem).is_not(None) | col(CardRow.unwritten).is_not(None)
+    )
+    found = {path: problem or unwritten or "" for path, problem, unwritten in session.exec(told).all()}
+    known = select(AdapterRow.weight_id).where(col(AdapterRow.weight_id).is_not(None))
+    strangers = select(CardRow.path, CardRow.weight_id).where(
+        col(CardRow.weight_id).is_not(None), col(CardRow.weight_id).not_in(known)
+    )
+    for path, weight_id in session.exec(strangers).all():
+        found.setdefault(path, f"no file in the loras folders holds its weights any more (`lora: {weight_id}`)")
+    return sorted(found.items())
+
+
+def _forget(session: Session, paths: Collection[str]) -> None:
+    ordered: Sequence[str] = sorted(paths)
+    for start in range(0, len(ordered), _CHUNK):
+        session.execute(delete(CardRow).where(col(CardRow.path).in_(ordered[start : start + _CHUNK])))

@@ -1,0 +1,84 @@
+"""What cards are called and where they go, and by which name a prompt finds an adapter. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Protocol
+
+from loravault.library.entry import Entry
+from loravault.vault.ignore import IgnoreRules, conflict_original
+from loravault.vault.names import FOLDER_BYTES, free_stem, name_key, safe_stem
+
+#: Cards are in this folder of ours, in the folders of the loras folder.
+CARDS = "LoRAs"
+
+
+def note_keys(paths: Iterable[str]) -> set[str]:
+    """The names that notes have, so that no other note may have them."""
+    return {name_key(path.rpartition("/")[2].removesuffix(".md")) for path in paths}
+
+
+def plan_paths(entries: Iterable[Entry], folder: str, taken: set[str], rules: IgnoreRules) -> dict[str, str]:
+    """Weight id -> vault-relative path of its new card. `taken` (see `note_keys`) grows by the new names.
+
+    Names are unique in the whole vault, whatever its file system thinks of case and composition, because a second note
+    of a name makes Obsidian rewrite the links to the first. The name of the page with its pictures is free as well.
+    """
+
+    def is_free(stem: str) -> bool:
+        name = f"{stem}.md"
+        if conflict_original(name) is not None or rules.reason(name) is not None:
+            return False
+        return name_key(stem) not in taken and name_key(f"{stem} pictures") not in taken
+
+    paths = {}
+    for entry in sorted(entries, key=lambda e: (e.place.rel, e.place.root, e.weight_id)):
+        stem = free_stem(safe_stem(entry.name), is_free)
+        taken |= {name_key(stem), name_key(f"{stem} pictures")}
+        parts = [safe_stem(part, FOLDER_BYTES) for part in entry.category.split("/") if part]
+        paths[entry.weight_id] = "/".join([folder, CARDS, *parts, f"{stem}.md"])
+    return paths
+
+
+class Placed(Protocol):
+    """What of a file decides by which name it is found."""
+
+    @property
+    def name(self) -> str:
+        """File name without its ending."""
+
+    @property
+    def root(self) -> str:
+        """Name of its root."""
+
+    @property
+    def rel(self) -> str:
+        """Path inside the root."""
+
+    @property
+    def weight_id(self) -> str | None:
+        """Its weights."""
+
+
+class CallNames:
+    """The shortest name that means one adapter and no other: its file name, else with as many folders as are needed."""
+
+    def __init__(self, places: Iterable[Placed]) -> None:
+        self._by_name: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        for place in places:
+            self._by_name[place.name].add((place.weight_id or "", _bare(f"{place.root}/{place.rel}")))
+
+    def of(self, entry: Entry) -> str:
+        """How a prompt calls this adapter."""
+        others = [path for weight_id, path in self._by_name.get(entry.name, ()) if weight_id != entry.weight_id]
+        parts = _bare(entry.place.shown).split("/")
+        for count in range(1, len(parts)):
+            call = "/".join(parts[-count:])
+            if not any(f"/{path}".endswith(f"/{call}") for path in others):
+                return call
+        return "/".join(parts)
+
+
+def _bare(path: str) -> str:
+    return path[: -len(".safetensors")] if path.lower().endswith(".safetensors") else path

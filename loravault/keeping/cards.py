@@ -1,0 +1,439 @@
+"""One note for every adapter: makes those that are missing, keeps our keys current in the others, and no more.
+
+A card is made once. It is found again by its `lora` wherever its owner moves it; one that was deleted stays deleted
+until somebody asks for it. Nothing here decides what a card says (`pages.cards`) or is called (`keeping.cardnames`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from loravault import resources
+from loravault.errors import UserError
+from loravault.index import cards as rows
+from loravault.index.library import entries
+from loravault.index.tables import CardRow
+from loravault.jobs.context import Context, log
+from loravault.keeping.cardmemory import CardMemory
+from loravault.keeping.cardnames import CallNames, note_keys, plan_paths
+from loravault.keeping.cardshelf import Card, CardShelf
+from loravault.library.entry import Entry
+from loravault.library.names import Ambiguous, Missing, find
+from loravault.pages.cardfields import CardFields, fields_of_card, is_card, said, weight_id_of
+from loravault.pages.cards import CardNames, NewCard, card_update, plan_digest, render_card, text_of_card
+from loravault.vault.note import MAX_NOTE_BYTES, Note, parse_note
+from loravault.vault.properties import EditRefused
+from loravault.vault.safewrite import NoteChanged
+from loravault.vault.walk import StatKey, stat_key, walk_notes
+
+#: A card is written at most this often for hashes and the like; a change of `state` does not wait (seconds).
+SPREAD_S = 180.0
+#: After an error of the disk (seconds).
+TROUBLE_S = 60.0
+#: Adapters that are looked at in one go.
+CHUNK = 100
+#: A command waits so long for the cards it asked for; the others are made after it (seconds).
+RECREATE_S = 5.0
+
+
+class CardKeeper:
+    """Looks after the cards of one vault, for the holder of its lock.
+
+    `notes_read` says whether every note of the vault has been handed to us since the start: before that, no card is
+    made and none counts as deleted. `cover_of` tells the vault-relative path of an adapter's cover.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        *,
+        notes_read: Callable[[], bool] = lambda: True,
+        cover_of: Callable[[str], str | None] = lambda _weight_id: None,
+        templates: Path | None = None,
+    ) -> None:
+        self._ctx = ctx
+        self._notes_read = notes_read
+        self._cover_of = cover_of
+        self._templates = templates or resources.templates()
+        self._memory = CardMemory(ctx.ledger)
+        with ctx.index.session() as session:
+            self._shelf = CardShelf(session)
+        #: Cards of an earlier run that nobody has shown us yet -> when they were first found to be gone.
+        self._unseen: dict[str, float | None] = dict.fromkeys(self._shelf.paths())
+        self._look_at_all = True
+        #: Cards that name no adapter, or one that is not known: looked at again when the library changes.
+        self._unresolved: set[str] = set()
+        self._adopts = False
+        self._todo: dict[str, None] = {}
+        #: Adapters that get a card as soon as every note was read.
+        self._awaiting: dict[str, None] = {}
+        self._later: dict[str, float] = {}
+        self._written: dict[str, tuple[float, str]] = {}
+        #: Adapters whose last card has gone; the note may have been moved.
+        self._bereft: set[str] = set()
+        self._places: list[rows.AdapterPlace] | None = None
+        self._calls: CallNames | None = None
+        self._taken: set[str] | None = None
+
+    # ---- what the loop tells us
+
+    def is_known(self, rel: str, key: StatKey | None) -> bool:
+        """Whether a note is a card that has not changed since it was last read: then nobody has to open it."""
+        card = self._shelf.get(rel)
+        if card is None or key is None or (card.size, card.mtime_ns) != key[:2] or card.weight_id is None:
+            return False
+        self._unseen.pop(rel, None)
+        return True
+
+    def concerns(self, rel: str, note: Note) -> bool:
+        """Whether a note that was read is to be shown to `card_seen`: a card, or one that was a card."""
+        return self._shelf.get(rel) is not None or is_card(note)
+
+    def card_seen(self, rel: str, note: Note, key: StatKey, problem: str | None = None) -> None:
+        """A note that concerns us was read. `problem`: why it is left alone (a template, a conflict copy)."""
+        self._unseen.pop(rel, None)
+        if not note.data.strip():
+            return  # an editor that writes in place, or a sync that is not done: never trust an empty file
+        front = note.frontmatter
+        if not note.text_problem and not is_card(note) and not (front is not None and front.problem):
+            self.card_gone(rel)
+            return
+        self._shelf.put(self._row_of(rel, note, key, problem))
+        card = self._shelf.get(rel)
+        if card is not None and card.weight_id is not None:
+            if self._memory.is_deleted(card.weight_id):
+                self._memory.back(card.weight_id)
+            self._later.pop(card.weight_id, None)
+            self._todo[card.weight_id] = None
+
+    def card_gone(self, rel: str) -> None:
+        """Two scans did not find the note, or it is a card no longer."""
+        self._unseen.pop(rel, None)
+        if self._shelf.get(rel) is None:
+            return
+        card = self._shelf.get(rel)
+        bereft = self._shelf.drop(rel)
+        if bereft is not None:
+            self._bereft.add(bereft)
+        if card is not None and card.weight_id is not None:
+            self._todo[card.weight_id] = None  # a second card may be the card now
+
+    def library_changed(self, weight_ids: Collection[str] | None) -> None:
+        """These adapters (None: perhaps any) are not what they were; also for covers that came or changed."""
+        self._places = self._calls = None
+        self._adopts = True
+        if weight_ids is None:
+            self._look_at_all = True
+        else:
+            self._todo.update(dict.fromkeys(sorted(weight_ids)))
+
+    def step(self, budget_s: float) -> bool:
+        """Do what is due for about so long. True: more is waiting."""
+        give_up = time.monotonic() + budget_s
+        if self._notes_read():
+            self._todo.update(self._awaiting)
+            self._awaiting = {}
+            self._look_for_unseen()
+            self._bury()
+        if self._adopts:
+            self._adopts = False
+            self._adopt_again()
+        self._flush()
+        if self._look_at_all:
+            self._look_at_all = False
+            self._todo.update(dict.fromkeys(place.weight_id for place in self._adapter_places() if place.weight_id))
+        now = self._ctx.steady()
+        for weight_id in [key for key, due in self._later.items() if due <= now]:
+            del self._later[weight_id]
+            self._todo[weight_id] = None
+        while self._todo and time.monotonic() < give_up:
+            self._work(give_up)
+        self._flush()
+        if not self._todo:
+            self._taken = None  # names are looked up anew the next time
+        return bool(self._todo)
+
+    def recreate(self, target: str | None, *, everything: bool = False) -> dict[str, Any]:
+        """Make deleted cards anew: of the adapter called so, or all. Raises `UserError`.
+
+        Returns `message` and `cards`, the paths of those that are there already when this returns.
+        """
+        places = self._adapter_places()
+        known = {place.weight_id for place in places if place.weight_id and place.state not in ("missing", "broken")}
+        if everything:
+            wanted = sorted(w for w in self._memory.all if w in known and not self._shelf.has(w))
+            if not wanted:
+                return {"message": "Every adapter has its card; no card was deleted.", "cards": []}
+        else:
+            wanted = [self._named(target or "", places)]
+        self._memory.wanted(wanted)
+        self._ctx.troubles.pop("cards.deleted", None)
+        self._todo.update(dict.fromkeys(wanted))
+        give_up = time.monotonic() + RECREATE_S
+        while self.step(0.5) and time.monotonic() < give_up:
+            pass
+        made = [card.path for w in wanted if (card := self._shelf.card_of(w)) is not None]
+        waiting = len(wanted) - len(made)
+        more = (
+            f" {waiting} more {'follows' if waiting == 1 else 'follow'} as soon as all notes are read."
+            if waiting
+            else ""
+        )
+        return {"message": f"Made {len(made)} {'card' if len(made) == 1 else 'cards'}.{more}", "cards": made}
+
+    # ---- reading
+
+    def _row_of(self, rel: str, note: Note, key: StatKey, problem: str | None) -> CardRow:
+        read = fields_of_card(note)
+        weight_id = None if problem else weight_id_of(note)
+        fields: dict[str, Any] = {}
+        if isinstance(read, str):
+            problem = problem or read
+        elif problem is None:
+            if weight_id is None:
+                weight_id, problem = self._adapter_meant(read)
+                if problem is not None:
+                    self._unresolved.add(rel)
+            fields = said(read.values, self._memory.blank(weight_id or ""))
+        return CardRow(
+            path=rel,
+            size=key[0],
+            mtime_ns=key[1],
+            sha=hashlib.sha256(note.data).hexdigest(),
+            weight_id=weight_id,
+            fields=json.dumps(fields, ensure_ascii=False, sort_keys=True),
+            body="" if note.text_problem else text_of_card(note),
+            problem=problem,
+            unwritten=None if isinstance(read, str) else _doubts(read.doubts),
+        )
+
+    def _adapter_meant(self, read: CardFields) -> tuple[str | None, str | None]:
+        """The adapter that a card without `lora` is to be adopted for, or why it is not clear which."""
+        if read.lora_file is None:
+            return None, "it says `loravault: card`, but not of which LoRA: add `lora_file:` with its name"
+        found = find(read.lora_file, self._adapter_places())
+        if isinstance(found, Ambiguous):
+            return (
+                None,
+                f'`lora_file` "{read.lora_file}" means several files: {", ".join(found.paths)}; write one of these',
+            )
+        if isinstance(found, Missing):
+            near = f"; the closest names are {', '.join(found.closest)}" if found.closest else ""
+            return None, f'`lora_file` "{read.lora_file}" names no LoRA of the loras folders{near}'
+        return found.weight_id, None
+
+    def _adopt_again(self) -> None:
+        """Cards that named no adapter we knew: perhaps we know it now."""
+        waiting, self._unresolved = self._unresolved, set()
+        for path in sorted(waiting):
+            key = stat_key(self._ctx.path(path))
+            if key is None or self._shelf.get(path) is None:
+                continue
+            try:
+                with self._ctx.path(path).open("rb") as file:
+                    data = file.read(MAX_NOTE_BYTES + 1)
+            except OSError:
+                self._unresolved.add(path)
+            else:
+                self.card_seen(path, parse_note(data), key)
+
+    def _adapter_places(self) -> list[rows.AdapterPlace]:
+        if self._places is None:
+            with self._ctx.index.session() as session:
+                self._places = rows.adapter_places(session)
+        return self._places
+
+    def _named(self, name: str, places: Sequence[rows.AdapterPlace]) -> str:
+        found = find(name, places)
+        if isinstance(found, Ambiguous):
+            raise UserError(f'"{name}" means several LoRAs: {", ".join(found.paths)}; name one of these.')
+        if isinstance(found, Missing):
+            near = f" The closest names are {', '.join(found.closest)}." if found.closest else ""
+            raise UserError(f'No LoRA is called "{name}".{near}')
+        weight_id = found.weight_id or ""
+        card = self._shelf.card_of(weight_id)
+        if card is not None:
+            raise UserError(f"{found.name} has its card: {card.path}.")
+        return weight_id
+
+    # ---- cards that are gone
+
+    def _look_for_unseen(self) -> None:
+        """Cards of an earlier run whose notes no scan has shown: looked for twice, a rescan apart."""
+        if not self._unseen or not self._ctx.config.vault.is_dir() or "vault" in self._ctx.troubles:
+            return
+        now = self._ctx.steady()
+        for path, since in list(self._unseen.items()):
+            if stat_key(self._ctx.path(path)) is not None:
+                del self._unseen[path]  # it is there, only in a place that is not looked at
+            elif since is None:
+                self._unseen[path] = now
+            elif now - since >= self._ctx.config.rescan_s:
+                self.card_gone(path)
+
+    def _bury(self) -> None:
+        """Remember that cards were deleted. All notes are read: a card that was only moved is back by now."""
+        deleted = {weight_id for weight_id in self._bereft if not self._shelf.has(weight_id)}
+        self._bereft = set()
+        if not deleted:
+            return
+        self._memory.deleted(deleted)
+        log.info("%d card(s) were deleted; they stay deleted until `loravault recreate`", len(deleted))
+        if len(deleted) >= 10 and len(deleted) > len(self._shelf):
+            self._ctx.troubles["cards.deleted"] = (
+                f"{len(deleted)} cards were deleted at once. They stay deleted; "
+                "`loravault recreate --all` makes them anew."
+            )
+
+    # ---- working
+
+    def _work(self, give_up: float) -> None:
+        chunk = list(self._todo)[:CHUNK]
+        with self._ctx.index.session() as session:
+            found = {entry.weight_id: entry for entry in entries(session, chunk)}
+        fresh: list[Entry] = []
+        for weight_id in chunk:
+            if time.monotonic() >= give_up and weight_id != chunk[0]:
+                break
+            del self._todo[weight_id]
+            entry = found.get(weight_id)
+            if entry is None:
+                continue
+            card = self._shelf.card_of(weight_id)
+            if card is not None:
+                self._bring_current(card, entry)
+            elif entry.state == "ok" and not self._shelf.has(weight_id) and self._memory.may_make(weight_id):
+                fresh.append(entry)
+        if fresh and self._notes_read():
+            self._make(fresh)
+        else:
+            self._awaiting.update(dict.fromkeys(entry.weight_id for entry in fresh))
+
+    def _bring_current(self, card: Card, entry: Entry) -> None:
+        """Write our keys if they are to say something else than they do."""
+        cover = self._cover_of(entry.weight_id)
+        digest = plan_digest(entry, cover)
+        if card.ours == digest:
+            return
+        now = self._ctx.steady()
+        last = self._written.get(entry.weight_id)
+        if last is not None and now - last[0] < SPREAD_S and last[1] == entry.state:
+            self._later[entry.weight_id] = last[0] + SPREAD_S
+            return
+        try:
+            self._write(card, entry, cover, digest)
+        except NoteChanged:
+            self._later[entry.weight_id] = now + self._ctx.config.write_quiet_s
+        except EditRefused as error:
+            self._shelf.set_current(card.path, digest, error.message)
+        except (OSError, UserError) as error:
+            self._fail(card.path, error, [entry.weight_id])
+
+    def _write(self, card: Card, entry: Entry, cover: str | None, digest: str) -> None:
+        ctx, rel = self._ctx, card.path
+        key = ctx.observe(rel)
+        if key is None:
+            return  # gone or moved: the scan will tell
+        with ctx.path(rel).open("rb") as file:
+            data = file.read(MAX_NOTE_BYTES + 1)
+        filled = self._memory.cover_was_filled(entry.weight_id)
+        update = card_update(data, entry, cover, cover_was_filled=filled)
+        if update.data is not None:
+            if not self._is_still(data, entry.weight_id):
+                return  # it changed: it will be shown to us again
+            if ctx.quiet_for(rel, key) < ctx.config.write_quiet_s:
+                self._later[entry.weight_id] = ctx.steady() + 1.0
+                return
+
+            def rebase(other: bytes) -> bytes:
+                return card_update(other, entry, cover, cover_was_filled=filled).data or other
+
+            ctx.writer.replace(rel, data, update.data, rebase)
+            if update.cover_filled:
+                self._memory.filled_covers([entry.weight_id])
+            self._written[entry.weight_id] = ctx.steady(), entry.state
+            data, key = update.data, stat_key(ctx.path(rel)) or key
+            ctx.troubles.pop("cards.write", None)
+        row = self._row_of(rel, parse_note(data), key, None)
+        refused = [f"`{name}` cannot be kept current: {reason}" for name, reason in update.refused.items()]
+        row.ours, row.unwritten = digest, "; ".join([*refused, *filter(None, [row.unwritten])]) or None
+        self._shelf.put(row)
+
+    def _is_still(self, data: bytes, weight_id: str) -> bool:
+        """Whether a note that was read again is the card of this adapter, or about to be adopted for it."""
+        note = parse_note(data)
+        return is_card(note) and weight_id_of(note) in (weight_id, None)
+
+    def _make(self, fresh: Sequence[Entry]) -> None:
+        """Make new cards, all at once."""
+        ctx = self._ctx
+        if self._taken is None:
+            self._taken = note_keys(seen.rel for seen in walk_notes(ctx.config.vault, lambda _rel: False))
+        if self._calls is None:
+            self._calls = CallNames(self._adapter_places())
+        paths = plan_paths(fresh, ctx.config.folder, self._taken, ctx.rules)
+        planned = {paths[entry.weight_id]: (entry, self._render(entry, paths[entry.weight_id])) for entry in fresh}
+        try:
+            lost = set(ctx.writer.create_many((rel, card.data) for rel, (_, card) in planned.items()))
+        except (OSError, UserError) as error:
+            self._taken = None
+            self._fail(f"{ctx.config.folder}/LoRAs", error, [entry.weight_id for entry in fresh])
+            return
+        ctx.troubles.pop("cards.write", None)
+        made = {rel: pair for rel, pair in planned.items() if rel not in lost}
+        self._memory.made(
+            {entry.weight_id: card.blank for entry, card in made.values()},
+            {entry.weight_id for entry, card in made.values() if card.fields.get("cover")},
+        )
+        for rel, (entry, card) in made.items():
+            self._shelve(rel, entry, card)
+        # a name that is not free after all: the next name, next time
+        self._todo.update(dict.fromkeys(planned[rel][0].weight_id for rel in lost))
+
+    def _render(self, entry: Entry, rel: str) -> NewCard:
+        ctx = self._ctx
+        assert self._calls is not None
+        cover = self._cover_of(entry.weight_id)
+        names = CardNames(ctx.config.folder, ctx.config.vault.name, rel, self._calls.of(entry), cover)
+        return render_card(entry, names, self._templates)
+
+    def _shelve(self, rel: str, entry: Entry, card: NewCard) -> None:
+        """A card that we have just made need not be read to be known."""
+        key = stat_key(self._ctx.path(rel))
+        if key is None or key[0] != len(card.data):
+            return  # somebody was faster: it will be shown to us
+        fields = said(card.fields, card.blank)
+        self._shelf.put(
+            CardRow(
+                path=rel,
+                size=key[0],
+                mtime_ns=key[1],
+                sha=hashlib.sha256(card.data).hexdigest(),
+                weight_id=entry.weight_id,
+                fields=json.dumps(fields, ensure_ascii=False, sort_keys=True),
+                body=card.body,
+                ours=plan_digest(entry, self._cover_of(entry.weight_id)),
+            )
+        )
+
+    def _fail(self, where: str, error: OSError | UserError, weight_ids: Iterable[str]) -> None:
+        reason = error.message if isinstance(error, UserError) else (error.strerror or str(error))
+        log.warning("%s cannot be written: %s", where, reason)
+        self._ctx.troubles["cards.write"] = f"{where} cannot be written ({reason.rstrip('.')}); it is tried again."
+        due = self._ctx.steady() + TROUBLE_S
+        self._later.update(dict.fromkeys(weight_ids, due))
+
+    def _flush(self) -> None:
+        if self._shelf.is_dirty:
+            with self._ctx.index.session() as session:
+                self._shelf.flush(session)
+            self._shelf.flushed()
+
+
+def _doubts(doubts: Sequence[str]) -> str | None:
+    return f"{'; '.join(doubts)}; this is not used" if doubts else None
