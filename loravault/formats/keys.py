@@ -6,20 +6,29 @@ The module path with its dots turned into underscores is the same everywhere: th
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from loravault.formats.safetensors_header import TensorInfo
 
+Shape = tuple[int, ...]
+
 # Longest first: `base_model.model.transformer.` is not `base_model.model.` and a module called `transformer`.
 _PREFIXES: tuple[tuple[str, str], ...] = (
+    ("base_model.model.model.diffusion_model.", "unet"),
+    ("base_model.model.diffusion_model.", "unet"),
     ("base_model.model.text_encoder_2.", "te2"),
     ("base_model.model.text_encoder.", "te"),
     ("base_model.model.transformer.", "unet"),
     ("base_model.model.unet.", "unet"),
     ("base_model.model.", "unet"),
+    ("text_encoders.clip_l.transformer.", "te1"),
+    ("text_encoders.clip_g.transformer.", "te2"),
+    ("text_encoders.t5xxl.transformer.", "te3"),
+    ("conditional_transformer.", "unet"),
     ("model.diffusion_model.", "unet"),
     ("diffusion_model.", "unet"),
     ("lora_prior_unet_", "unet"),
@@ -30,41 +39,154 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("lora_te2_", "te2"),
     ("lora_te3_", "te3"),
     ("lora_te_", "te"),
+    ("lycoris_text_encoder_2_", "te2"),
+    ("lycoris_text_encoder_", "te"),
     ("lycoris_", "unet"),
     ("text_encoder_2.", "te2"),
     ("text_encoder_3.", "te3"),
     ("text_encoder.", "te"),
+    ("transformer_2.", "unet"),  # the expert for little noise of Wan 2.2, in diffusers' names
     ("transformer.", "unet"),
     ("unet.", "unet"),
     ("net.", "unet"),
+    ("dit.", "unet"),
 )
 
 _COMPONENTS = dict(_PREFIXES)
 _PREFIX = re.compile("|".join(re.escape(prefix) for prefix, _ in _PREFIXES))
 
-# What may follow a module path. The word of the part, without `.weight`, is what the tables below use.
+# What may follow a module path. The word of the part, without `.weight` and the adapter's name, is what is used below.
+_NAMED = r"(?:\.(?!weight$|bias$)[\w-]+)?(?:\.(?:weight|bias))?"
 _PART = re.compile(
     r"[._](?P<part>"
-    r"lora_(?:down|up|mid|A|B)(?:\.default)?(?:\.(?:weight|bias))?"
-    r"|lora\.(?:down|up)\.weight|lora_magnitude_vector(?:\.default)?(?:\.weight)?|dora_scale|alpha|scale_weight"
-    r"|(?:to_[qkv]_|to_out_)?lora[12]?\.(?:down|up)\.weight"
-    r"|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t[12])"
-    r"|oft_blocks|oft_diag|rescale|on_input|diff(?:_b)?|[wb]_norm|set_weight|[ab][12]\.weight|bm\.weight|weight|bias|scale"
+    rf"lora_(?:down|up|mid|A|B){_NAMED}|lora_magnitude_vector{_NAMED}|lora_embedding_[AB](?:\.[\w-]+)?"
+    r"|(?:to_[qkv]_|to_out_)?lora[12]?\.(?:down|up)\.weight|lora_linear_layer\.(?:down|up)\.weight"
+    r"|(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t[12])|oft_R|boft_[Rs]|ia3_l)(?:\.(?!weight$)[\w-]+)?(?:\.weight)?"
+    r"|dora_scale|alpha|scale_weight|oft_blocks|oft_diag|rescale|on_input|diff(?:_b)?|[wb]_norm|set_weight|reshape_weight"
+    r"|[ab][12]\.weight|bm\.weight|weight|bias|scale"
     r")$"
 )
 _DOWN = frozenset({"lora_down", "lora_A", "lora.down"})
 _UP = frozenset({"lora_up", "lora_B", "lora.up"})
 
-#: Network type → one part that only it has; the first that is present names the file.
+#: Network type → parts that only it has; the first that is present names the module.
 _BY_PART: tuple[tuple[str, frozenset[str]], ...] = (
-    ("loha", frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a"})),
-    ("lokr", frozenset({"lokr_w1", "lokr_w1_a", "lokr_w2", "lokr_w2_a"})),
-    ("glora", frozenset({"a1", "b1"})),
-    ("ia3", frozenset({"on_input"})),
-    ("oft", frozenset({"oft_blocks", "oft_diag"})),
+    ("loha", frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"})),
+    ("lokr", frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b"})),
+    ("glora", frozenset({"a1", "a2", "b1", "b2"})),
+    ("ia3", frozenset({"on_input", "ia3_l"})),
+    ("oft", frozenset({"oft_blocks", "oft_diag", "oft_R"})),
+    ("boft", frozenset({"boft_R", "boft_s"})),
 )
 _DORA_PARTS = frozenset({"dora_scale", "lora_magnitude_vector"})
-_ALGORITHMS = {"dylora": "dylora", "networks.dylora": "dylora", "boft": "boft", "locon": "locon", "diag-oft": "oft"}
+_FULL_PARTS = frozenset({"diff", "diff_b", "set_weight"})
+_NORM_PARTS = frozenset({"w_norm", "b_norm"})
+_ALGORITHMS = {"dylora": "dylora", "networks.dylora": "dylora"}
+#: Parts of a module that may stand in an adapter as in a whole model, and prove nothing.
+PLAIN_PARTS = frozenset({"weight", "bias", "scale", "scale_weight"})
+
+
+@dataclass(frozen=True)
+class Widths:
+    """What the parts of a module tell about the layer it patches; None where they do not."""
+
+    #: Channels that come in, times the area of the kernel where the parts are flattened.
+    into: int | None = None
+    out: int | None = None
+    #: `()` for a linear layer, `(3, 3)` for a convolution; None if unknown, as for flattened parts.
+    kernel: Shape | None = None
+    #: One of the two, and the parts do not tell which.
+    either: int | None = None
+
+
+def half_of(part: str) -> int:
+    """1 for the matrix that reads the input of a LoRA, 2 for the one that writes the output, 0 for other parts."""
+    return 1 if part in _DOWN else 2 if part in _UP else 0
+
+
+def widths_of(parts: Mapping[str, Shape]) -> Widths:
+    """The widths of the layer that a module patches, from its parts and their shapes."""
+    down = next((shape for part, shape in parts.items() if part in _DOWN), None)
+    up = next((shape for part, shape in parts.items() if part in _UP), None)
+    if down is not None or up is not None:
+        into = down[1] if down is not None and len(down) > 1 else None
+        kernel = parts["lora_mid"][2:] if "lora_mid" in parts else down[2:] if down is not None else None
+        return Widths(into, up[0] if up else None, kernel)
+    for part, shape in parts.items():
+        if part == "diff" and len(shape) > 1:
+            return Widths(shape[1], shape[0], shape[2:])
+    for names, read in _READERS:
+        if names & parts.keys():
+            return read(parts)
+    return Widths()
+
+
+def _loha(parts: Mapping[str, Shape]) -> Widths:
+    first, second = (parts.get(f"hada_{name}") for name in ("w1_a", "w1_b"))
+    if "hada_t1" in parts:  # Tucker: both factors begin with the rank, the kernel is in the core
+        return Widths(_at(second, 1), _at(first, 1), parts["hada_t1"][2:])
+    return Widths(_at(second, 1), _at(first, 0))
+
+
+def _lokr(parts: Mapping[str, Shape]) -> Widths:
+    """Each width is the product of the widths of the two factors; each factor is whole, or itself a product a·b."""
+    sides = []
+    for axis in (1, 0):
+        if "lokr_t2" in parts and "lokr_w2" not in parts:  # Tucker: w2_a is (rank, out), w2_b (rank, in)
+            second = _at(parts.get(f"lokr_w2_{'ab'[axis]}"), 1)
+        else:
+            second = _at(parts.get("lokr_w2") or parts.get(f"lokr_w2_{'ab'[axis]}"), axis)
+        first = _at(parts.get("lokr_w1") or parts.get(f"lokr_w1_{'ab'[axis]}"), axis)
+        sides.append(first * second if first is not None and second is not None else None)
+    core = parts.get("lokr_t2") or parts.get("lokr_w2")
+    return Widths(sides[0], sides[1], core[2:] if core and len(core) > 2 else None)
+
+
+def _glora(parts: Mapping[str, Shape]) -> Widths:
+    """LyCORIS has a1 (in, rank), a2 (rank, in), b1 (out, rank), b2 (rank, in); the older order turns them round."""
+    a1, a2, b1, b2 = (parts.get(name) for name in ("a1", "a2", "b1", "b2"))
+    if a1 is None or b1 is None or b2 is None or min(map(len, (a1, b1, b2))) < 2:
+        return Widths(max(a2[:2]) if a2 else None)
+    older = b2[1] == b1[0] == a1[0]
+    return Widths(a1[1], b2[0]) if older else Widths(a1[0], b1[0])
+
+
+def _orthogonal(parts: Mapping[str, Shape]) -> Widths:
+    """LyCORIS and kohya turn the outputs, in blocks of equal size; PEFT keeps one triangle for each block of inputs."""
+    blocks = parts.get("oft_blocks") or parts.get("oft_diag")
+    if blocks and len(blocks) >= 3:
+        return Widths(out=blocks[-3] * blocks[-1])
+    triangles = parts.get("oft_R")
+    if triangles and len(triangles) == 2:
+        size = (1 + math.isqrt(1 + 8 * triangles[1])) // 2
+        return Widths(into=triangles[0] * size)
+    return Widths()
+
+
+def _scaling(parts: Mapping[str, Shape]) -> Widths:
+    """IA3: one factor for each output or each input; which of them, the value of `on_input` says, not its shape."""
+    factors = parts.get("weight") or parts.get("ia3_l")
+    return Widths(either=math.prod(factors)) if factors else Widths()
+
+
+def _at(shape: Shape | None, axis: int) -> int | None:
+    return shape[axis] if shape is not None and len(shape) > axis else None
+
+
+_READERS = tuple(
+    (names, read)
+    for (network, names) in _BY_PART
+    for read in [{"loha": _loha, "lokr": _lokr, "glora": _glora, "oft": _orthogonal}.get(network, _scaling)]
+)
+_RANK_PARTS = ("hada_w1_b", "lokr_w2_b", "lokr_w1_b", "a2")
+
+
+def rank_of(parts: Mapping[str, Shape]) -> int | None:
+    """Rank of the decomposition; None where there is none (full difference, LoKr of two whole factors)."""
+    for part in (*_DOWN, *_RANK_PARTS):
+        if shape := parts.get(part):
+            return shape[0]
+    return None
 
 
 @dataclass
@@ -76,61 +198,10 @@ class Module:
     path: str
     parts: dict[str, tuple[str, TensorInfo]] = field(default_factory=dict)
 
-    def _first(self, names: frozenset[str]) -> tuple[int, ...] | None:
-        return next((info.shape for part, (_, info) in self.parts.items() if part in names), None)
-
     @property
-    def down(self) -> tuple[int, ...] | None:
-        """Shape of the matrix that reads the input: `(rank, in)` or `(rank, in, kernel, kernel)`."""
-        return self._first(_DOWN)
-
-    @property
-    def up(self) -> tuple[int, ...] | None:
-        """Shape of the matrix that writes the output: `(out, rank)`, with two unit axes for a convolution."""
-        return self._first(_UP)
-
-    @property
-    def in_width(self) -> int | None:
-        """Width of the module's input (channels for a convolution), if the parts tell."""
-        if self.down and len(self.down) >= 2:
-            return self.down[1]
-        if "diff" in self.parts and len(self.parts["diff"][1].shape) >= 2:
-            return self.parts["diff"][1].shape[1]
-        if "hada_w1_b" in self.parts and "hada_t1" not in self.parts:
-            shape = self.parts["hada_w1_b"][1].shape
-            return shape[1] if len(shape) == 2 else None
-        return self._kron(1)
-
-    @property
-    def out_width(self) -> int | None:
-        """Width of the module's output, if the parts tell."""
-        if self.up:
-            return self.up[0]
-        if "diff" in self.parts and self.parts["diff"][1].shape:
-            return self.parts["diff"][1].shape[0]
-        if "hada_w1_a" in self.parts and "hada_t1" not in self.parts:
-            return self.parts["hada_w1_a"][1].shape[0]
-        return self._kron(0)
-
-    def _kron(self, axis: int) -> int | None:
-        """LoKr: the width is the product of the widths of its two factors, each whole or itself a product a·b."""
-        width = 1
-        for factor in ("lokr_w1", "lokr_w2"):
-            part = self.parts.get(factor) or self.parts.get(f"{factor}_{'ab'[axis]}")
-            if part is None or len(part[1].shape) <= axis:
-                return None
-            width *= part[1].shape[axis]
-        return width
-
-    @property
-    def rank(self) -> int | None:
-        """Rank of the decomposition; None where there is none (full difference, LoKr of two whole factors)."""
-        if self.down:
-            return self.down[0]
-        for part in ("hada_w1_b", "lokr_w2_b", "lokr_w1_b"):
-            if part in self.parts and self.parts[part][1].shape:
-                return self.parts[part][1].shape[0]
-        return None
+    def shapes(self) -> dict[str, Shape]:
+        """Part → shape of its tensor."""
+        return {part: row[1].shape for part, row in self.parts.items()}
 
 
 def modules_of(tensors: Mapping[str, TensorInfo]) -> dict[str, Module]:
@@ -152,7 +223,7 @@ def split_key(name: str) -> tuple[str, str, str] | None:
     if match is None:
         return None
     component, stem = "unet", name[: match.start()]
-    prefix = _PREFIX.match(stem)
+    prefix = _PREFIX.match(stem + name[match.start()])
     if prefix:
         component, stem = _COMPONENTS[prefix[0]], stem[prefix.end() :]
     part = match["part"]
@@ -160,66 +231,64 @@ def split_key(name: str) -> tuple[str, str, str] | None:
     if attention:  # old diffusers: `processor.to_q_lora.down.weight` belongs to the module `to_q`
         stem = f"{stem.removesuffix('.processor')}.{attention[1]}"
         part = attention[2]
+    elif part.startswith("lora2."):  # XLabs: the second of two adapters in one processor, for the text stream
+        stem += "_2"
     return component, stem.replace(".", "_").lstrip("_"), _plain_part(part)
 
 
+_ADAPTER_NAME = re.compile(
+    r"^((?:lora_(?:[AB]|magnitude_vector|embedding_[AB])|hada_\w+|lokr_\w+|oft_R|boft_[Rs]|ia3_l))\.[\w-]+"
+)
+
+
 def _plain_part(part: str) -> str:
-    text = part.replace(".default", "")
-    if text.endswith(".bias"):
-        return text
-    return re.sub(r"^lora[12]\.", "lora.", text.removesuffix(".weight")) or part
+    """`lora_A.default.weight` is `lora_A`, `lora1.down.weight` is `lora.down`; a bias keeps its name."""
+    bias = part.endswith(".bias")
+    text = part.removesuffix(".bias").removesuffix(".weight")
+    text = _ADAPTER_NAME.sub(r"\1", text)
+    text = re.sub(r"^(?:lora[12]|lora_linear_layer)\.", "lora.", text)
+    return (text + ".bias" if bias else text) or part
 
 
-def is_adapter(modules: Mapping[str, Module], tensor_count: int) -> bool:
-    """Whether this is an adapter and not a whole model: most tensors must be parts of low-rank or difference modules.
-
-    A merged checkpoint may contain stray adapter keys, so one such key proves nothing.
-    """
-    own = sum(len(module.parts) for module in modules.values() if network_of(module) is not None)
-    return own > 0 and 2 * own > tensor_count
-
-
-def network_of(module: Module) -> str | None:
+def network_of(parts: Mapping[str, Shape]) -> str | None:
     """The algorithm of one module, or None if its parts are no adapter (a plain `weight`, a lone `alpha`)."""
-    parts = module.parts.keys()
-    for network, names in _BY_PART:
-        if names & parts:
-            return network
-    if module.down and module.up:
-        return "locon" if "lora_mid" in parts or any(size > 1 for size in module.down[2:]) else "lora"
-    if {"diff", "diff_b", "set_weight"} & parts:
+    names = parts.keys()
+    down = next((shape for part, shape in parts.items() if part in _DOWN), None)
+    if down is not None and _UP & names:
+        return "locon" if "lora_mid" in names or any(size > 1 for size in down[2:]) else "lora"
+    for network, own in _BY_PART:
+        if own & names:
+            blocks = parts.get("oft_blocks")
+            return "boft" if network == "oft" and blocks is not None and len(blocks) == 4 else network
+    if _FULL_PARTS & names:
         return "full"
-    if {"w_norm", "b_norm"} & parts:
+    if _NORM_PARTS & names:
         return "norm"
     return None
 
 
-def network_type(modules: Mapping[str, Module], metadata: Mapping[str, str]) -> str:
+def network_type(counts: Mapping[str, int], parts: Collection[str], metadata: Mapping[str, str]) -> str:
     """`lora`, `locon`, `dora`, `loha`, `lokr`, `dylora`, `glora`, `ia3`, `oft`, `boft`, `full`, `norm` or `unknown`.
 
-    The parts decide. What leaves no trace in them (DyLoRA is saved as LoRA) is taken from the metadata.
+    `counts`: algorithm of a module → how many modules have it; `parts`: all that occur in the file. The parts decide;
+    what leaves no trace in them (DyLoRA is saved as LoRA) is taken from the metadata. A LoHa with magnitudes is a LoHa:
+    see `has_magnitudes`.
     """
-    counts = Counter(filter(None, map(network_of, modules.values())))
-    if not counts:
-        return "unknown"
-    for special in ("loha", "lokr", "glora", "ia3", "oft"):
-        if counts[special]:
-            boft = special == "oft" and _has_4d_blocks(modules)
-            return "boft" if boft else special
-    if any(_DORA_PARTS & module.parts.keys() for module in modules.values()):
+    specials = Counter({name: counts.get(name, 0) for name in ("loha", "lokr", "glora", "ia3", "oft", "boft")})
+    special, number = specials.most_common(1)[0]
+    if number:
+        return special
+    if has_magnitudes(parts):
         return "dora"
     claimed = _ALGORITHMS.get(_algorithm(metadata), "")
-    if claimed == "dylora":
+    if claimed and (counts.get("lora") or counts.get("locon")):
         return claimed
-    for network in ("locon", "lora", "full"):
-        if counts[network]:
-            return network
-    return "norm"
+    return next((name for name in ("locon", "lora", "full", "norm") if counts.get(name)), "unknown")
 
 
-def _has_4d_blocks(modules: Mapping[str, Module]) -> bool:
-    blocks = (module.parts.get("oft_blocks") for module in modules.values())
-    return any(part is not None and len(part[1].shape) == 4 for part in blocks)
+def has_magnitudes(parts: Collection[str]) -> bool:
+    """Whether a file is weight-decomposed (DoRA), whatever algorithm its differences are kept with."""
+    return not _DORA_PARTS.isdisjoint(parts)
 
 
 def _algorithm(metadata: Mapping[str, str]) -> str:

@@ -41,7 +41,8 @@ def test_headers_of_real_files_are_recognised_from_shapes_alone(file: str, famil
         pytest.skip("the fixtures of real headers are not part of the repository")
     shapes = {name: tuple(shape) for name, shape in json.loads(path.read_text("utf-8")).items()}
     found = families.identify(header(shapes))
-    assert (found.family, found.sources["family"], found.network) == (family, "shapes", "lora")
+    network = "control-lora" if "control" in file else "lora"
+    assert (found.family, found.sources["family"], found.network) == (family, "shapes", network)
 
 
 @pytest.mark.parametrize(("width", "family"), [(160, "demo"), (768, "sd15"), (1024, "sd2"), (2048, "sdxl")])

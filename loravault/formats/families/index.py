@@ -1,0 +1,150 @@
+"""All tables turned round: from the path of a module to the models that have it, each with its widths.
+
+A model (a variant of a family, as far as shapes tell) is one bit of a number, so that "which models have all of these
+layers" is a few `and`s. A tensor's name is taken apart once and remembered: names repeat from file to file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import NamedTuple
+
+from loravault.formats import keys
+from loravault.formats.families import attention1, flux, hunyuan, joint, layers, unet
+from loravault.formats.families.table import Choice, Family, Layer, Model, fold_numbers, layers_of
+from loravault.formats.families.text import ENCODERS
+
+#: Every family, by name.
+FAMILIES: Mapping[str, Family] = {
+    family.name: family
+    for module in (unet, flux, hunyuan, joint, layers, attention1)
+    for family in module.FAMILIES
+}  # fmt: skip
+#: Every model: family and variant. Its place is its bit.
+MODELS: tuple[tuple[Family, Model], ...] = tuple(
+    (family, model) for family in FAMILIES.values() for model in family.models
+)
+#: All bits.
+ANY = (1 << len(MODELS)) - 1
+# Names of the modules that nearly every writer prefixes differently are found behind up to so many words of a prefix.
+_PREFIX_WORDS = 4
+_REMEMBERED = 100_000
+_SPLIT = ("qkv_#", "linear#_#")
+
+
+class Entry(NamedTuple):
+    """One layer as some models have it."""
+
+    models: int
+    into: Choice
+    out: Choice
+    kernel: int | None
+
+
+class Kind:
+    """What tensors at the same place of equal blocks have in common; equal ones are one object."""
+
+    __slots__ = ("component", "cross", "entries", "half", "own", "part")
+
+    def __init__(self, component: str, part: str, entries: tuple[Entry, ...], cross: bool) -> None:
+        self.component = component
+        self.part = part
+        self.entries = entries
+        #: Whether it reads the text in a Stable Diffusion UNet: the width of that is what tells these apart.
+        self.cross = cross
+        #: See `keys.half_of`.
+        self.half = keys.half_of(part)
+        #: Whether it is part of an adapter by its name alone.
+        self.own = part != "" and part not in keys.PLAIN_PARTS
+
+
+class _Names(dict[str, tuple[Kind, str]]):
+    """Tensor name → its kind, and the module it belongs to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: dict[tuple[str, str, tuple[Entry, ...], bool], Kind] = {}
+        self.modules: dict[str, str] = {}
+
+    def __missing__(self, name: str) -> tuple[Kind, str]:
+        split = keys.split_key(name)
+        if split is None:
+            row = (self._kind("", "", (), False), "")
+        else:
+            component, path, part = split
+            module = f"{component}:{path}"
+            entries = entries_of(_place(component, name), path)
+            row = (self._kind(component, part, entries, bool(unet.CROSS.search(path))), module)
+        row = self[name] = (row[0], self.modules.setdefault(row[1], row[1]))
+        return row
+
+    def _kind(self, component: str, part: str, entries: tuple[Entry, ...], cross: bool) -> Kind:
+        key = (component, part, entries, cross)
+        return self.kinds.get(key) or self.kinds.setdefault(key, Kind(*key))
+
+
+_NAMES = [_Names()]
+
+
+def kinds_of(names: Iterable[str]) -> list[tuple[Kind, str]]:
+    """For each tensor name, in order: its kind, and the module it belongs to."""
+    known = _NAMES[0]
+    if len(known) > _REMEMBERED:  # a new one, as another thread may be in the middle of a file
+        known = _NAMES[0] = _Names()
+    return list(map(known.__getitem__, names))
+
+
+def entries_of(component: str, path: str) -> tuple[Entry, ...]:
+    """The models that have a module of this path (with underscores), and its widths there; empty if none has."""
+    pattern, numbers = fold_numbers(path)
+    for found in _guesses(component, pattern):
+        rows = _index().get((component, found))
+        if rows is None:
+            continue
+        fused = found.count("#") < len(numbers)  # one of the layers that others have fused: it writes a part of that
+        return tuple(
+            entry._replace(out=None) if fused else entry
+            for ranges, entry in rows
+            if all(first <= number <= last for number, (first, last) in zip(numbers, ranges, strict=False))
+        )
+    return ()
+
+
+def _guesses(component: str, pattern: str) -> Iterator[str]:
+    """The pattern; without a number at its end (`qkv.0`, OneTrainer); without the words of an unknown prefix."""
+    yield pattern
+    if pattern.endswith(_SPLIT):
+        yield pattern[:-2]
+    if component == "unet":
+        words = pattern.split("_")
+        for number in range(1, min(_PREFIX_WORDS, len(words) - 1) + 1):
+            if "#" in words[number - 1]:
+                return
+            yield "_".join(words[number:])
+
+
+def _place(component: str, name: str) -> str:
+    """As the component, but kohya's `lora_te_` apart from `text_encoder.`, which every family has."""
+    return "te1" if component == "te" and "text_encoder" in name[:32] else component
+
+
+@cache
+def _index() -> dict[tuple[str, str], list[tuple[tuple[tuple[int, int], ...], Entry]]]:
+    """(component, pattern) → rows of (numbers in it, entry); entries of several models that are alike are one."""
+    rows: dict[tuple[str, Layer], int] = {}
+    for bit, (family, model) in enumerate(MODELS):
+        for component, part in (("unet", model), *_text_models(family)):
+            for layer in layers_of(part):
+                rows[component, layer] = rows.get((component, layer), 0) | 1 << bit
+    result: dict[tuple[str, str], list[tuple[tuple[tuple[int, int], ...], Entry]]] = {}
+    for (component, layer), models in rows.items():
+        entry = Entry(models, layer.into, layer.out, layer.kernel)
+        result.setdefault((component, layer.pattern), []).append((layer.numbers, entry))
+    return result
+
+
+def _text_models(family: Family) -> Iterator[tuple[str, Model]]:
+    for component, name in family.text.items():
+        text, numbers = ENCODERS[name]
+        yield component, Model(None, (text,), numbers)
