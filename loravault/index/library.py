@@ -17,13 +17,16 @@ from loravault.library.entry import Entry, Place
 _CHUNK = 900
 
 
-def entries(session: Session, only: Collection[str] | None = None) -> list[Entry]:
-    """Every adapter (or those of the weight ids in `only`), by name, then weight id."""
+def entries(session: Session, only: Collection[str] | None = None, *, with_cards: bool = True) -> list[Entry]:
+    """Every adapter (or those of the weight ids in `only`), by name, then weight id.
+
+    Without cards it is what was known before anybody wrote into one.
+    """
     files: dict[str, list[AdapterRow]] = defaultdict(list)
     for row in _files(session, only):
         if row.weight_id:
             files[row.weight_id].append(row)
-    cards = {row.weight_id: row for row in reversed(_cards(session, only)) if row.weight_id}
+    cards = {row.weight_id: row for row in reversed(_cards(session, only)) if row.weight_id} if with_cards else {}
     made = images.counts_by_adapter(session)
     found = [_entry(key, rows, cards.get(key), made.get(key, 0)) for key, rows in files.items()]
     return sorted(found, key=lambda entry: (entry.name.casefold(), entry.weight_id))

@@ -1,0 +1,381 @@
+"""Leaving a vault: what is ours and as we wrote it goes into the vault's trash, what somebody wrote stays.
+
+Planned first without touching anything, then carried out. The state folder and the entry in `config.toml` go last, so
+that what was interrupted can be done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loravault import osdep, resources
+from loravault.config import VaultConfig, config_file
+from loravault.errors import AlreadyRunning, UserError
+from loravault.index.database import Index, IndexAbsent
+from loravault.index.library import entries
+from loravault.keeping.cardmemory import CardMemory
+from loravault.keeping.cardnames import CallNames
+from loravault.keeping.trash import VAULT, Move, Trash, in_trash
+from loravault.library.covers import covered_by
+from loravault.library.entry import Entry
+from loravault.library.imagemeta import read_chunk
+from loravault.pages import bases, own
+from loravault.pages.cards import CardNames, is_own_cover, our_properties, render_card, text_of_card
+from loravault.settings import same_path
+from loravault.vault.answers import strip_ours
+from loravault.vault.ledger import Ledger
+from loravault.vault.links import parse_wikilink
+from loravault.vault.mentions import pictures_in, read_mentions
+from loravault.vault.note import might_be_request, parse_note
+from loravault.vault.safewrite import VaultWriter
+from loravault.vault.walk import walk_notes
+
+_IMAGES = (".webp", ".png", ".jpg", ".jpeg")
+_WRITTEN = "you wrote in it, or it is not as we made it"
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """One file of ours that goes."""
+
+    rel: str
+    #: `page`, `base`, `template`, `card`, `cover` or `picture`.
+    kind: str
+    size: int
+
+
+@dataclass(frozen=True)
+class UninstallPlan:
+    """What goes, what stays and why, and what is changed in notes."""
+
+    config: VaultConfig
+    go: tuple[Leaving, ...]
+    #: Notes whose intact results and `lv_` properties go -> (as it is, as it will be).
+    notes: Mapping[str, tuple[bytes, bytes]]
+    stay: tuple[tuple[str, str], ...]
+    state: Path
+    config_file: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that go."""
+        return sum(one.size for one in self.go)
+
+
+@dataclass(frozen=True)
+class Uninstalled:
+    """What was done. `finished`: nothing had to be left undone, so configuration and state are gone too."""
+
+    #: Vault-relative folder in the trash.
+    trash: str
+    moved: int
+    notes: int
+    stayed: tuple[tuple[str, str], ...]
+    finished: bool
+
+
+def plan_uninstall(
+    config: VaultConfig, env: Mapping[str, str], *, results: bool = False, images: bool = False
+) -> UninstallPlan:
+    """Look at everything and decide; changes nothing."""
+    look = _Look(config)
+    look.our_folder()
+    if results:
+        look.results()
+    look.pictures(made=images)
+    look.roots()
+    return UninstallPlan(
+        config,
+        tuple(sorted(look.go, key=lambda one: one.rel)),
+        look.notes,
+        tuple(sorted(look.stay)),
+        config.state_path,
+        config_file(env),
+    )
+
+
+@dataclass
+class _Look:
+    """One look at a vault; what goes and what stays piles up."""
+
+    config: VaultConfig
+    go: list[Leaving] = field(default_factory=list)
+    stay: list[tuple[str, str]] = field(default_factory=list)
+    notes: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    #: Digests of the texts that will not be there any more.
+    _gone: set[bytes] = field(default_factory=set)
+
+    def our_folder(self) -> None:
+        """Pages, `.base` files, templates and cards."""
+        cards = _Cards(self.config)
+        templates = {path.name: path.read_bytes() for path in (resources.templates() / "notes").glob("*.md")}
+        for rel, path in _files(self.config.own_folder, self.config.vault):
+            folder, _, name = rel.rpartition("/")
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in _IMAGES and name.startswith("lv-"):
+                continue
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                self.stay.append((rel, f"it cannot be read ({error.strerror or error})"))
+                continue
+            if suffix == ".md" and own.is_ours(data):
+                self._goes(rel, "page", data)
+            elif suffix == ".base" and bases.is_ours(data):
+                self._goes(rel, "base", data)
+            elif folder == f"{self.config.folder}/Templates" and templates.get(name) == data.replace(b"\r\n", b"\n"):
+                self._goes(rel, "template", data)
+            elif suffix == ".md" and (reason := cards.why_it_stays(rel, data)) is None:
+                self._goes(rel, "card", data)
+            else:
+                self.stay.append((rel, reason if suffix == ".md" and reason else _WRITTEN))
+
+    def results(self) -> None:
+        """Intact results and `lv_` properties in notes of the user's."""
+        going = {one.rel for one in self.go}
+        for seen in walk_notes(self.config.vault, lambda _: False):
+            if seen.rel in going:
+                continue
+            with contextlib.suppress(OSError):
+                data = (self.config.vault / seen.rel).read_bytes()
+                if not might_be_request(data) and b"^lv-" not in data and b"lv_" not in data:
+                    continue
+                new = without_ours(data)
+                if new is None:
+                    self.stay.append((seen.rel, "its results could not be taken out without touching something else"))
+                elif new != data:
+                    self.notes[seen.rel] = (data, new)
+                    self._gone.add(_digest(data))
+
+    def pictures(self, *, made: bool) -> None:
+        """Covers, and with `made` all pictures of ours, that nothing embeds which stays."""
+        gone = self._gone
+        mentions = read_mentions(self.config.vault, lambda data: _digest(data) in gone)
+        left = mentions.embedded.union(*(pictures_in(new) for _, new in self.notes.values()))
+        for rel, path in _files(self.config.vault, self.config.vault):
+            name = rel.rpartition("/")[2]
+            if not name.startswith("lv-") or not name.lower().endswith(_IMAGES):
+                continue
+            cover = covered_by(name) is not None and rel.startswith(f"{self.config.folder}/Images/Covers/")
+            if not cover and not _is_made_here(path):
+                if rel.startswith(f"{self.config.folder}/"):
+                    self.stay.append((rel, "it does not say that we made it"))
+            elif not cover and not made:
+                self.stay.append((rel, "it is a picture of yours (--images)"))
+            elif mentions.problems:
+                self.stay.append((rel, f"{mentions.problems[0]}, so it is not known whether something shows it"))
+            elif name.rpartition(".")[0].lower() in left:
+                self.stay.append((rel, "a note that stays shows it"))
+            else:
+                self.go.append(Leaving(rel, "cover" if cover else "picture", path.lstat().st_size))
+
+    def roots(self) -> None:
+        """What `clean` threw away in the roots stays there."""
+        for root in self.config.loras:
+            trash = root.path / ".loravault-trash"
+            if trash.is_dir():
+                self.stay.append((str(trash), "`loravault clean --trash` empties it"))
+
+    def _goes(self, rel: str, kind: str, data: bytes) -> None:
+        self.go.append(Leaving(rel, kind, len(data)))
+        self._gone.add(_digest(data))
+
+
+class _Cards:
+    """Tells cards that nobody ever wrote into: they say what a new card would say, our own keys apart."""
+
+    def __init__(self, config: VaultConfig) -> None:
+        self._config = config
+        self._entries: dict[str, Entry] | None = None
+        self._calls = CallNames(())
+        self._memory = CardMemory(Ledger(config.state_path / "ledger.jsonl"))
+        with contextlib.suppress(UserError, IndexAbsent):
+            index = Index(config.state_path / "index.sqlite", may_rebuild=False)
+            try:
+                with index.session() as session:
+                    known = entries(session, with_cards=False)
+                self._entries = {entry.weight_id: entry for entry in known}
+                self._calls = CallNames(_Place(e.name, p.root, p.rel, e.weight_id) for e in known for p in e.places)
+            finally:
+                index.close()
+
+    def why_it_stays(self, rel: str, data: bytes) -> str | None:
+        """None for an untouched card; for any other note of our folder the reason why it is left."""
+        front = parse_note(data).frontmatter
+        if front is None or front.get("loravault") != "card":
+            return _WRITTEN
+        weight_id = front.get("lora")
+        if self._entries is None:
+            return "whether you wrote in it is not known; `loravault reindex` first finds out"
+        entry = self._entries.get(str(weight_id))
+        if entry is None:
+            return "whether you wrote in it is not known: its LoRA is not"
+        link = parse_wikilink(str(front.get("cover")))
+        names = CardNames(
+            self._config.folder, self._config.vault.name, rel, self._calls.of(entry), link.path if link else None
+        )
+        fresh = render_card(entry, names, resources.templates()).data
+        return None if is_untouched(data, fresh, entry, self._memory.blank(entry.weight_id)) else _WRITTEN
+
+
+@dataclass(frozen=True)
+class _Place:
+    name: str
+    root: str
+    rel: str
+    weight_id: str | None
+
+
+def is_untouched(data: bytes, fresh: bytes, entry: Entry, blank: tuple[str, ...]) -> bool:
+    """Whether a card has no word of the user's: the same text and the same user fields as a fresh one.
+
+    A field that was left `blank` when the card was made may still be empty although more is known now.
+    """
+    note, new = parse_note(data), parse_note(fresh)
+    if note.frontmatter is None or new.frontmatter is None or note.frontmatter.problem:
+        return False
+    if text_of_card(note, len(data)).strip() != text_of_card(new, len(fresh)).strip():
+        return False
+    ours = {"loravault", *our_properties(entry)}
+    found, said = note.frontmatter.properties, new.frontmatter.properties
+    for key in (found.keys() | said.keys()) - ours:
+        if key == "cover" and (key not in found or is_own_cover(found[key], entry.weight_id)):
+            continue
+        if key in blank and key in found and not found[key]:
+            continue
+        if key not in found or key not in said or found[key] != said[key]:
+            return False
+    return True
+
+
+def without_ours(data: bytes) -> bytes | None:
+    """A note without intact results and `lv_` properties; None if that cannot be done and read back as it should."""
+    before = parse_note(data)
+    if before.text_problem or (before.frontmatter is not None and before.frontmatter.problem):
+        return data
+    new = strip_ours(data, lambda key: key.lower().startswith("lv_"))
+    after = parse_note(new)
+    wanted = _users(before.frontmatter.properties if before.frontmatter else {})
+    found = dict(after.frontmatter.properties if after.frontmatter else {})
+    blocks = [(fence.block_hash, fence.language) for fence in before.fences]
+    if after.text_problem or found != wanted or blocks != [(f.block_hash, f.language) for f in after.fences]:
+        return None
+    return new
+
+
+def _users(properties: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in properties.items() if not key.lower().startswith("lv_")}
+
+
+# --- carrying it out -------------------------------------------------------------------------------------------------
+
+
+def carry_out(plan: UninstallPlan, env: Mapping[str, str]) -> Uninstalled:
+    """Do it. Raises `AlreadyRunning` beside a daemon: what is removed under it would be made again."""
+    state = plan.config.state_dir
+    lock = osdep.lock_file(state / "lock")
+    if not isinstance(lock, osdep.Lock):
+        raise AlreadyRunning(f"loravault is running on {plan.config.vault} (process {lock}): stop it first.", lock)
+    try:
+        ledger = Ledger(state / "ledger.jsonl")
+        trash = Trash(plan.config, ledger)
+        trash.recover()
+        batch = trash.new_batch()
+        stayed, rewritten = _rewrite(plan, ledger, batch)
+        moves = [Move(VAULT, one.rel, in_trash(VAULT, one.rel, batch)) for one in plan.go]
+        moved = trash.carry_out("uninstall", moves, whole=False, batch=batch)
+        stayed += [(move.source, why) for move, why in moved.stayed]
+        _remove_empty(plan.config.own_folder)
+    finally:
+        lock.release()
+    if not stayed:
+        _forget(plan, env)
+    where = in_trash(VAULT, "", batch).rstrip("/")
+    return Uninstalled(where, len(moved.moves), rewritten, tuple(stayed), not stayed)
+
+
+def _rewrite(plan: UninstallPlan, ledger: Ledger, batch: str) -> tuple[list[tuple[str, str]], int]:
+    """Take the results out of the notes; a copy of each note as it was goes into the trash first."""
+    config = plan.config
+    writer = VaultWriter(config.vault, ledger, config.state_path / "displaced", grace_s=config.grace_s)
+    stayed: list[tuple[str, str]] = []
+    done = 0
+    for rel, (base, new) in plan.notes.items():
+        try:
+            copy = config.vault / in_trash(VAULT, rel, batch)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(base)
+            osdep.fsync_file(copy)
+            writer.replace(rel, base, new)
+            done += 1
+        except UserError as error:
+            stayed.append((rel, error.message))
+        except OSError as error:
+            stayed.append((rel, f"it cannot be written to ({error.strerror or error})"))
+    give_up = time.monotonic() + 12 * config.grace_s + 5
+    while writer.pending_checks and time.monotonic() < give_up:
+        stayed += [("", sentence) for sentence in writer.verify_due()]
+        time.sleep(0.05)
+    if writer.pending_checks:
+        stayed.append(("", "some notes are still being written by another program; run it again"))
+    return stayed, done
+
+
+def _remove_empty(folder: Path) -> None:
+    for at, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(at)
+
+
+def _forget(plan: UninstallPlan, env: Mapping[str, str]) -> None:
+    """The vault's table in `config.toml` (the whole file where nothing else is in it), then the state folder."""
+    import tomlkit  # noqa: PLC0415 - only who writes the file needs it
+
+    file = config_file(env)
+    if file.exists():
+        document = tomlkit.parse(file.read_text("utf-8"))
+        tables = document.get("vault", [])
+        for number, table in reversed(list(enumerate(tables))):
+            if same_path(Path(str(table.get("path"))).expanduser()) == same_path(plan.config.vault):
+                del tables[number]
+        if not tables:
+            document.pop("vault", None)
+        if document:
+            temporary = file.with_name(f".{file.name}.{os.getpid()}")
+            temporary.write_text(tomlkit.dumps(document), "utf-8")
+            osdep.fsync_file(temporary)
+            os.replace(temporary, file)
+        else:
+            file.unlink()
+    shutil.rmtree(plan.state, ignore_errors=True)
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def _files(folder: Path, vault: Path) -> Iterator[tuple[str, Path]]:
+    """(vault-relative path, path) of every regular file below a folder; hidden ones and links are left out."""
+    for at, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(at, name)
+            if not name.startswith(".") and not path.is_symlink():
+                yield path.relative_to(vault).as_posix(), path
+
+
+def _is_made_here(path: Path) -> bool:
+    try:
+        return (read_chunk(path) or {}).get("job") is not None
+    except OSError:
+        return False
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()

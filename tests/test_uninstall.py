@@ -1,0 +1,241 @@
+"""Leaving a vault: what is ours and unchanged goes into the trash, whatever somebody wrote stays, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loravault import resources
+from loravault.config import load, save_vault
+from loravault.errors import AlreadyRunning
+from loravault.index.library import entries
+from loravault.keeping.cardnames import CallNames
+from loravault.pages import bases, own
+from loravault.pages.cards import CardNames, render_card
+from loravault.uninstall import UninstallPlan, carry_out, is_untouched, plan_uninstall, without_ours
+from loravault.vault.answers import Answer, apply_answers
+from loravault.vault.note import parse_note
+from tests.world import World
+
+F = "LoraVault"
+COVER = f"{F}/Images/Covers/lv-cover-{'a' * 16}-{'1' * 8}.webp"
+
+
+class Left:
+    """A vault that loravault has served: a request with an answer, pages, a template, a card, a cover."""
+
+    def __init__(self, home: Path) -> None:
+        self.world = world = World(home)
+        self.env = {"LORAVAULT_CONFIG_DIR": str(home / "config"), "LORAVAULT_STATE_DIR": str(home / "state")}
+        save_vault(world.config, self.env)
+        world.adapter("Styles/ink.safetensors", ss_output_name="ink")
+        world.request("Cat.md", "a red cat", seed=42)
+        world.note("mine.md", "my own words\n")
+        daemon = world.daemon()
+        try:
+            daemon.refresh()
+            world.finish(daemon, "Cat.md")
+            self.card(daemon)
+        finally:
+            daemon.close()
+        (template,) = sorted((resources.templates() / "notes").glob("*.md"))[:1]
+        world.note(f"{F}/Templates/{template.name}", template.read_bytes())
+        world.note(f"{F}/Gallery/All.md", own.seal("---\nlv: x\n---\npictures\n"))
+        world.note(f"{F}/LoRAs.base", bases.seal("views: []\n"))
+        world.note(COVER, b"cover")
+
+    def card(self, daemon: object) -> None:
+        with daemon.ctx.index.session() as session:  # type: ignore[attr-defined]
+            (self.entry,) = entries(session)
+        names = CardNames(F, self.world.vault.name, f"{F}/LoRAs/Styles/ink.md", CallNames(()).of(self.entry), None)
+        self.names = names
+        self.world.note(names.card, render_card(self.entry, names, resources.templates()).data)
+
+    def plan(self, **options: bool) -> UninstallPlan:
+        return plan_uninstall(load(self.world.vault, self.env), self.env, **options)
+
+    def tree(self) -> dict[str, bytes]:
+        """Every file, state and configuration included."""
+        return {
+            path.relative_to(self.world.home).as_posix(): path.read_bytes()
+            for path in sorted(self.world.home.rglob("*"))
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Left:
+    monkeypatch.setenv("LORAVAULT_STATE_DIR", str(tmp_path / "state"))
+    return Left(tmp_path)
+
+
+def kinds(plan: UninstallPlan) -> list[str]:
+    return sorted(one.kind for one in plan.go)
+
+
+def test_a_plan_changes_nothing(left: Left) -> None:
+    before = {rel: data for rel, data in left.tree().items() if "sqlite" not in rel}
+    plan = left.plan(results=True, images=True)
+    assert kinds(plan) == ["base", "card", "cover", "page", "page", "picture", "template"]
+    assert {rel: data for rel, data in left.tree().items() if "sqlite" not in rel} == before
+
+
+def test_what_is_ours_goes_into_the_trash_and_what_is_theirs_stays(left: Left) -> None:
+    world = left.world
+    picture = next(world.vault.rglob("lv-2*.webp"))
+    note = world.read("Cat.md")
+    mine = world.note(f"{F}/Gallery/Mine.md", "my page\n")
+    edited = world.note(f"{F}/Gallery/Edited.md", own.seal("---\nlv: x\n---\nx\n") + b"my words\n")
+    done = carry_out(left.plan(), left.env)
+    assert done.finished
+    assert done.moved == 6
+    assert world.read("Cat.md") == note, "results are the user's record"
+    assert picture.exists()
+    assert mine.exists()
+    assert edited.exists()
+    kept = {path.relative_to(world.vault / F).as_posix() for path in (world.vault / F).rglob("*") if path.is_file()}
+    assert kept == {"Gallery/Mine.md", "Gallery/Edited.md", picture.relative_to(world.vault / F).as_posix()}
+    trash = world.vault / done.trash
+    assert (trash / F / "LoRAs.base").exists()
+    assert (trash / left.names.card).exists()
+    assert not (world.home / "config" / "config.toml").exists()
+    assert not list((world.home / "state").glob("*"))
+    assert (world.loras / "Styles/ink.safetensors").exists()
+
+
+def test_results_and_pictures_go_if_asked_and_a_copy_of_each_note_is_kept(left: Left) -> None:
+    world = left.world
+    before = (world.vault / "Cat.md").read_bytes()
+    done = carry_out(left.plan(results=True, images=True), left.env)
+    assert done.finished
+    assert done.notes == 1
+    after = (world.vault / "Cat.md").read_bytes()
+    assert parse_note(after).regions == ()
+    assert b"lv_" not in after
+    assert b"a red cat" in after
+    assert after == without_ours(before)
+    assert (world.vault / done.trash / "Cat.md").read_bytes() == before
+    assert not list((world.vault / F).rglob("*")) or not (world.vault / F).exists()
+
+
+def test_an_edited_result_stays_and_keeps_its_picture(left: Left) -> None:
+    world = left.world
+    text = world.read("Cat.md").replace("|256]]", "|512]]")
+    world.note("Cat.md", text)
+    plan = left.plan(results=True, images=True)
+    assert "picture" not in kinds(plan)
+    assert any(why == "a note that stays shows it" for _, why in plan.stay)
+    carry_out(plan, left.env)
+    assert "|512]]" in world.read("Cat.md")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text + "\nmy own words\n",
+        lambda text: text.replace("favourite: false", "favourite: true"),
+        lambda text: text.replace("---\n", "---\nmine: 1\n", 1),
+        lambda text: text.replace("rating:", "rating: 5", 1),
+    ],
+)
+def test_a_card_that_somebody_wrote_into_stays(left: Left, change: object) -> None:
+    path = left.world.vault / left.names.card
+    new = change(path.read_text())  # type: ignore[operator]
+    assert new != path.read_text()
+    path.write_text(new)
+    plan = left.plan()
+    assert "card" not in kinds(plan)
+    assert (left.names.card, "you wrote in it, or it is not as we made it") in plan.stay
+
+
+def test_a_cover_that_a_card_shows_stays_with_it(left: Left) -> None:
+    path = left.world.vault / left.names.card
+    path.write_text(path.read_text() + f"\nmy words ![[{COVER}]]\n")
+    assert "cover" not in kinds(left.plan())
+
+
+def test_our_own_keys_do_not_make_a_card_theirs(left: Left) -> None:
+    path = left.world.vault / left.names.card
+    text = path.read_text().replace("state: ok", "state: missing").replace("sha256:", "sha256: abc", 1)
+    assert text != path.read_text()
+    path.write_text(text)
+    assert "card" in kinds(left.plan())
+
+
+def test_without_an_index_it_is_not_known_who_wrote_a_card(left: Left) -> None:
+    for path in (left.world.home / "state").rglob("index.sqlite*"):
+        path.unlink()
+    plan = left.plan()
+    assert "card" not in kinds(plan)
+    assert any("reindex" in why for _, why in plan.stay)
+
+
+def test_a_blank_field_may_have_become_known(left: Left) -> None:
+    names = left.names
+    fresh = render_card(left.entry, names, resources.templates())
+    more = fresh.data.replace(b"negative:\n", b'negative: "blurry"\n')
+    assert more != fresh.data
+    assert not is_untouched(fresh.data, more, left.entry, ())
+    assert is_untouched(fresh.data, more, left.entry, ("negative",))
+
+
+def test_beside_a_daemon_nothing_is_removed(left: Left) -> None:
+    plan = left.plan()
+    daemon = left.world.daemon()
+    try:
+        with pytest.raises(AlreadyRunning, match="stop it first"):
+            carry_out(plan, left.env)
+    finally:
+        daemon.close()
+    assert (left.world.vault / left.names.card).exists()
+
+
+def test_what_could_not_go_keeps_the_settings(left: Left) -> None:
+    plan = left.plan()
+    (left.world.vault / left.names.card).unlink()
+    done = carry_out(plan, left.env)
+    assert not done.finished
+    assert [name for name, _ in done.stayed] == [left.names.card]
+    assert (left.world.home / "config" / "config.toml").exists()
+    assert carry_out(left.plan(), left.env).finished
+
+
+def test_other_vaults_keep_their_settings(left: Left, tmp_path: Path) -> None:
+    other = World(tmp_path / "other")
+    save_vault(other.config, left.env)
+    carry_out(left.plan(), left.env)
+    assert load(other.vault, left.env).vault == other.vault
+    assert str(left.world.vault) + '"' not in (tmp_path / "config" / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("eol", ["\n", "\r\n"])
+def test_taking_results_out_is_the_inverse_of_putting_them_in(eol: str) -> None:
+    text = eol.join(
+        [
+            "---",
+            "loravault: generate",
+            "run: false",
+            "mine: 1",
+            "---",
+            "# x",
+            "",
+            "```prompt",
+            "a cat",
+            "```",
+            "after",
+            "",
+        ]
+    )
+    note = parse_note(text.encode())
+    fence = note.prompts[0]
+    answer = Answer("3fa81c20", fence.block_hash, 0, "result", ("[!lora-result]+ 1 image", "![[x.webp]]"))
+    given = apply_answers(text.encode(), [answer], {"lv_status": "done", "lv_job": "3fa81c20@here"})
+    assert given != text.encode()
+    assert without_ours(given) == text.encode()
+
+
+def test_json_properties_are_left_alone() -> None:
+    data = b'---\n{"lv_status": "done", "x": 1}\n---\ntext\n'
+    assert without_ours(data) is None
+    assert without_ours(b"no properties") == b"no properties"
