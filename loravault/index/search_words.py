@@ -1,0 +1,196 @@
+"""Text as the search sees it: the words of a document, and the words and filters of a query. Pure.
+
+A word is folded (case, diacritics, width) and cut where people would cut it: `ghibliStyleV2` is ghibli, style, v, 2,
+and also the whole. Scripts without blanks between words are cut into letters; the order of neighbours is kept by the
+index, so that any part of a word can be found. The same cuts are made in documents and in queries.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+#: Letters that stand alone: Thai and its neighbours, kana, Han, Hangul, pictographs.
+_ALONE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2190-\u2bff\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U0001f000-\U0001faff\U00020000-\U0003ffff"
+)
+_IN_WORD = rf"[^\W_{_ALONE}]"
+#: A compound: words held together by what people write instead of a blank; or one letter that stands alone.
+_COMPOUND = re.compile(rf"{_IN_WORD}+(?:[_\-.'’]{_IN_WORD}+)*|[{_ALONE}]")
+_IS_ALONE = re.compile(f"[{_ALONE}]")
+_BETWEEN = re.compile(r"[_\-.'’]")
+_DIACRITICS = re.compile("[\u0300-\u036f]")
+#: Letters that no normal form takes apart.
+_PLAIN = str.maketrans("øØłŁđĐæÆœŒþÞı", "oOlLdDaAoOtTi")
+
+Flag = Literal["favourite", "used", "unused", "missing", "duplicate", "broken", "untriggered", "nopreview"]
+#: What may be written for a flag; anything else is a word.
+FLAGS: dict[str, Flag] = {
+    "favourite": "favourite", "favorite": "favourite", "used": "used", "unused": "unused", "missing": "missing",
+    "duplicate": "duplicate", "duplicates": "duplicate", "broken": "broken", "untriggered": "untriggered",
+    "nopreview": "nopreview",
+}  # fmt: skip
+#: Filters that are written `key:value`.
+KEYS = ("family", "variant", "network", "folder", "tag", "rating")
+
+_RATING = re.compile(r"(>=|<=|>|<|=|)(\d{1,3}(?:\.\d{1,3})?)")
+# A minus, then: key:"…" or key:value, a quoted phrase (whose end may be missing), or anything without blanks.
+_PIECE = re.compile(
+    rf'(?P<no>-?)(?:(?P<key>{"|".join(KEYS)}|is):(?P<value>"[^"]*"?|[^\s"]+)|"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))',
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word or phrase that is looked for."""
+
+    #: Neighbours, in the order written; each as its parts.
+    compounds: tuple[tuple[str, ...], ...]
+    #: It was written in quotes: only whole words count.
+    quoted: bool = False
+    excluded: bool = False
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition on what an adapter is."""
+
+    #: One of `KEYS`, or `is` for a flag.
+    key: str
+    #: Folded; a comma separates alternatives.
+    value: str
+    excluded: bool = False
+    #: A flag that was written as a bare word, as in `broken mirror`: it may have been meant as one.
+    bare: Term | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a person typed, taken apart."""
+
+    terms: tuple[Term, ...] = ()
+    filters: tuple[Filter, ...] = ()
+
+    def with_flags_as_words(self) -> Query | None:
+        """The other reading of flags written as bare words; None if there are none."""
+        bare = tuple(one.bare for one in self.filters if one.bare is not None)
+        return Query((*bare, *self.terms), tuple(one for one in self.filters if one.bare is None)) if bare else None
+
+    @property
+    def whole(self) -> str:
+        """All wanted words in one, to compare with names."""
+        return "".join(part for term in self.terms if not term.excluded for one in term.compounds for part in one)
+
+
+def parse_query(text: str) -> Query:
+    """Take apart what a person typed. Every text is a query; what is no filter is words."""
+    terms: list[Term] = []
+    filters: list[Filter] = []
+    for piece in _PIECE.finditer(re.sub("[“”„«»]", '"', text)):
+        excluded = bool(piece["no"])
+        if piece["phrase"] is not None:
+            found = tuple(compounds(piece["phrase"]))
+            terms += [Term(found, quoted=True, excluded=excluded)] if found else []
+        elif (condition := _filter(piece, excluded)) is not None:
+            filters.append(condition)
+        else:
+            terms += _terms(piece[0], excluded)
+    return Query(tuple(terms), tuple(filters))
+
+
+def make_filter(key: str, value: str) -> Filter | None:
+    """A filter from an option of the command line; None if the value says nothing."""
+    key, value = key.lower(), value.strip().strip('"').strip()
+    if key == "is":
+        flag = FLAGS.get(value.lower())
+        return Filter("is", flag) if flag else None
+    if key == "rating":
+        value = value.replace(" ", "")
+        return Filter(key, value) if _RATING.fullmatch(value) else None
+    folded = ",".join(part for one in value.split(",") if (part := path_key(one)))
+    return Filter(key, folded) if folded else None
+
+
+def rating_of(value: str) -> tuple[str, float]:
+    """`>=4` as an operator of SQL and a number."""
+    match = _RATING.fullmatch(value)
+    assert match is not None
+    return match[1] or "=", float(match[2])
+
+
+def _filter(piece: re.Match[str], excluded: bool) -> Filter | None:
+    if piece["key"]:
+        found = make_filter(piece["key"], piece["value"])
+        return Filter(found.key, found.value, excluded) if found else None
+    flag = FLAGS.get(piece["word"].lower())
+    return Filter("is", flag, excluded, _terms(piece["word"], excluded)[0]) if flag else None
+
+
+def _terms(text: str, excluded: bool) -> list[Term]:
+    """The words of a text without blanks: each for itself, but letters that stand alone together with their likes."""
+    terms: list[Term] = []
+    last_alone = False
+    for compound in compounds(text):
+        alone = bool(_IS_ALONE.fullmatch(compound[0]))
+        if alone and last_alone:
+            terms[-1] = Term((*terms[-1].compounds, compound), excluded=excluded)
+        else:
+            terms.append(Term((compound,), excluded=excluded))
+        last_alone = alone
+    return terms
+
+
+def index_text(texts: Iterable[str]) -> str:
+    """Texts as the index stores them: all words in their order, then the compounds as wholes."""
+    parts: list[str] = []
+    wholes: dict[str, None] = {}
+    for text in texts:
+        for compound in compounds(text):
+            parts += compound
+            if len(compound) > 1:
+                wholes["".join(compound)] = None
+    return " ".join([*parts, *wholes])
+
+
+def compounds(text: str) -> Iterator[tuple[str, ...]]:
+    """The words of a text, each as its parts, folded."""
+    for match in _COMPOUND.finditer(_unaccented(text)):
+        word = match[0]
+        yield (word,) if word.isascii() and word.isalpha() and word.islower() else tuple(_parts(word))
+
+
+def path_key(text: str) -> str:
+    """A folder or tag as filters compare it: folded, `_` like a blank, `/` between its levels and around it."""
+    levels = (" ".join(level.replace("_", " ").split()) for level in _unaccented(text).casefold().split("/"))
+    return "/".join(level for level in levels if level)
+
+
+def _unaccented(text: str) -> str:
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _DIACRITICS.sub("", unicodedata.normalize("NFKD", text.translate(_PLAIN))))
+
+
+def _parts(compound: str) -> Iterator[str]:
+    for word in _BETWEEN.split(compound):
+        start = 0
+        for at in range(1, len(word)):
+            if _is_cut(word, at):
+                yield word[start:at].casefold()
+                start = at
+        yield word[start:].casefold()
+
+
+def _is_cut(word: str, at: int) -> bool:
+    """Whether a new part begins here: `styleV`, `v2`, `2d`, and the last capital of `SDXLStyle`."""
+    before, here = word[at - 1], word[at]
+    if before.isdigit() != here.isdigit():
+        return True
+    if not here.isupper():
+        return False
+    return before.islower() or (before.isupper() and at + 1 < len(word) and word[at + 1].islower())
