@@ -69,6 +69,7 @@ class CardKeeper:
         #: Cards that name no adapter, or one that is not known: looked at again when the library changes.
         self._unresolved: set[str] = set()
         self._adopts = False
+        self._changed: set[str] = set()
         self._todo: dict[str, None] = {}
         #: Adapters that get a card as soon as every note was read.
         self._awaiting: dict[str, None] = {}
@@ -110,6 +111,7 @@ class CardKeeper:
                 self._memory.back(card.weight_id)
             self._later.pop(card.weight_id, None)
             self._todo[card.weight_id] = None
+            self._changed.add(card.weight_id)
 
     def card_gone(self, rel: str) -> None:
         """Two scans did not find the note, or it is a card no longer."""
@@ -122,6 +124,7 @@ class CardKeeper:
             self._bereft.add(bereft)
         if card is not None and card.weight_id is not None:
             self._todo[card.weight_id] = None  # a second card may be the card now
+            self._changed.add(card.weight_id)
 
     def library_changed(self, weight_ids: Collection[str] | None) -> None:
         """These adapters (None: perhaps any) are not what they were; also for covers that came or changed."""
@@ -157,6 +160,24 @@ class CardKeeper:
         if not self._todo:
             self._taken = None  # names are looked up anew the next time
         return bool(self._todo)
+
+    def paths(self) -> list[str]:
+        """Every note that is known as a card."""
+        return self._shelf.paths()
+
+    def was_card(self, rel: str) -> bool:
+        """Whether the note at this path was a card when it was last read."""
+        return self._shelf.get(rel) is not None
+
+    @property
+    def waiting(self) -> int:
+        """How many adapters are still to be looked at, as far as is known."""
+        return len(self._todo)
+
+    def take_changed(self) -> set[str]:
+        """The adapters whose card came, went or was read anew since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def recreate(self, target: str | None, *, everything: bool = False) -> dict[str, Any]:
         """Make deleted cards anew: of the adapter called so, or all. Raises `UserError`.
@@ -357,6 +378,7 @@ class CardKeeper:
             if update.cover_filled:
                 self._memory.filled_covers([entry.weight_id])
             self._written[entry.weight_id] = ctx.steady(), entry.state
+            self._changed.add(entry.weight_id)
             data, key = update.data, stat_key(ctx.path(rel)) or key
             ctx.troubles.pop("cards.write", None)
         row = self._row_of(rel, parse_note(data), key, None)
@@ -392,6 +414,7 @@ class CardKeeper:
         )
         for rel, (entry, card) in made.items():
             self._shelve(rel, entry, card)
+            self._changed.add(entry.weight_id)
         # a name that is not free after all: the next name, next time
         self._todo.update(dict.fromkeys(planned[rel][0].weight_id for rel in lost))
 

@@ -27,6 +27,8 @@ from loravault.vault.yamlwrite import PropertyValue, format_value, property_line
 
 KIND = "card"
 COVER_WIDTH = 320
+#: Characters of a card's text that are kept for search.
+MAX_BODY = 65536
 #: The pages with what adapters made are in this folder of ours.
 PICTURES = "Gallery/Adapters"
 _NO_COVER = "*No cover yet.*"
@@ -111,7 +113,7 @@ def user_properties(entry: Entry, names: CardNames) -> dict[str, PropertyValue]:
     title = inert_value(entry.title or "", _MAX_VALUE)
     known: dict[str, PropertyValue | None] = {
         "cover": wikilink(names.cover) if names.cover else None,
-        "trigger_words": tuple(inert_value(word) for word in entry.trigger_words),
+        "trigger_words": _texts(entry.trigger_words, None),
         "weight": None if entry.weight is None else _number(entry.weight),
         "negative": inert_value(entry.negative or "") or None,
         "base": inert_value(entry.base or "", _MAX_VALUE) or None,
@@ -119,7 +121,7 @@ def user_properties(entry: Entry, names: CardNames) -> dict[str, PropertyValue]:
         "rating": None if entry.rating is None else _number(entry.rating),
         "favourite": entry.favourite,
         "tags": (*entry.tags, *(tag for tag in (our_tag(entry),) if tag not in entry.tags)),
-        "topics": tuple(inert_value(topic, _MAX_VALUE) for topic in entry.topics),
+        "topics": _texts(entry.topics, _MAX_VALUE),
         "aliases": entry.aliases or ((title,) if title and title.casefold() != entry.name.casefold() else ()),
     }
     if not names.cover:
@@ -153,7 +155,7 @@ def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
     front = "\n".join(line for key, value in properties.items() for line in property_lines(key, value))
     fields = {key: _plain(key, value) for key, value in users.items()}
     blank = tuple(key for key, value in fields.items() if not value)
-    return NewCard(f"---\n{front}\n---\n{body}".encode(), fields, blank, body.replace(f"{cover}\n", "", 1))
+    return NewCard(f"---\n{front}\n---\n{body}".encode(), fields, blank, body.replace(cover, "", 1)[:MAX_BODY])
 
 
 # ---- keeping it current
@@ -201,7 +203,7 @@ def is_own_cover(value: object, weight_id: str) -> bool:
     return match is not None and match[1] == weight_id.removeprefix("w1-")
 
 
-def text_of_card(note: Note, limit: int = 65536) -> str:
+def text_of_card(note: Note, limit: int = MAX_BODY) -> str:
     """The text below the properties without our line, at most `limit` characters."""
     data, at, parts = note.data, note.body_start, []
     for line in find_own_lines(note, "cover"):
@@ -301,6 +303,9 @@ def _cover_text(cover: str | None) -> str:
 
 
 def _try_it(entry: Entry, names: CardNames) -> str:
+    """The link; none for a name that would be run by Templater in the new note."""
+    if inert_value(names.call) != names.call:
+        return ""
     by_name = "" if lora_tag(names.call, 1) else format_value(f"{names.call} {entry.weight or 1:g}")
     return request_uri(names.vault, f"Try {entry.name}", example_prompt(entry, names.call), by_name)
 
@@ -356,13 +361,17 @@ def _civitai(facts: Mapping[str, Any]) -> str | None:
 
 
 def _paragraphs(text: Any) -> list[str]:
-    lines = [line for line in str(text or "").splitlines() if line.strip()]
+    lines = [line for line in str(text or "").splitlines() if any(char.isalnum() for char in line)]
     shown = [inert(line, _TEXT) for line in lines[:_PARAGRAPHS]]
     return [*shown, "…"] if len(lines) > _PARAGRAPHS else shown
 
 
 def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
+
+
+def _texts(texts: Iterable[str], limit: int | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(clean for text in texts if (clean := inert_value(text, limit))))
 
 
 def _plain(key: str, value: PropertyValue) -> Any:

@@ -40,7 +40,9 @@ def example_prompt(entry: Entry, call: str) -> str:
 
 
 def lora_tag(call: str, weight: float | None) -> str:
-    """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`, for instance)."""
+    """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`), or that is active in a note."""
+    if inert_value(call) != call:
+        return ""
     tag = f"<lora:{call}:{weight if weight is not None else 1:g}>"
     _, tags = parse_tags(tag)
     return tag if len(tags) == 1 and tags[0].raw == tag and tags[0].name == call and not tags[0].problem else ""
