@@ -234,7 +234,12 @@ class _Look:
         """Adapters that nothing speaks for."""
         if not self._all_was_read("which LoRAs are named in notes"):
             return
+        named = Named(self.mentions.names)
         for entry in plan_unused(entries(self._session), self.mentions.names, self._older_ns):
+            rows = adapters.adapters_by_weight_id(self._session, entry.weight_id)
+            forms = {form for row in rows for form in named.forms_of(file_of(row))}  # by its trainer's name as well
+            if any(note != entry.card for form in forms for note in self.mentions.names[form]):
+                continue
             pieces: list[Piece] = []
             places = [place for place in entry.places if place.state in ("ok", "duplicate")]
             if any((place.root, place.rel) in self.busy for place in places):

@@ -162,15 +162,16 @@ def test_orphaned_sidecars_are_found_in_every_folder_but_the_hidden(world: World
 def test_unused_is_listed_and_moves_with_its_sidecars(world: World, daemon: Daemon) -> None:
     world.adapter("used.safetensors", rank=2)
     world.adapter("old/forgotten.safetensors", rank=8)
+    world.adapter("old/aliased.safetensors", rank=3, ss_output_name="my_style")
     beside(world, "old/forgotten.preview.png", "png")
     age(world)
     world.adapter("new.safetensors", rank=16)
-    world.note("Cat.md", "a <lora:used:0.7> cat")
+    world.note("Cat.md", "a <lora:used:0.7> cat in <lora:my_style:1>")
     before = tree(world)
     found = plan(daemon, "unused")
     assert names(found) == ["loras/old/forgotten.safetensors"]
     house(daemon).clean(["unused"], approved(found))
-    assert not list((world.loras / "old").iterdir())
+    assert [path.name for path in (world.loras / "old").iterdir()] == ["aliased.safetensors"]
     with daemon.ctx.index.session() as session:
         from loravault.index.adapters import adapter_at
 
