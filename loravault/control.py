@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlmodel import Session
 
@@ -25,9 +25,15 @@ from loravault.daemon import Daemon, check_vault, holder
 from loravault.errors import UserError
 from loravault.following import STUCK_S, Asking, OnEvent, Runs, Window, window
 from loravault.index import adapters as adapter_rows
-from loravault.index import commands, images, work
+from loravault.index import commands, images, overview, search, work
 from loravault.index.database import IndexAbsent
+from loravault.index.search import Found, Sort
+from loravault.index.search_words import Filter
 from loravault.index.tables import AdapterRow
+from loravault.jobs.context import Event
+from loravault.library import overview as library
+from loravault.library.overview import Duplicate, Statistics
+from loravault.tidying import Tidying
 from loravault.views import CancelView, JobView, ReindexView, RunView, job_view, run_view
 
 __all__ = ["CancelView", "Control", "JobView", "OnEvent", "ReindexView", "RunView"]
@@ -113,10 +119,43 @@ class Control:
         else:
             with self._foreground(set(), on_event) as daemon:
                 reply = daemon.orders.obey("reindex", {})
+                daemon.settle_library(lambda left: on_event(Event("phase", f"cards and covers, {left} to go")))
         troubles = tuple(reply.pop("troubles"))
         return ReindexView(**reply, seconds=time.monotonic() - began, troubles=troubles)
 
+    def recreate(self, target: str | None, *, everything: bool = False) -> dict[str, Any]:
+        """Make cards anew that were deleted: of the adapter called so, or all. Returns `message` and `cards`."""
+        check_vault(self._config)
+        if self.daemon_pid() is not None:
+            return Asking(self._config).ask("recreate", target=target, all=everything)
+        with self._foreground(set(), lambda _event: None) as daemon:
+            daemon.settle_library()
+            return daemon.orders.obey("recreate", {"target": target, "all": everything})
+
+    def tidying(self) -> Tidying:
+        """Housekeeping: clean, mv, undo."""
+        return Tidying(self._config, self._look_closely, self._obey)
+
+    def _obey(self, kind: str, **args: Any) -> dict[str, Any]:
+        check_vault(self._config)
+        if self.daemon_pid() is not None:
+            return Asking(self._config).ask(kind, **args)
+        with self._foreground(set(), lambda _event: None) as daemon:
+            return daemon.orders.obey(kind, args)
+
+    def _look_closely(self, look: Callable[[Session], T]) -> T:
+        """A look into an index that is current: beside a daemon as it keeps it, else after a look at all files."""
+        if self.daemon_pid() is not None:
+            with window(self._config) as opened, opened.index().session() as session:
+                return look(session)
+        with self._foreground(set(), lambda _event: None) as daemon, daemon.ctx.index.session() as session:
+            return look(session)
+
     # ---- what only looks
+
+    def look(self, look: Callable[[Session], T], nothing: T) -> T:
+        """What a look into the index shows; `nothing` where there is no index yet."""
+        return self._look(look, nothing)
 
     def queue(self) -> list[JobView]:
         """Jobs that wait or run, in the order in which they were asked for."""
@@ -138,6 +177,19 @@ class Control:
     def adapters(self) -> list[AdapterRow]:
         """Every adapter that is indexed."""
         return self._look(lambda session: list(adapter_rows.adapters(session)), [])
+
+    def search(self, text: str, filters: Sequence[Filter] = (), *, sort: Sort, limit: int | None) -> Found:
+        """Adapters that a person's words and filters mean."""
+        absent = Found(remarks=("Nothing is indexed yet; `loravault watch` or `loravault reindex` does that.",))
+        return self._look(lambda session: search.search(session, text, filters, sort=sort, limit=limit), absent)
+
+    def duplicates(self) -> list[Duplicate]:
+        """Adapters whose weights lie at several places."""
+        return self._look(overview.duplicates, [])
+
+    def statistics(self) -> Statistics:
+        """The library in numbers."""
+        return self._look(overview.statistics, library.statistics([]))
 
     def images_made_with(self, weight_id: str) -> list[str]:
         """Vault-relative paths of the pictures that an adapter made, newest first."""

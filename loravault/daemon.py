@@ -8,6 +8,7 @@ Everything happens in one thread, in `tick`; threads of the watcher and of the w
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import DatabaseError
 
@@ -31,6 +33,9 @@ from loravault.jobs.feed import NoteFeed
 from loravault.jobs.intake import Intake
 from loravault.jobs.orders import Orders
 from loravault.jobs.supervisor import Supervisor
+from loravault.keeping.house import COMMANDS as HOUSE_COMMANDS
+from loravault.keeping.house import Housekeeper
+from loravault.keeping.keepers import Keepers
 from loravault.osdep import Lock, lock_file, lock_holder
 from loravault.vault.ignore import IgnoreRules
 from loravault.vault.ledger import Ledger
@@ -80,6 +85,8 @@ class Daemon:
         self._lock: Lock | None = None
         self._watcher: Watcher | None = None
         self._rebuilt = False
+        self._more_to_keep = False
+        self._cards_shown = False
 
     # ---- opening and closing
 
@@ -115,13 +122,23 @@ class Daemon:
             log_path=state / "worker.log",
             wake=self._wake.set,
         )
+        self.housekeeper = Housekeeper(ctx, self.refresh)
+        for sentence in self.housekeeper.recover():
+            log.warning("%s", sentence)
         self.feed = NoteFeed(ctx)
-        ctx.look = self.feed.hint
-        self.intake = Intake(ctx)
+        ctx.look = self.feed.look_again
+        self.keepers = Keepers(
+            ctx,
+            wake=self._wake.set,
+            notes_read=lambda: self._cards_shown or self.feed.first_look_is_over,
+            note_paths=self.feed.paths,
+        )
+        self.intake = Intake(ctx, self.keepers.cards)
         self.dispatcher = Dispatcher(ctx, self._supervisor, self._only)
         self.deliverer = Deliverer(ctx)
         self.board = Board(ctx, self.dispatcher, self._supervisor)
-        self.orders = Orders(ctx, self.intake, self.feed, self.refresh)
+        more = {**dict.fromkeys(HOUSE_COMMANDS, self.housekeeper.obey), "recreate": self._recreate}
+        self.orders = Orders(ctx, self.intake, self.feed, self.refresh, more)
         self.dispatcher.recover()
         self.deliverer.load()
         if self._watch:
@@ -148,6 +165,8 @@ class Daemon:
             self._watcher.stop()
 
     def _stop_working(self) -> None:
+        if hasattr(self, "keepers"):
+            self.keepers.close()
         if hasattr(self, "board"):
             self.dispatcher.stop()
             self._settle()
@@ -210,6 +229,7 @@ class Daemon:
     def _build_anew(self) -> None:
         """Open everything again over an empty index; open runs are found again in the notes that wait for them."""
         self._supervisor.close()
+        self.keepers.close()
         if self._watcher is not None:
             self._watcher.stop()
         self.ctx.index.close()
@@ -237,10 +257,13 @@ class Daemon:
         if self.feed.first_look_is_over:
             self.intake.baseline_taken()
         self.intake.look_at_invalid()
+        self.intake.look_for_previews()
         self._obey()
         self.dispatcher.step()
         self.deliverer.step()
         self._guarded("checking writes", self._verify)
+        if self._only is None:
+            self._guarded("the library", self.keep)
         if ctx.steady() >= self._next_prune:
             self._next_prune = ctx.steady() + PRUNE_S
             self._guarded("tidying up", self._prune)
@@ -252,6 +275,30 @@ class Daemon:
         for sentence in self.ctx.writer.verify_due():
             log.warning("%s", sentence)
             self.ctx.troubles["conflict"] = sentence
+
+    def keep(self) -> bool:
+        """A slice of work on cards, covers and galleries. True: more can be done at once."""
+        self._more_to_keep = self.keepers.step(working=self.dispatcher.job is not None)
+        if self.keepers.fields_changed:
+            self.keepers.fields_changed = False
+            self.intake.library_changed()  # weights and trigger words are read from the cards
+        return self._more_to_keep
+
+    def settle_library(self, on_progress: Callable[[int], None] = lambda _left: None) -> None:
+        """Without a loop: bring cards, covers, galleries and search in line with the files, as far as notes are at rest.
+
+        Hashes are left to the daemon: they may take hours.
+        """
+        self.intake.show_cards()
+        self._cards_shown = True
+        while self.keep() or self.keepers.covers.waiting:
+            on_progress(self.keepers.waiting)
+            if not self._more_to_keep:
+                self._wake.wait(0.05)
+                self._wake.clear()
+
+    def _recreate(self, _kind: str, args: dict[str, Any]) -> dict[str, Any]:
+        return self.keepers.cards.recreate(args.get("target"), everything=bool(args.get("all")))
 
     def _prune(self) -> None:
         for sentence in self.ctx.writer.prune():
@@ -277,7 +324,7 @@ class Daemon:
     def _pause(self) -> float:
         if self.feed.waiting or self.deliverer.busy:
             return BUSY_S
-        if self.ctx.steady() >= self._next_adapters:
+        if self.ctx.steady() >= self._next_adapters or self._more_to_keep:
             return 0.0
         due = self._supervisor.due_in()  # what the worker says wakes the loop by itself
         return IDLE_S if due is None else min(IDLE_S, due)
@@ -299,8 +346,19 @@ class Daemon:
         result = refresh_adapters(ctx.index, ctx.config.loras, on_progress, budget_s=budget_s)
         if not result.unfinished:
             everywhere = ctx.config.images == "obsidian"
-            refresh_images(ctx.index, ctx.config.vault, ctx.config.folder, ctx.troubles, everywhere=everywhere)
+            refresh_images(
+                ctx.index,
+                ctx.config.vault,
+                ctx.config.folder,
+                ctx.troubles,
+                everywhere=everywhere,
+                changed=ctx.pictures_changed,
+            )
+            with ctx.index.session() as session:
+                pickles = [f"{root}/{rel}" for root, rels in sorted(result.pickles.items()) for rel in rels]
+                commands.set_fact(session, "pickles", json.dumps(pickles, ensure_ascii=False))
         self.intake.library_changed()
+        self.keepers.refreshed(result)
         for root in ctx.config.loras:
             ctx.troubles.pop(f"root.{root.name}", None)
         for name, trouble in result.troubles.items():

@@ -26,6 +26,9 @@ FAST: dict[str, Any] = {
     "idle_exit_s": 30.0,
     "machine": "atelier",
     "default_base": "demo-like",
+    # Tests of requests want no notes but theirs; those of the library switch these on.
+    "cards": False,
+    "galleries": False,
 }
 
 

@@ -18,9 +18,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("cancel", "Cancel a request, or the one that is running."),
     "retry": ("retry", "Run failed requests again."),
     "reindex": ("reindex", "Look at every LoRA, image and note again."),
+    "search": ("search", "Find LoRAs by name, trigger words, tags, notes and captions."),
     "show": ("show", "Tell what is known about a LoRA."),
+    "recreate": ("recreate", "Make cards again that were deleted."),
+    "mv": ("mv", "Rename or move a LoRA with everything that belongs to it."),
+    "clean": ("clean", "List what could be tidied away, and with --yes move it into the trash."),
+    "undo": ("undo", "Move back what `clean` or `mv` moved."),
+    "duplicates": ("duplicates", "List LoRAs that lie in several places."),
+    "stats": ("stats", "Tell the library in numbers."),
     "config": ("config", "Print the settings in force and where they are from."),
     "doctor": ("doctor", "Tell what works on this machine, and what does not."),
+    "uninstall": ("uninstall", "Remove what is ours and unchanged from the vault."),
     "demo": ("demo", "Make a small vault and let its notes get their pictures."),
 }
 

@@ -157,6 +157,11 @@ def mark_duplicates(session: Session) -> set[str]:
     return changed
 
 
+def unreadable(session: Session) -> Sequence[AdapterRow]:
+    """Files that never could be read: they have no weight id."""
+    return session.exec(select(AdapterRow).where(col(AdapterRow.weight_id).is_(None))).all()
+
+
 def adapters_by_weight_id(session: Session, weight_id: str) -> Sequence[AdapterRow]:
     """The copies of one adapter."""
     return session.exec(select(AdapterRow).where(AdapterRow.weight_id == weight_id)).all()
@@ -211,8 +216,12 @@ def store_file_hashes(
     return row.weight_id
 
 
-def trust_hashes(session: Session, weight_id: str, shown: str, sha256: str, autov2: str, autov3: str) -> bool:
-    """After a rebuild: what the card of these weights says of the file at `shown` (root/path) need not be measured."""
+def trust_hashes(session: Session, weight_id: str, shown: str, hashes: tuple[str, str, str]) -> bool:
+    """After a rebuild: what the card of these weights says of the file at `shown` (root/path) need not be measured.
+
+    `hashes`: SHA256, AutoV2, AutoV3 (12 digits).
+    """
+    sha256, autov2, autov3 = hashes
     for row in adapters_by_weight_id(session, weight_id):
         if f"{row.root}/{row.rel}" == shown and not row.hashed and row.state in ("ok", "duplicate"):
             row.hashed, row.sha256, row.autov2, row.autov3 = True, sha256, autov2, autov3

@@ -17,7 +17,7 @@ from sqlalchemy.pool import QueuePool
 from sqlmodel import Session, SQLModel, create_engine
 
 from loravault.errors import UserError
-from loravault.index import tables
+from loravault.index import search, tables
 
 #: Marks the file as ours (`PRAGMA application_id`): "LVlt".
 APPLICATION_ID = 0x4C566C74
@@ -109,6 +109,8 @@ class Index:
         """Make what is missing. Writes nothing into an index that is complete: nobody shall think it has changed."""
         SQLModel.metadata.create_all(self._engine)
         with self._engine.begin() as connection:
+            for statement in search.DDL:
+                connection.exec_driver_sql(statement)
             for pragma, value in (("user_version", tables.SCHEMA), ("application_id", APPLICATION_ID)):
                 if connection.execute(text(f"PRAGMA {pragma}")).scalar() != value:
                     connection.execute(text(f"PRAGMA {pragma}={value}"))

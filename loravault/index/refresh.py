@@ -60,6 +60,8 @@ class Refreshed:
     unfinished: bool = False
     #: Root name -> what is wrong with it, for the dashboard.
     troubles: dict[str, str] = field(default_factory=dict)
+    #: A file without a weight id came or changed.
+    unreadable: bool = False
     #: Weight ids in which something changed.
     weights: set[str] = field(default_factory=set)
     #: Root name -> files in formats that are never opened.
@@ -237,6 +239,7 @@ def _store(index: Index, batch: list[tuple[AdapterRecord, Found]], result: Refre
                 inode = (item.dev, item.ino)
                 known = adapters.same_file(session, record.weight_id, record.size, record.mtime_ns, inode) or old
             result.weights |= {row for row in (record.weight_id, old.weight_id if old else None) if row}
+            result.unreadable |= record.weight_id is None
             session.merge(adapters.to_row(record, item.dev, item.ino, known, item.beside))
     batch.clear()
 
@@ -276,13 +279,14 @@ def refresh_images(
     troubles: MutableMapping[str, str] | None = None,
     *,
     everywhere: bool = False,
+    changed: set[str] | None = None,
 ) -> int:
     """Record pictures that the index does not know (after a rebuild: all), forget those that are gone.
 
     They are looked for in our folder, or `everywhere` in the vault where they go to Obsidian's folder for attachments.
 
-    Returns how many of ours there are. Only the small chunk that each of ours carries is read, never a pixel; what
-    carries none is remembered too, so that it is not read again. What is wrong is set as `troubles["images"]`, which is
+    Returns how many of ours there are; the paths of those that came, changed or went are put into `changed`. Only the
+    small chunk that each of ours carries is read, never a pixel; what carries none is remembered too, so that it is not read again. What is wrong is set as `troubles["images"]`, which is
     removed when all is well: if the folder is gone or has suddenly lost over half of our pictures, no row is.
     """
     home = vault if everywhere else vault / folder / "Images"
@@ -297,9 +301,13 @@ def refresh_images(
         with index.session() as session:
             for row in rows:
                 images.remember_image(session, row)
+        if changed is not None:
+            changed.update(row.path for row in rows if row.job)
     with index.session() as session:
         for rel in gone if trouble is None else ():
             images.forget_image(session, rel)
+            if changed is not None and known[rel][2]:
+                changed.add(rel)
         count = images.count_images(session)
     if troubles is not None:
         troubles.pop("images", None)

@@ -105,6 +105,11 @@ def forget(session: Session, keys: Iterable[str]) -> None:
         _delete(session, [number for (number,) in found.all()])
 
 
+def known_keys(session: Session) -> set[str]:
+    """The keys of all documents: weight ids, and `root/rel` of files that could not be read."""
+    return {str(key) for (key,) in session.connection().exec_driver_sql("SELECT key FROM search_facet")}
+
+
 def replace_all(session: Session, documents: Iterable[SearchDocument]) -> int:
     """These are all documents there are: the others are forgotten. How many were written or forgotten."""
     keys: set[str] = set()

@@ -52,6 +52,8 @@ class Context:
     deliver_later: dict[str, float] = field(default_factory=dict)
     #: Adapters (weight ids) for which a picture was made that is to stand for them.
     covers_due: set[str] = field(default_factory=set)
+    #: Vault-relative paths of pictures of ours that came, changed or went, for the galleries.
+    pictures_changed: set[str] = field(default_factory=set)
     #: Running jobs that somebody called off.
     to_cancel: set[str] = field(default_factory=set)
     #: Asks for a look at a note whose text was not read yet, whatever its stat says.

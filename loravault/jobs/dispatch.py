@@ -18,6 +18,7 @@ from loravault.failpoints import reach
 from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance
 from loravault.index import adapters, images, work
+from loravault.index.library import card_paths
 from loravault.index.tables import ImageRow, JobRow
 from loravault.jobs import supervisor as sup
 from loravault.jobs import words
@@ -201,7 +202,8 @@ class Dispatcher:
         if not published:
             self._end(job, "failed", words.failure_lines(list(outcome.warnings) or ["No picture came out."]))
             return
-        lines = words.result_lines(words.Made(spec, published, outcome.seconds, tuple(remarks)))
+        made = words.Made(spec, published, outcome.seconds, tuple(remarks), self._cards(spec))
+        lines = words.made_lines(made, sheet=job.sheet)
         self._end(job, "done", lines, pictures=published, seconds=outcome.seconds, hashes=outcome.adapter_hashes)
 
     def _cancelled(self, job: JobRow, made: Sequence[MadeImage]) -> None:
@@ -211,8 +213,15 @@ class Dispatcher:
             self._end(job, "cancelled", [])
             return
         remark = f"Cancelled after {words.images_phrase(len(published))} of {len(spec.seeds)}."
-        lines = words.result_lines(words.Made(spec, published, None, (*json.loads(job.remarks), remark)))
+        remarks = (*json.loads(job.remarks), remark)
+        lines = words.made_lines(words.Made(spec, published, None, remarks, self._cards(spec)), sheet=job.sheet)
         self._end(job, "cancelled", lines, pictures=published)
+
+    def _cards(self, spec: GenerationSpec) -> dict[str, str]:
+        """Name of each adapter that has a card -> where the card is."""
+        with self._ctx.index.session() as session:
+            paths = card_paths(session, [use.weight_id for use in spec.adapters])
+        return {use.name: paths[use.weight_id] for use in spec.adapters if use.weight_id in paths}
 
     def _publish(self, job: JobRow, spec: GenerationSpec, made: Sequence[MadeImage]) -> tuple[str, ...]:
         """Move finished pictures into the vault: durable file first, then its row. Returns their vault-relative paths.
@@ -232,6 +241,7 @@ class Dispatcher:
             for image, rel in zip(made, published, strict=True):
                 images.remember_image(session, image_row(job, spec, image, rel, ctx.path(rel)))
         reach("job.images-recorded")
+        ctx.pictures_changed.update(published)
         if job.stands_for and published:
             ctx.covers_due.add(job.stands_for)
         return tuple(published)

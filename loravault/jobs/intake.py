@@ -6,6 +6,7 @@ Nothing here writes into a note; what has to be said there waits in the index fo
 from __future__ import annotations
 
 import secrets
+from typing import Protocol
 
 from sqlmodel import Session
 
@@ -16,40 +17,70 @@ from loravault.index.tables import JobRow, NoteRow, RunRow
 from loravault.jobs import planning
 from loravault.jobs.catalog import IndexCatalog
 from loravault.jobs.context import Context, Event, log
+from loravault.jobs.previews import Previews
 from loravault.jobs.reading import NoteReader, ReadNote
+from loravault.jobs.showing import Showing
 from loravault.requests.model import Request
 from loravault.requests.parse import parse_request
+from loravault.vault.note import Note
 from loravault.vault.paths import inside
-from loravault.vault.walk import walk_notes
+from loravault.vault.walk import StatKey, stat_key, walk_notes
 
 #: Invalid properties that visibly say `run: true` are answered after this time (seconds): the user may be typing.
 INVALID_S = 30.0
 
 
+class CardReader(Protocol):
+    """Who reads the notes of adapters; `keeping.cards`."""
+
+    def is_known(self, rel: str, key: StatKey | None) -> bool:
+        """Whether a note is a card that has not changed since it was read."""
+
+    def was_card(self, rel: str) -> bool:
+        """Whether the note at this path was a card when it was last read."""
+
+    def concerns(self, rel: str, note: Note) -> bool:
+        """Whether a note is a card, or was one."""
+
+    def card_seen(self, rel: str, note: Note, key: StatKey, problem: str | None = None) -> None:
+        """A note that concerns it was read."""
+
+    def card_gone(self, rel: str) -> None:
+        """Two scans did not find the note."""
+
+
 class Intake:
     """Decides, for every note that changed, whether something is asked."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, cards: CardReader | None = None) -> None:
         self._ctx = ctx
+        self._cards = cards
         self._catalog: IndexCatalog | None = None
+        self._showing = Showing(ctx.steady)
         #: rel -> when (steady clock) its properties were first seen to be invalid while they say `run: true`.
         self._invalid: dict[str, float] = {}
         with ctx.index.session() as session:
             self._baseline = commands.fact(session, "baseline") is None
             #: Notes that have a row: all others cost no question to the index.
             self._rows = set(notes.paths(session))
-        self._reader = NoteReader(ctx, self._rows)
+        self._reader = NoteReader(ctx, self._concerns_us)
 
     # ---- what the loop calls
 
     def consider(self, rel: str) -> None:
         """A note changed and has come to rest."""
+        if self._cards is not None and self._cards.is_known(rel, stat_key(self._ctx.path(rel))):
+            return
         read = self._reader.read(rel)
         self._invalid.pop(rel, None)
         self._ctx.deliver_later.pop(rel, None)
-        if read is None or (not read.names_us and rel not in self._rows):
+        if read is None or (not read.names_us and not self._concerns_us(rel)):
             return
         problem = self._reader.why_skipped(read) if read.names_us else None
+        if self._cards is not None and self._cards.concerns(rel, read.note):
+            self._cards.card_seen(rel, read.note, read.key, problem)
+            if rel not in self._rows:
+                return
         if problem is not None and read.is_invalid_tick:
             self._invalid[rel] = self._ctx.steady()
         request = None if problem else parse_request(read.note)
@@ -65,6 +96,20 @@ class Intake:
             self._take(session, read, request, row)
         reach("intake.recorded")
 
+    def show_cards(self) -> None:
+        """Hand every card of the vault to who reads them, and do nothing else: for commands that look after cards."""
+        for seen in walk_notes(self._ctx.config.vault, self._ctx.skip_folder):
+            if self._cards is None or self._cards.is_known(seen.rel, seen.key):
+                continue
+            read = self._reader.read(seen.rel)
+            if read is not None and self._cards.concerns(seen.rel, read.note):
+                problem = self._reader.why_skipped(read) if read.names_us else None
+                self._cards.card_seen(seen.rel, read.note, read.key, problem)
+
+    def _concerns_us(self, rel: str) -> bool:
+        """Whether a note is looked at whatever it says now: it was a request, or a card."""
+        return rel in self._rows or (self._cards is not None and self._cards.was_card(rel))
+
     def _no_request(self, session: Session, read: ReadNote) -> None:
         """It is a note like any other, or has become one. What was asked in it before is still answered in it."""
         if work.open_runs(session, read.rel):
@@ -76,6 +121,9 @@ class Intake:
     def gone(self, rel: str) -> None:
         """Two scans did not find the note. Its runs, if any, are followed by the deliverer."""
         self._invalid.pop(rel, None)
+        self._showing.gone(rel)
+        if self._cards is not None:
+            self._cards.card_gone(rel)
         with self._ctx.index.session() as session:
             if work.open_runs(session, rel):
                 self._ctx.to_deliver.add(rel)
@@ -100,6 +148,17 @@ class Intake:
     def library_changed(self) -> None:
         """Adapters or bases may have come or gone: names are looked up anew."""
         self._catalog = None
+        self._showing.ask_again()
+
+    def look_for_previews(self) -> None:
+        """Notes that show adapters without a picture by themselves go on when nothing else waits or runs."""
+        if self._baseline or not self._showing.is_due():
+            return
+        with self._ctx.index.session() as session:
+            if work.open_jobs(session):
+                return
+        for rel in self._showing.take():
+            self.consider(rel)
 
     # ---- what commands call
 
@@ -174,7 +233,9 @@ class Intake:
         if row.stuck_edge is not None and row.stuck_edge == planning.edge(read.note.data):
             return
         row.stuck_edge = None
+        self._showing.seen(read.rel, request)
         if request.cancel:
+            self._showing.hold(read.rel, request)
             self._cancel_note(session, read.rel, row, also_run=request.run)
         elif request.run:
             if not self._is_renamed(session, read):
@@ -231,7 +292,7 @@ class Intake:
             # the user went on typing before anything started: plan again from what stands there now
             run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)
-        plan = planning.plan_tick(request, self._look_up(session, read, request))
+        plan = self._plan_tick(session, read, request)
         while any(work.job_by_id(session, planning.id_of(run_id, item)) for item in plan.items):
             run_id = secrets.token_hex(4)  # ids are short, for the block ids' sake; they must not meet
         self._insert(session, read, run_id, plan, ticked=ticked)
@@ -250,7 +311,29 @@ class Intake:
         begun = any(job.attempts for job in work.jobs_of(session, earlier.id))
         return ticked and not earlier.ticked and begun and earlier.note_sha != read.sha
 
+    def _plan_tick(self, session: Session, read: ReadNote, request: Request) -> planning.Plan:
+        if request.kind == "preview":
+            return Previews(session, request, self.catalog(session)).tick()
+        return planning.plan_tick(request, self._look_up(session, read, request))
+
+    def _auto_previews(self, session: Session, read: ReadNote, request: Request) -> None:
+        """The next adapters without a picture: when nothing else waits or runs, and none that was tried before."""
+        tried = self._showing.tried(read.rel, request)
+        if tried is None:
+            return
+        if self._baseline or work.open_jobs(session) or work.unaccepted_run_of(session, read.rel) is not None:
+            self._showing.ask_again()
+            return
+        known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
+        plan = Previews(session, request, self.catalog(session)).background(known, tried)
+        if plan.items:
+            notes.auto_remember(session, read.rel, [item.fingerprint for item in plan.items])
+            self._insert(session, read, secrets.token_hex(4), plan, ticked=False)
+
     def _auto(self, session: Session, read: ReadNote, request: Request) -> None:
+        if request.kind == "preview":
+            self._auto_previews(session, read, request)
+            return
         looked = self._look_up(session, read, request)
         known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
         plan = planning.plan_auto(looked, known)
@@ -268,7 +351,10 @@ class Intake:
             return False
         if work.run_by_id(session, run_id) is not None:
             return False
-        plan = planning.plan_recovery(request, self._look_up(session, read, request), run_id, read.note.regions)
+        if request.kind == "preview":
+            plan = Previews(session, request, self.catalog(session)).recover(run_id, read.note.regions)
+        else:
+            plan = planning.plan_recovery(request, self._look_up(session, read, request), run_id, read.note.regions)
         self._insert(session, read, run_id, plan, ticked=False, found_again=True)
         log.info("%s waits for run %s, which the index does not know: queued again", read.rel, run_id)
         return True

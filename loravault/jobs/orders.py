@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy.exc import DatabaseError
@@ -22,7 +23,16 @@ from loravault.vault.paths import inside
 class Orders:
     """Takes each command row once and answers it."""
 
-    def __init__(self, ctx: Context, intake: Intake, feed: NoteFeed, refresh: Callable[[], Refreshed]) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        intake: Intake,
+        feed: NoteFeed,
+        refresh: Callable[[], Refreshed],
+        more: Mapping[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = MappingProxyType({}),
+    ) -> None:
+        """`more`: commands of rooms that stand above this one, by kind."""
+        self._more = more
         self._ctx = ctx
         self._intake = intake
         self._feed = feed
@@ -69,6 +79,8 @@ class Orders:
 
     def obey(self, kind: str, args: dict[str, Any]) -> dict[str, Any]:
         """Do one command. Raises `UserError`."""
+        if kind in self._more:
+            return self._more[kind](kind, args)
         if kind == "run":
             return {"run": self._start(str(args["note"]))}
         if kind == "cancel":

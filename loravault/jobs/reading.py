@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from loravault.jobs import planning
@@ -38,9 +38,9 @@ class ReadNote:
 
 
 class NoteReader:
-    """Reads notes; `known` are the paths that concern us whatever they say now."""
+    """Reads notes; `known` tells the paths that concern us whatever they say now."""
 
-    def __init__(self, ctx: Context, known: Collection[str]) -> None:
+    def __init__(self, ctx: Context, known: Callable[[str], bool]) -> None:
         self._ctx = ctx
         self._known = known
 
@@ -57,7 +57,7 @@ class NoteReader:
             log.warning("%s cannot be read: %s", rel, error)
             return None
         names_us = might_be_request(data)
-        if not names_us and rel not in self._known:
+        if not names_us and not self._known(rel):
             return ReadNote(rel, key, "", _NO_NOTE, names_us=False)
         return ReadNote(rel, key, planning.sha(data), parse_note(data), names_us=names_us)
 

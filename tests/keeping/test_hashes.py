@@ -25,6 +25,10 @@ from loravault.vault.safewrite import VaultWriter
 from tests.formats import headers
 
 
+#: SHA256, AutoV2 and AutoV3 as a card says them.
+SAID = ("ab" * 32, "ab" * 5, "cd" * 6)
+
+
 class Scene:
     """A root, an index, and a keeper of hashes."""
 
@@ -129,8 +133,8 @@ def test_what_a_card_says_of_its_file_is_believed_after_a_rebuild_and_of_no_othe
     scene.look()
     weight_id = scene.rows()["a.safetensors"].weight_id or ""
     with scene.ctx.index.session() as session:
-        assert adapters.trust_hashes(session, weight_id, "main/a.safetensors", "ab" * 32, "ab" * 5, "cd" * 6)
-        assert not adapters.trust_hashes(session, weight_id, "main/moved.safetensors", "ab" * 32, "ab" * 5, "cd" * 6)
+        assert adapters.trust_hashes(session, weight_id, "main/a.safetensors", SAID)
+        assert not adapters.trust_hashes(session, weight_id, "main/moved.safetensors", SAID)
     assert [row.hashed for row in scene.rows().values()] == [True, False]
 
 

@@ -1,0 +1,52 @@
+"""Keeps what the search knows in line with the library: the documents of adapters that changed are made anew."""
+
+from __future__ import annotations
+
+import time
+
+from sqlmodel import Session
+
+from loravault.index import adapters, library, search
+from loravault.index.search_documents import document_of, document_of_file
+from loravault.jobs.context import Context
+
+#: Adapters that are looked up at a time.
+AT_A_TIME = 200
+
+
+class SearchKeeper:
+    """Call `library_changed` when adapters, cards or their pictures changed, and `step` in every tick."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._due: set[str] = set()
+        self._everything = True
+
+    def library_changed(self, weight_ids: set[str] | None = None) -> None:
+        """Look at these adapters again; at all, and at files that cannot be read, if None."""
+        if weight_ids is None:
+            self._everything = True
+        else:
+            self._due |= weight_ids
+
+    def step(self, budget_s: float) -> bool:
+        """Do what is due for about so long. True: more is waiting."""
+        until = time.monotonic() + budget_s
+        if self._everything:
+            self._everything = False
+            with self._ctx.index.session() as session:
+                self._due |= {*self._files(session), *library.weight_ids(session)}
+        while self._due and time.monotonic() < until:
+            some = sorted(self._due)[:AT_A_TIME]
+            with self._ctx.index.session() as session:
+                found = library.entries(session, some)
+                search.store(session, map(document_of, found))
+                search.forget(session, set(some) - {entry.weight_id for entry in found})
+            self._due -= set(some)
+        return bool(self._due)
+
+    def _files(self, session: Session) -> set[str]:
+        """Files that have no weight id are stored at once; what the search knows and is no more is returned."""
+        unread = {f"{row.root}/{row.rel}": row for row in adapters.unreadable(session)}
+        search.store(session, map(document_of_file, unread.values()))
+        return {key for key in search.known_keys(session) if key not in unread}
