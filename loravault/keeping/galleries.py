@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.exc import DatabaseError
@@ -54,6 +55,7 @@ class GalleryKeeper:
         self._taken = taken
         self._view = View(ctx.config.folder, ctx.config.vault.name, ctx.config.thumbnail_width)
         self._held = Held(self._view)
+        self._templates = resources.templates()
         #: None: everything, and every page is compared with the disk.
         self._adapters: set[str] | None = None
         self._pictures: set[str] | None = None
@@ -66,6 +68,10 @@ class GalleryKeeper:
         self._new: list[tuple[str, bytes, Key | None]] = []
         #: Pages of ours that are planned no more and could not be taken away yet.
         self._stale: set[str] = set()
+        #: While everything is looked at: the pages that were there when that began.
+        self._present: set[str] | None = None
+        #: Vault-relative folder -> where it really is.
+        self._homes: dict[str, Path] = {}
         #: Path -> a sentence, for every file that would be ours but is the user's.
         self.notices: dict[str, str] = {}
 
@@ -127,6 +133,7 @@ class GalleryKeeper:
         self._round = None
         self._new.clear()
         self._planned.clear()
+        self._present = None
         self._adapters = self._pictures = None
 
     # ---- one round
@@ -136,20 +143,23 @@ class GalleryKeeper:
         adapters, pictures = self._adapters, self._pictures
         self._adapters, self._pictures = set(), set()
         everything = adapters is None
+        self._homes.clear()
         self._held.taken = self._taken()
         yield from self._look_up_adapters(adapters)
         yield from self._look_up_pictures(pictures)
         changed = self._held.take_changed() | self._again
         self._again = set()
         if everything:
-            changed |= self._held.keys() | set(self._planned)
+            changed |= self._held.all_keys() | set(self._planned)
             self._planned.clear()
+            self._present = self._listing()
         for key in sorted(changed):
             yield from self._keep(key)
         yield from self._write_new()
         if everything:
             self._keep_bases()
-            self._stale |= self._leftovers()
+            self._stale |= (self._present or set()) - {path for pages in self._planned.values() for path in pages}
+            self._present = None
         yield from self._remove_stale()
 
     def _look_up_adapters(self, wanted: set[str] | None) -> Iterator[None]:
@@ -196,7 +206,7 @@ class GalleryKeeper:
         self._stale -= set(planned)
         for path, page in planned.items():
             if before.get(path) != page:
-                self._put(path, galleries.render(page, self._view, resources.templates()), own.is_ours, key)
+                self._put(path, galleries.render(page, self._view, self._templates), own.is_ours, key)
                 if len(self._new) >= TOGETHER:
                     yield from self._write_new()
             yield
@@ -210,7 +220,7 @@ class GalleryKeeper:
         if not config.galleries:
             return
         for name in bases.NAMES:
-            data = bases.render(name, config.folder, resources.templates(), in_folder=config.images == "loravault")
+            data = bases.render(name, config.folder, self._templates, in_folder=config.images == "loravault")
             self._put(f"{config.folder}/{name}", data, bases.is_ours, None)
         for _ in self._write_new():
             pass
@@ -219,7 +229,8 @@ class GalleryKeeper:
 
     def _put(self, rel: str, new: bytes, is_ours: Callable[[bytes], bool], key: Key | None) -> None:
         """Write a file of ours if it is not as it should be. One that is the user's is left alone and told."""
-        old = self._read(rel)
+        absent = self._present is not None and key is not None and rel not in self._present
+        old = None if absent else self._read(rel)
         if old is None:
             self._new.append((rel, new, key))
             return
@@ -262,21 +273,24 @@ class GalleryKeeper:
         self.notices[rel] = sentence
 
     def _read(self, rel: str) -> bytes | None:
+        folder, _, name = rel.rpartition("/")
+        home = self._homes.get(folder)
+        if home is None:
+            home = self._homes[folder] = inside(self._ctx.config.vault, rel).parent
         try:
-            return inside(self._ctx.config.vault, rel).read_bytes()
+            return (home / name).read_bytes()
         except FileNotFoundError:
             return None
 
-    def _leftovers(self) -> set[str]:
-        """Pages in the folder of the galleries that nothing plans: of an adapter that is gone, of an older version."""
+    def _listing(self) -> set[str]:
+        """Every note in the folder of the galleries."""
         vault = self._ctx.config.vault
-        planned = {path for pages in self._planned.values() for path in pages}
         found = set()
         for at, folders, names in os.walk(vault / self._ctx.config.folder / "Gallery"):
             folders[:] = [name for name in folders if not name.startswith(".")]
             here = os.path.relpath(at, vault).replace(os.sep, "/")
             found |= {f"{here}/{name}" for name in names if name.endswith(".md") and not name.startswith(".")}
-        return found - planned
+        return found
 
     def _remove_stale(self) -> Iterator[None]:
         """Take away pages that nothing plans, if they are as we wrote them; not while a root is away."""

@@ -52,7 +52,7 @@ class Held:
         """Every picture that is held."""
         return set(self._made_with)
 
-    def keys(self) -> set[Key]:
+    def all_keys(self) -> set[Key]:
         """Every gallery that has something in it."""
         own = {key for key, members in self._members.items() if members and key[0] != EMBEDDED}
         return own | {(EMBEDDED, weight_id) for weight_id in self._page_of} | {INDEX}

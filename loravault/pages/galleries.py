@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from loravault.pages import own
 from loravault.pages.examples import request_uri
@@ -226,8 +226,12 @@ def _paths(first: str, starts: Sequence[str]) -> list[str]:
 
 def render(page: Page, view: View, templates: Path) -> bytes:
     """The page as it is written."""
-    text = _environment(str(templates)).get_template(page.template).render(page=page, view=view)
-    return own.seal(text)
+    return own.seal(_template(str(templates), page.template).render(page=page, view=view))
+
+
+@lru_cache(maxsize=8)
+def _template(templates: str, name: str) -> Template:
+    return _environment(templates).get_template(name)
 
 
 @lru_cache(maxsize=2)
