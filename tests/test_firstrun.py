@@ -51,6 +51,7 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
     assert [rel for rel, _ in found.notes] == [
         "LoraVault/Templates/New picture.md",
         "LoraVault/Templates/Picture with a LoRA.md",
+        "LoraVault/Templates/Previews.md",
     ]
 
 

@@ -104,7 +104,8 @@ def fingerprints_tried(session: Session, note: str) -> set[str]:
 def claim(session: Session, loaded_setup: str, now: float, only: Collection[str] | None = None) -> JobRow | None:
     """Take the next job, in one statement, so that two claimers can never take the same.
 
-    Jobs of the loaded setup go first (switching costs), but nobody waits longer than `PATIENCE_S` for that.
+    Jobs of the loaded setup go first (switching costs), but nobody waits longer than `PATIENCE_S` for that. What
+    nobody waits for comes last.
     `only` limits it to some notes: `loravault run NOTE` without a daemon starts nothing else that waits.
     """
     row = session.execute(
@@ -114,7 +115,7 @@ def claim(session: Session, loaded_setup: str, now: float, only: Collection[str]
             WHERE id = (
                 SELECT id FROM job
                 WHERE state = 'queued' AND (:notes IS NULL OR note IN (SELECT value FROM json_each(:notes)))
-                ORDER BY (created < :tired) DESC, (setup = :setup AND created >= :tired) DESC, created, run, seq
+                ORDER BY background, (created < :tired) DESC, (setup = :setup AND created >= :tired) DESC, created, run, seq
                 LIMIT 1
             )
             RETURNING id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ class IndexCatalog:
         usable = [row for row in self.rows if row.state in ("ok", "duplicate")]
         found = names.find_by_hash(text, usable, _hashes)
         return None if found is None or isinstance(found, names.Ambiguous) else self._known(found)
+
+    def adapter_of(self, weight_id: str) -> KnownAdapter | None:
+        """The adapter with these weights; of several files one that can be used."""
+        row = self._by_weight_id.get(weight_id)
+        return None if row is None else self._known(row)
+
+    @cached_property
+    def _by_weight_id(self) -> dict[str, NamedAdapter]:
+        ordered = sorted(self.rows, key=lambda row: row.state == "ok")
+        return {row.weight_id: row for row in ordered if row.weight_id}
 
     def find_base(self, name: str | None, families: Collection[str]) -> BaseRef | NotFound:
         """The base of this name, or one of these families."""

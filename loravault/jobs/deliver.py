@@ -21,6 +21,7 @@ from loravault.index import notes, work
 from loravault.index.tables import JobRow, NoteRow, RunRow
 from loravault.jobs import planning, words
 from loravault.jobs.context import Context, Event, log
+from loravault.jobs.sheets import sheet_answers
 from loravault.vault.answers import Answer, Applied, apply_answers_told
 from loravault.vault.links import wikilink
 from loravault.vault.paths import VaultGone
@@ -56,9 +57,12 @@ class Pending:
 
     @property
     def answers(self) -> list[JobRow]:
-        """Jobs that ended and are not delivered."""
+        """Jobs that ended and are not delivered. Those that share a callout come together, when all of them ended."""
         return [
-            job for run in self.runs for job in self.jobs[run.id] if not job.delivered and job.state not in OPEN_STATES
+            job
+            for run in self.runs
+            for job in self.jobs[run.id]
+            if not job.delivered and job.state not in OPEN_STATES and (not job.sheet or self.is_over(run))
         ]
 
     @property
@@ -284,7 +288,7 @@ def compose(
 
     A checkbox that cannot be reset is said in the answer, for that is what the user will look at.
     """
-    answers = [answer_of(job) for job in pending.answers if json.loads(job.answer or "[]")]
+    answers = answers_of(pending)
     wanted = properties(pending, machine)
     applied = apply_answers_told(data, answers, wanted, cap=cap, linked=linked)
     if answers and {"run", "cancel"} & applied.unset.keys():
@@ -292,6 +296,17 @@ def compose(
         answers[-1] = replace(last, lines=(*last.lines, words.sentence(stuck_message(applied.unset))))
         applied = apply_answers_told(data, answers, wanted, cap=cap, linked=linked)
     return applied
+
+
+def answers_of(pending: Pending) -> list[Answer]:
+    """What waits to be said, in the order of the runs."""
+    waiting = pending.answers
+    answers: list[Answer] = []
+    for run in pending.runs:
+        mine = [job for job in waiting if job.run == run.id]
+        answers += [answer_of(job) for job in mine if not job.sheet and json.loads(job.answer or "[]")]
+        answers += sheet_answers([job for job in mine if job.sheet])
+    return answers
 
 
 def stuck_message(unset: Mapping[str, str]) -> str:

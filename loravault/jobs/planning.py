@@ -29,6 +29,12 @@ class Looked:
     outcome: Resolved | Refusal
     #: The fingerprints of the intact results below it.
     answered: frozenset[str]
+    #: Of a preview: weight id and name of the adapter that is shown, whether the user named it, and whether the picture
+    #: is to stand for it (that of the note's first block is).
+    adapter: str = ""
+    name: str = ""
+    named: bool = False
+    stands: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -50,6 +56,10 @@ class Plan:
     refusals: tuple[str, ...] = ()
     #: For `lv_message` when there is nothing to do.
     message: str | None = None
+    #: Sentences that belong beside the pictures.
+    remarks: tuple[str, ...] = ()
+    #: Nobody waits for it.
+    background: bool = False
 
 
 def look_up(request: Request, note: Note, catalog: Catalog, fingerprints: Mapping[str, str]) -> list[Looked]:
@@ -67,10 +77,11 @@ def plan_tick(request: Request, looked: Sequence[Looked]) -> Plan:
     """An explicit tick (design §4.1, "What a tick runs")."""
     if not request.blocks:
         return Plan(refusals=request.problems or (NO_BLOCK,))
-    return _decided(looked)
+    return decided(looked)
 
 
-def _decided(looked: Sequence[Looked]) -> Plan:
+def decided(looked: Sequence[Looked]) -> Plan:
+    """What an explicit wish runs of these: what is new, else what can come out differently, else why nothing."""
     decision = blocks_to_run([item.outcome for item in looked], [item.answered for item in looked], explicit=True)
     return Plan(tuple(looked[n] for n in decision.run), message=decision.message)
 
@@ -97,7 +108,7 @@ def plan_recovery(request: Request, looked: Sequence[Looked], run_id: str, regio
         return Plan(tuple(changed))
     again = not answered or any(_older_results(mine[key], key, regions) for key in answered)
     if rest and again:
-        return _decided(rest)
+        return decided(rest)
     return Plan()
 
 
@@ -114,6 +125,11 @@ def plan_invalid(problem: str) -> Plan:
 def job_rows(plan: Plan, run: RunRow, draw: Callable[[int], int]) -> list[JobRow]:
     """The jobs of a plan. What is refused is a job that has failed before it began."""
     rows = [_row(run, seq, item, draw) for seq, item in enumerate(plan.items)]
+    if rows and plan.remarks:
+        rows[0].remarks = json.dumps([*plan.remarks, *json.loads(rows[0].remarks)], ensure_ascii=False)
+    if plan.background:
+        for row in rows:
+            row.background = True
     if plan.refusals:
         whole = JobRow(
             id=job_id(run.id, "", 0),
@@ -137,10 +153,13 @@ def _row(run: RunRow, seq: int, item: Looked, draw: Callable[[int], int]) -> Job
         run=run.id,
         seq=seq,
         note=run.note,
-        block_hash=block.block_hash,
+        block_hash=block.block_hash or None,
         ordinal=block.ordinal,
-        first_line=block.first_line,
+        first_line=f"preview of {item.name}"[:80] if item.adapter else block.first_line,
         fingerprint=outcome.fingerprint,
+        sheet=bool(item.adapter),
+        stands_for=item.adapter if item.stands else "",
+        named=item.named and item.stands,
         created=run.created,
     )
     if isinstance(outcome, Refusal):
@@ -168,7 +187,7 @@ def adopt_pictures(job: JobRow, found: Sequence[ImageRow]) -> None:
         return
     spec = replace(spec, seeds=tuple(image.seed for image in found))
     paths = tuple(image.path for image in found)
-    lines = words.result_lines(words.Made(spec, paths, None, tuple(json.loads(job.remarks))))
+    lines = words.made_lines(words.Made(spec, paths, None, tuple(json.loads(job.remarks))), sheet=job.sheet)
     job.spec = msgspec.json.encode(spec).decode()
     job.state, job.finished = "done", job.created
     job.answer = json.dumps(lines, ensure_ascii=False)
@@ -182,8 +201,9 @@ def job_id(run_id: str, block_hash: str, ordinal: int) -> str:
 
 
 def id_of(run_id: str, item: Looked) -> str:
-    """The id that this block's job has in a run."""
-    return job_id(run_id, item.block.block_hash, item.block.ordinal)
+    """The id that this block's job has in a run; a preview has one for each adapter."""
+    key = f"{item.block.block_hash}/{item.adapter}" if item.adapter else item.block.block_hash
+    return job_id(run_id, key, item.block.ordinal)
 
 
 def edge(data: bytes) -> str:

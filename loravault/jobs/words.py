@@ -15,6 +15,9 @@ from loravault.vault.links import embed, wikilink
 #: Pixels: wide enough to judge a picture, narrow enough for four in a row.
 EMBED_WIDTH = 256
 
+#: Pixels: a preview stands in a line with its name.
+PREVIEW_WIDTH = 192
+
 #: A property is a single line in a narrow column.
 MESSAGE_LIMIT = 240
 
@@ -46,6 +49,18 @@ def result_lines(made: Made) -> list[str]:
     return lines
 
 
+def made_lines(made: Made, *, sheet: bool) -> list[str]:
+    """What a job that made pictures has to say: a callout of its own, or its part of one for many jobs."""
+    return sheet_part(made) if sheet else result_lines(made)
+
+
+def sheet_part(made: Made) -> list[str]:
+    """The pictures of one adapter with its name on a line; then remarks, one each."""
+    pictures = " ".join(embed(path, PREVIEW_WIDTH) for path in made.images)
+    adapters = " · ".join(_adapters(made))
+    return [f"{pictures} {adapters}", *made.remarks]
+
+
 def failure_lines(messages: Sequence[str]) -> list[str]:
     """The callout of a block that made no picture: what went wrong and what to do next."""
     title = "[!failure] No picture was made"
@@ -56,9 +71,16 @@ def failure_lines(messages: Sequence[str]) -> list[str]:
 
 def settings_line(made: Made) -> str:
     """Adapters, base and numbers, as people compare them."""
-    spec = made.spec
+    return " · ".join([*_adapters(made), numbers_line(made.spec)])
+
+
+def _adapters(made: Made) -> list[str]:
     cards = made.cards or {}
-    adapters = [f"{_adapter(use.name, cards)} {_strength(use.te, use.unet)}" for use in spec.adapters]
+    return [f"{_adapter(use.name, cards)} {_strength(use.te, use.unet)}" for use in made.spec.adapters]
+
+
+def numbers_line(spec: GenerationSpec) -> str:
+    """Base and numbers."""
     numbers = [
         spec.base.name,
         spec.sampler,
@@ -68,7 +90,7 @@ def settings_line(made: Made) -> str:
     ]
     if spec.clip_skip > 1:
         numbers.append(f"clip skip {spec.clip_skip}")
-    return " · ".join([*adapters, *(inert(part) for part in numbers)])
+    return " · ".join(inert(part) for part in numbers)
 
 
 def _adapter(name: str, cards: Mapping[str, str]) -> str:

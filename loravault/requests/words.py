@@ -80,6 +80,12 @@ def _needed(one: Chosen, triggers: Triggers) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*always, *(word for group in asked for word in group.words))))
 
 
+def with_triggers_in_front(prompt: str, one: Chosen) -> str:
+    """The prompt with the trigger words of one adapter that it lacks before it: there a base listens best."""
+    missing = [word for word in _needed(one, Triggers()) if not contains(prompt, word)]
+    return ", ".join([*missing, prompt]) if prompt else prompt
+
+
 def _groups(one: Chosen) -> tuple[TriggerGroup, ...]:
     return plain_and_groups(one.adapter.trigger_words)[1]
 
