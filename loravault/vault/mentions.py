@@ -101,12 +101,12 @@ def names_in(text: str) -> set[str]:
         found.update(match.group(1) for match in pattern.finditer(text))
     for match in _LINK.finditer(text):
         found.update((match.group(1), unquote(match.group(1))))
-    for match in _OPTION.finditer(text):
+    for match in _OPTION.finditer(text) if "#|" in text else ():
         found.update(_listed(match.group(1)))
-    for match in _LORAS.finditer(text):
+    for match in _LORAS.finditer(text) if "loras" in text.lower() else ():
         for line in match.group(1).splitlines():
             found.update(_listed(line.strip().removeprefix("-")))
-    for match in _HASHES.finditer(text):
+    for match in _HASHES.finditer(text) if "Lora hashes" in text else ():
         found.update(part.partition(":")[0] for part in match.group(1).split(","))
     return {name for one in found if (name := _folded(one))}
 
@@ -135,13 +135,15 @@ def _files(root: Path, problems: list[str]) -> Iterator[tuple[str, Path]]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = os.path.relpath(at, root).replace(os.sep, "/")
         for name in sorted(names):
-            path = Path(at, name)
-            rel = path.relative_to(root).as_posix()
+            rel = name if below == "." else f"{below}/{name}"
             if name.startswith(".") and name.endswith(".icloud"):
                 problems.append(f"{rel} is only in iCloud, not on this machine")
-            elif os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".") and path.is_file():
-                yield rel, path
+            elif os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                path = os.path.join(at, name)
+                if os.path.isfile(path):
+                    yield rel, Path(path)
 
 
 def _note(error: OSError, root: Path, problems: list[str]) -> None:
