@@ -110,19 +110,9 @@ def known_keys(session: Session) -> set[str]:
     return {str(key) for (key,) in session.connection().exec_driver_sql("SELECT key FROM search_facet")}
 
 
-def replace_all(session: Session, documents: Iterable[SearchDocument]) -> int:
-    """These are all documents there are: the others are forgotten. How many were written or forgotten."""
-    keys: set[str] = set()
-
-    def noted() -> Iterator[SearchDocument]:
-        for document in documents:
-            keys.add(document.key)
-            yield document
-
-    written = store(session, noted())
-    known = {key for (key,) in session.connection().exec_driver_sql("SELECT key FROM search_facet")}
-    forget(session, known - keys)
-    return written + len(known - keys)
+def known_keys(session: Session) -> set[str]:
+    """The keys of all documents, to find those that are to be forgotten."""
+    return {key for (key,) in session.connection().exec_driver_sql("SELECT key FROM search_facet")}
 
 
 def search(
