@@ -110,11 +110,6 @@ def known_keys(session: Session) -> set[str]:
     return {str(key) for (key,) in session.connection().exec_driver_sql("SELECT key FROM search_facet")}
 
 
-def known_keys(session: Session) -> set[str]:
-    """The keys of all documents, to find those that are to be forgotten."""
-    return {key for (key,) in session.connection().exec_driver_sql("SELECT key FROM search_facet")}
-
-
 def search(
     session: Session, text: str, filters: Sequence[Filter] = (), *, sort: Sort = "relevance", limit: int | None = 50
 ) -> Found:

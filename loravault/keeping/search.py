@@ -6,7 +6,7 @@ import time
 
 from sqlmodel import Session
 
-from loravault.index import adapters, library, search
+from loravault.index import adapters, covers, library, search
 from loravault.index.search_documents import document_of, document_of_file
 from loravault.jobs.context import Context
 
@@ -40,7 +40,8 @@ class SearchKeeper:
             some = sorted(self._due)[:AT_A_TIME]
             with self._ctx.index.session() as session:
                 found = library.entries(session, some)
-                search.store(session, map(document_of, found))
+                covered = {key for key, row in covers.covers(session, some).items() if row.path}
+                search.store(session, [document_of(entry, covered) for entry in found])
                 search.forget(session, set(some) - {entry.weight_id for entry in found})
             self._due -= set(some)
         return bool(self._due)
