@@ -150,7 +150,7 @@ class TestCommand:
 
         assert result.code == 0
         assert "LoRAs: 1 file" in result.out
-        assert "Will appear in LoraVault/: 2 notes" in result.out
+        assert "Will appear in LoraVault/: 3 notes" in result.out
         assert (tmp_path / "vault" / "LoraVault" / "Templates" / "New picture.md").is_file()
 
     def test_dry_run_writes_nothing(self, tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def claim(session: Session, loaded_setup: str, now: float, only: Collection[str]
             WHERE id = (
                 SELECT id FROM job
                 WHERE state = 'queued' AND (:notes IS NULL OR note IN (SELECT value FROM json_each(:notes)))
-                ORDER BY background, (created < :tired) DESC, (setup = :setup AND created >= :tired) DESC, created, run, seq
+                ORDER BY background, (created < :tired) DESC, (setup = :setup AND created >= :tired) DESC,
+                    created, run, seq
                 LIMIT 1
             )
             RETURNING id

@@ -41,9 +41,9 @@ def parse_request(note: Note) -> Request | None:
 def _kind_problem(name: str) -> str | None:
     if name in BUILT:
         return None
-    built = ", ".join(f"`loravault: {kind}`" for kind in KINDS if kind in BUILT)
+    built = " and ".join(f"`loravault: {kind}`" for kind in KINDS if kind in BUILT)
     if name in KINDS:
-        return f'Requests of the kind "{name}" are not built yet in this version; {built} is.'
+        return f'Requests of the kind "{name}" are not built yet in this version; {built} are.'
     near = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.6)
     hint = f'; did you mean "{near[0]}"?' if near else f"; this version answers {built}."
     return f'There is no kind of request called "{name[:40]}"{hint}'
