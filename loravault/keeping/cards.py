@@ -35,8 +35,8 @@ from loravault.vault.walk import StatKey, stat_key, walk_notes
 SPREAD_S = 180.0
 #: After an error of the disk (seconds).
 TROUBLE_S = 60.0
-#: Adapters that are looked at in one go.
-CHUNK = 100
+#: Adapters that are looked at in one go, and cards that are made in one.
+CHUNK, BATCH = 100, 300
 #: A command waits so long for the cards it asked for; the others are made after it (seconds).
 RECREATE_S = 5.0
 
@@ -154,8 +154,11 @@ class CardKeeper:
         for weight_id in [key for key, due in self._later.items() if due <= now]:
             del self._later[weight_id]
             self._todo[weight_id] = None
-        while self._todo and time.monotonic() < give_up:
-            self._work(give_up)
+        fresh: list[Entry] = []
+        while self._todo and len(fresh) < BATCH and time.monotonic() < give_up:
+            fresh += self._work(give_up)
+        if fresh:
+            self._make(fresh)
         self._flush()
         if not self._todo:
             self._taken = None  # names are looked up anew the next time
@@ -313,7 +316,8 @@ class CardKeeper:
 
     # ---- working
 
-    def _work(self, give_up: float) -> None:
+    def _work(self, give_up: float) -> list[Entry]:
+        """Look at some adapters. Returns those that are to get a card."""
         chunk = list(self._todo)[:CHUNK]
         with self._ctx.index.session() as session:
             found = {entry.weight_id: entry for entry in entries(session, chunk)}
@@ -330,10 +334,10 @@ class CardKeeper:
                 self._bring_current(card, entry)
             elif entry.state == "ok" and not self._shelf.has(weight_id) and self._memory.may_make(weight_id):
                 fresh.append(entry)
-        if fresh and self._notes_read():
-            self._make(fresh)
-        else:
-            self._awaiting.update(dict.fromkeys(entry.weight_id for entry in fresh))
+        if self._notes_read():
+            return fresh
+        self._awaiting.update(dict.fromkeys(entry.weight_id for entry in fresh))
+        return []
 
     def _bring_current(self, card: Card, entry: Entry) -> None:
         """Write our keys if they are to say something else than they do."""
@@ -412,6 +416,7 @@ class CardKeeper:
             {entry.weight_id: card.blank for entry, card in made.values()},
             {entry.weight_id for entry, card in made.values() if card.fields.get("cover")},
         )
+        log.info("made %d card(s)", len(made))
         for rel, (entry, card) in made.items():
             self._shelve(rel, entry, card)
             self._changed.add(entry.weight_id)

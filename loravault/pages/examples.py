@@ -16,6 +16,7 @@ from loravault.vault.names import safe_stem
 MAX_PROMPT = 600
 _MAX_WORDS = 12
 _CAPTION_TAGS = 6
+_ARTICLES = ("a ", "an ", "the ")
 _ANGLES = re.compile(r"<[^<>]*>|[<>]")
 _SCENES = {"demo": "a red house in a meadow"}
 _SCENE = "portrait, soft light"
@@ -29,18 +30,19 @@ def example_prompt(entry: Entry, call: str) -> str:
     """
     triggers = _triggers(entry)
     tag = lora_tag(call, entry.weight)
-    for sample in entry.facts.get("sample_prompts") or ():
-        words = _clean(str(sample))
-        if 3 <= len(words) <= MAX_PROMPT and _reads_as(words):
-            return _joined([*(word for word in triggers if word.casefold() not in words.casefold()), words], tag)
-    shown = [word for word in _caption_words(entry) if word.casefold() not in {t.casefold() for t in triggers}]
-    scene = shown[:_CAPTION_TAGS] or [_SCENES.get(entry.family, _SCENE)]
-    prompt = _joined([*triggers, *scene], tag)
-    return prompt if _reads_as(prompt) else _joined([_SCENES.get(entry.family, _SCENE)], tag)
+    said = {word.casefold() for word in triggers}
+    shown = [word for word in _caption_words(entry) if word.casefold() not in said]
+    scene = _SCENES.get(entry.family, _SCENE)
+    tried = (
+        *(_with_triggers(triggers, words) for words in _samples(entry)),
+        [*triggers, *(shown[:_CAPTION_TAGS] or [scene])],
+    )
+    prompts = (_joined(parts, tag) for parts in tried)
+    return next((prompt for prompt in prompts if _reads_as(prompt)), _joined([scene], tag))
 
 
 def lora_tag(call: str, weight: float | None) -> str:
-    """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`), or that is active in a note."""
+    """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`) or that a note would run."""
     if inert_value(call) != call:
         return ""
     tag = f"<lora:{call}:{weight if weight is not None else 1:g}>"
@@ -63,6 +65,25 @@ def _triggers(entry: Entry) -> list[str]:
     always, groups = plain_and_groups(entry.trigger_words)
     chosen = always or (groups[0].words if groups else ())
     return [word for word in map(_clean, chosen[:_MAX_WORDS]) if word]
+
+
+def _caption_sentence(entry: Entry, triggers: list[str]) -> str:
+    """The commonest caption that is a short sentence, best one with the trigger words; empty if captions are tags."""
+    pairs = entry.facts.get("captions") or ()
+    captions = [_clean(str(pair[0])) for pair in pairs[:40] if isinstance(pair, list | tuple) and pair]
+    sentences = [one for one in captions if 4 <= len(one.split()) <= _MAX_WORDS and one.startswith(_ARTICLES)]
+    best = (one for one in sentences if any(word.casefold() in one.casefold() for word in triggers))
+    return next(best, sentences[0] if sentences else "")
+
+
+def _samples(entry: Entry) -> list[str]:
+    """The sample prompts of its sidecars that are neither a word nor a novel."""
+    cleaned = [_clean(str(sample)) for sample in list(entry.facts.get("sample_prompts") or ())[:5]]
+    return [words for words in cleaned if 3 <= len(words) <= MAX_PROMPT]
+
+
+def _with_triggers(triggers: list[str], words: str) -> list[str]:
+    return [*(trigger for trigger in triggers if trigger.casefold() not in words.casefold()), words]
 
 
 def _caption_words(entry: Entry) -> list[str]:

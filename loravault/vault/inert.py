@@ -32,6 +32,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"_{3,}"), "__"),
     (re.compile(r"\*{3,}"), "**"),
 )
+#: Every rule needs one of these, so that a text without them is done.
+_ACTIVE = re.compile(r"[<>%\[\]!{}:=#_*`-]")
 _VALUE_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"`"), "'"),
     (re.compile(r"<(?=[%!/?a-zA-Z])"), "< "),
@@ -46,12 +48,12 @@ _BLOCK_START = re.compile(r"(?:[>#*+=-]|[0-9]{1,9}[.)])")
 
 def inert(text: str, limit: int | None = None) -> str:
     """The text on one line with every active token broken; at most `limit` characters if given (ends in `…` then)."""
-    seen = (" " if c.isspace() else c for c in text if c.isspace() or c in _KEPT_FORMAT or not _is_hidden(c))
-    line = " ".join("".join(seen).split()).translate(_LOOKALIKE)
+    line = _one_line(text).translate(_LOOKALIKE)
     if limit is not None and len(line) > limit:
         line = line[: max(0, limit - 1)].rstrip() + "…"
-    for pattern, replacement in _RULES:
-        line = pattern.sub(replacement, line)
+    if _ACTIVE.search(line):
+        for pattern, replacement in _RULES:
+            line = pattern.sub(replacement, line)
     # A word joiner in front keeps a leading `-`, `>`, `#` or `1.` from starting a list, a quote or a heading.
     return "\u2060" + line if _BLOCK_START.match(line) else line
 
@@ -62,13 +64,20 @@ def inert_value(text: str, limit: int | None = None) -> str:
     One line without hidden characters in which `<%`, `[[`, `{{`, `%%` and backticks are broken; everything else stays,
     because a person may copy it from there.
     """
-    seen = (" " if c.isspace() else c for c in text if c.isspace() or c in _KEPT_FORMAT or not _is_hidden(c))
-    line = " ".join("".join(seen).split())
+    line = _one_line(text)
     if limit is not None and len(line) > limit:
         line = line[: max(0, limit - 1)].rstrip() + "…"
-    for pattern, replacement in _VALUE_RULES:
-        line = pattern.sub(replacement, line)
+    if _ACTIVE.search(line):
+        for pattern, replacement in _VALUE_RULES:
+            line = pattern.sub(replacement, line)
     return line
+
+
+def _one_line(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):  # most text is, and then nothing in it is hidden
+        seen = (" " if c.isspace() else c for c in text if c.isspace() or c in _KEPT_FORMAT or not _is_hidden(c))
+        text = "".join(seen)
+    return " ".join(text.split())
 
 
 def _is_hidden(char: str) -> bool:

@@ -74,8 +74,8 @@ def full_entry() -> Entry:
 
 
 _TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=40) | st.sampled_from(
-    ["<% x %>", "[[y]]", "```", "---", "# h", "> q", "^lv-cover-abcdef", "{{date}}", "%%", "a: b", "12345e67", "true", "",
-     "\\(x\\)", "Steps: 20, Sampler: Euler, Seed: 1", "Negative prompt: x", "#| count: 9", "<lora:a:1>", "a\nb"]
+    ["<% x %>", "[[y]]", "```", "---", "# h", "> q", "^lv-cover-abcdef", "{{date}}", "%%", "a: b", "12345e67", "true",
+     "", "\\(x\\)", "Steps: 20, Sampler: Euler, Seed: 1", "Negative prompt: x", "#| count: 9", "<lora:a:1>", "a\nb"]
 )  # fmt: skip
 _TEXTS = st.lists(_TEXT, max_size=3)
 

@@ -49,7 +49,8 @@ def test_a_new_card_is_this_byte_for_byte(name, made, names):
 
 def test_the_users_keys_are_those_that_flow_back():
     assert list(user_properties(full_entry(), NAMES)) == [
-        "cover", "trigger_words", "weight", "negative", "base", "variant", "rating", "favourite", "tags", "topics", "aliases",
+        "cover", "trigger_words", "weight", "negative", "base", "variant", "rating", "favourite", "tags", "topics",
+        "aliases",
     ]  # fmt: skip
     assert set(user_properties(full_entry(), NAMES)) == set(USER_FIELDS)
 
@@ -251,7 +252,7 @@ def test_names_of_links_are_full_paths():
 
 
 def test_teeth_a_checker_that_emits_yaml_would_be_caught():
-    """The known-bad twin of `card_update`: if this passed as `nothing else changed`, the property above would be empty."""
+    """The known-bad twin of `card_update`: if this passed as `nothing else changed`, the property would be empty."""
     data = render_card(full_entry(), NAMES, TEMPLATES).data.replace(b"rating: 4\n", b"rating: 4 # mine\n")
     bad = data.replace(b"rating: 4 # mine\n", b"rating: 4\n")
     assert bad != data
