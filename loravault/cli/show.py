@@ -25,23 +25,16 @@ def command(app: App, ctx: click.Context, target: str, as_data: bool) -> None:
     path = app.cwd / Path(target).expanduser()
     facts = _from_file(path) if path.is_file() else _from_vault(app, target)
     click.echo(as_json(facts) if as_data else columns(_rows(facts)))
-    if facts["state"] == "broken":
+    if facts["state"] in ("broken", "incomplete"):
         ctx.exit(1)
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    from loravault.formats.families import identify
-    from loravault.formats.safetensors_header import BrokenFile, read_header
-    from loravault.library.identify import read_adapter
+    from dataclasses import asdict
 
-    record = read_adapter(path, "", path.name)
-    facts = {name: getattr(record, name) for name in _FACTS}
-    try:
-        header = read_header(path)
-    except BrokenFile:
-        return facts  # `reason` says why
-    identity = identify(header)
-    return {**facts, "sources": identity.sources, "tensors": len(header.tensors), "metadata": header.metadata}
+    from loravault.library.bare import read_bare
+
+    return asdict(read_bare(path))
 
 
 def _from_vault(app: App, name: str) -> dict[str, Any]:
@@ -83,19 +76,42 @@ _FACTS = (
 
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    network = facts["network"] or ""
+    source = facts.get("source") or {}
+    network = facts["network"] if facts["network"] not in (None, "unknown") else ""
     if facts["rank"] is not None:
         network += f", rank {facts['rank']:g}" + (f", alpha {facts['alpha']:g}" if facts["alpha"] is not None else "")
+    if facts.get("ranks"):
+        network += f" (of {_ranks(facts['ranks'])})"
+    family = facts["family"] if facts["state"] != "broken" else ""
+    made_for = " ".join(part for part in (family, facts["variant"], facts.get("expert")) if part)
     rows = [
         ("name", facts["name"]),
         ("title", facts["title"]),
         ("file", f"{facts['root'] + ': ' if facts['root'] else ''}{facts['rel']} ({size(facts['size'])})"),
         ("id", facts["weight_id"]),
-        ("family", " ".join(part for part in (facts["family"], facts["variant"]) if part)),
-        ("network", network),
-        ("trigger words", ", ".join(facts["trigger_words"])),
+        ("family", _with_source(made_for, source.get("variant") or source.get("family"))),
+        ("could be", " or ".join(facts.get("possible") or ())),
+        ("network", network.removeprefix(", ")),
+        ("changes", _modules(facts)),
+        ("trigger words", _with_source(", ".join(facts["trigger_words"]), source.get("trigger_words"))),
         ("preview", facts["preview"]),
         ("made", counted(len(facts["images"]), "picture") if facts.get("images") else ""),
         ("state", facts["state"] + (f": {facts['reason']}" if facts["reason"] else "")),
+        *(("warning", text) for text in facts.get("warnings") or ()),
     ]
     return [(label, value) for label, value in rows if value]
+
+
+def _with_source(text: str, source: str | None) -> str:
+    return f"{text} (from: {source})" if text and source else text
+
+
+def _ranks(ranks: dict[int, int]) -> str:
+    shown = [f"{rank} in {counted(number, 'module')}" for rank, number in list(ranks.items())[:4]]
+    return ", ".join([*shown, f"{len(ranks) - 4} more"] if len(ranks) > 4 else shown)
+
+
+def _modules(facts: dict[str, Any]) -> str:
+    if not facts.get("modules"):
+        return ""
+    return counted(facts["modules"], "module") + (", text encoder too" if facts["text_encoder"] else "")

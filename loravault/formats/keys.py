@@ -147,7 +147,7 @@ def _glora(parts: Mapping[str, Shape]) -> Widths:
     a1, a2, b1, b2 = (parts.get(name) for name in ("a1", "a2", "b1", "b2"))
     if a1 is None or b1 is None or b2 is None or min(map(len, (a1, b1, b2))) < 2:
         return Widths(max(a2[:2]) if a2 else None)
-    older = b2[1] == b1[0] == a1[0]
+    older = a1[0] < a1[1]  # the rank is less than the width
     return Widths(a1[1], b2[0]) if older else Widths(a1[0], b1[0])
 
 

@@ -49,7 +49,7 @@ class Identity:
     #: The rank most modules have; None if the network type has none.
     rank: int | None
     alpha: float | None
-    #: Field → where it was found: `shapes`, `name`, `folder`, the name of a metadata entry, or what `told` called it.
+    #: Field → where it was found: `shapes`, `tensors`, `name`, `folder`, the name of a metadata entry, or what `told` called it.
     sources: dict[str, str] = field(default_factory=dict)
     #: Rank → modules that have it, most first.
     ranks: dict[int, int] = field(default_factory=dict)
@@ -184,7 +184,7 @@ def _alpha(header: Header, census: Census, read_at: ReadAt | None, sources: dict
     if census.alpha is not None and read_at is not None:
         value = read_scalar(header, header.tensors[census.alpha], read_at)
         if value is not None and math.isfinite(value):
-            sources["alpha"] = "shapes"
+            sources["alpha"] = "tensors"
             return value
     if census.alpha is None and (value := _peft_alpha(header.metadata)) is not None:
         sources["alpha"] = "lora_adapter_metadata"

@@ -31,15 +31,15 @@ _KINDS: tuple[tuple[_Test, str], ...] = (
     (_some("ip_adapter.", "image_proj.", "image_proj_model."), "it is an IP-Adapter, not a LoRA"),
     (_some("adapter.body.", "t2i_adapter"), "it is a T2I-Adapter, not a LoRA"),
     (_some("model.diffusion_model.", "cond_stage_model.", "conditioner.embedders."),
-     "it is a whole checkpoint, not a LoRA: it belongs into the folder of checkpoints"),
-    (_both("encoder.", "decoder."), "it is a VAE, not a LoRA: it belongs into the folder of VAEs"),
-    (_some("first_stage_model."), "it is a VAE, not a LoRA: it belongs into the folder of VAEs"),
+     "it is not an adapter but a whole checkpoint: it belongs into the folder of checkpoints"),
+    (_both("encoder.", "decoder."), "it is not an adapter but a VAE: it belongs into the folder of VAEs"),
+    (_some("first_stage_model."), "it is not an adapter but a VAE: it belongs into the folder of VAEs"),
     (_some("text_model.", "encoder.block.", "model.embed_tokens", "model.layers."),
-     "it is a text encoder or language model, not a LoRA"),
+     "it is not an adapter but a text encoder or language model"),
     (_some("double_blocks.", "transformer_blocks.", "single_blocks.", "joint_blocks.", "blocks.", "layers.",
            "down_blocks.", "diffusion_model.", "single_transformer_blocks.", "input_blocks."),
-     "it is not an adapter: it is the diffusion model of a whole checkpoint"),
-    (_some("model.0.", "body.0.", "conv_first."), "it is an upscaler, not a LoRA"),
+     "it is not an adapter but the diffusion model of a checkpoint: it belongs into the folder of checkpoints"),
+    (_some("model.0.", "body.0.", "conv_first."), "it is not an adapter but an upscaler"),
 )  # fmt: skip
 
 
