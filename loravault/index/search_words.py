@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 #: Letters that stand alone: Thai and its neighbours, kana, Han, Hangul, pictographs.
@@ -149,19 +150,16 @@ def index_text(texts: Iterable[str]) -> str:
     """Texts as the index stores them: all words in their order, then the compounds as wholes."""
     parts: list[str] = []
     wholes: dict[str, None] = {}
-    for text in texts:
-        for compound in compounds(text):
-            parts += compound
-            if len(compound) > 1:
-                wholes["".join(compound)] = None
+    for compound in compounds("\n".join(texts)):
+        parts += compound
+        if len(compound) > 1:
+            wholes["".join(compound)] = None
     return " ".join([*parts, *wholes])
 
 
 def compounds(text: str) -> Iterator[tuple[str, ...]]:
     """The words of a text, each as its parts, folded."""
-    for match in _COMPOUND.finditer(_unaccented(text)):
-        word = match[0]
-        yield (word,) if word.isascii() and word.isalpha() and word.islower() else tuple(_parts(word))
+    return map(_parts, _COMPOUND.findall(_unaccented(text)))
 
 
 def path_key(text: str) -> str:
@@ -176,14 +174,20 @@ def _unaccented(text: str) -> str:
     return unicodedata.normalize("NFC", _DIACRITICS.sub("", unicodedata.normalize("NFKD", text.translate(_PLAIN))))
 
 
-def _parts(compound: str) -> Iterator[str]:
-    for word in _BETWEEN.split(compound):
-        start = 0
-        for at in range(1, len(word)):
-            if _is_cut(word, at):
-                yield word[start:at].casefold()
-                start = at
-        yield word[start:].casefold()
+@lru_cache(maxsize=1 << 15)  # the captions of a library are a few thousand words over and over
+def _parts(compound: str) -> tuple[str, ...]:
+    if compound.isascii() and compound.isalpha() and compound.islower():
+        return (compound,)
+    return tuple(part for word in _BETWEEN.split(compound) for part in _cut(word))
+
+
+def _cut(word: str) -> Iterator[str]:
+    start = 0
+    for at in range(1, len(word)):
+        if _is_cut(word, at):
+            yield word[start:at].casefold()
+            start = at
+    yield word[start:].casefold()
 
 
 def _is_cut(word: str, at: int) -> bool:

@@ -82,6 +82,7 @@ class Keepers:
             else:
                 self._covers_known.pop(weight_id, None)
         self._tell_cards(weight_ids)
+        self.search.library_changed(weight_ids)
 
     def _tell_cards(self, weight_ids: set[str]) -> None:
         self.cards.library_changed(weight_ids)
