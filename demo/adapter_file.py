@@ -105,7 +105,7 @@ def _modelspec(recipe: Recipe) -> dict[str, object]:
         "modelspec.description": recipe.description,
         "modelspec.author": "loravault",
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
-        "modelspec.license": "as loravault",
+        "modelspec.license": "MIT",
         "modelspec.resolution": f"{IMAGE_SIZE}x{IMAGE_SIZE}",
         "modelspec.prediction_type": "epsilon",
         "modelspec.trigger_phrase": recipe.trigger,

@@ -200,9 +200,10 @@ def config_of(folder: DemoFolder) -> VaultConfig:
 
 
 def pictures_in(config: VaultConfig) -> tuple[Path, ...]:
-    """Every picture in our folder, oldest first by name."""
+    """Every picture that was made, oldest first by name; covers are none."""
     images = config.own_folder / "Images"
-    return tuple(sorted(path for path in images.rglob("*") if path.suffix in {".webp", ".png", ".jpg"}))
+    found = (path for path in images.rglob("lv-*") if path.suffix in {".webp", ".png", ".jpg"})
+    return tuple(sorted(path for path in found if not path.name.startswith("lv-cover-")))
 
 
 def last_words(log: Path, lines: int = 5) -> str:

@@ -1,0 +1,39 @@
+"""The example prompt of a card: what a person would type to see what the adapter does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from loravault.library.entry import Entry, Place
+from loravault.pages.examples import example_prompt
+
+
+def entry(words: tuple[str, ...] = (), **facts: Any) -> Entry:
+    place = Place("main", "ink.safetensors", "ok", 10, 0)
+    return Entry(
+        weight_id="w1-0123456789abcdef", name="ink", places=(place,), state="ok", family="sdxl", variant=None,
+        network="lora", rank=4, alpha=4.0, title=None, trigger_words=words, facts=facts,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("captions", "shown"),
+    [
+        ([["smile", 9], ["red dress", 7]], "sks, smile, red dress"),
+        ([["on the left", 9], ["a blue sks at night", 2], ["a red house on a beach", 1]], "a blue sks at night"),
+        ([["on the left", 9], ["a red house on a beach", 1]], "sks, a red house on a beach"),
+        ([["looking at viewer", 9], ["hand on own hip", 8]], "sks, looking at viewer, hand on own hip"),
+        ([], "sks, portrait, soft light"),
+    ],
+)
+def test_captions_that_are_sentences_give_one_scene_and_tags_give_a_list(captions: list[Any], shown: str) -> None:
+    """Sentences were cut at their commas and strung together: `on the right, on the left, a blue gho at night`."""
+    assert example_prompt(entry(("sks",), captions=captions), "ink") == f"{shown} <lora:ink:1>"
+
+
+def test_a_good_sample_prompt_goes_before_captions() -> None:
+    asked = entry(("sks",), captions=[["a sks on a beach", 3]], sample_prompts=["<lora:old:1> sks, at the sea"])
+    assert example_prompt(replace(asked, weight=0.7), "ink") == "sks, at the sea <lora:ink:0.7>"
