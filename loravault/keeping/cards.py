@@ -214,11 +214,16 @@ class CardKeeper:
 
     def _row_of(self, rel: str, note: Note, key: StatKey, problem: str | None) -> CardRow:
         read = fields_of_card(note)
-        weight_id = None if problem else weight_id_of(note)
+        before = self._shelf.get(rel)
+        weight_id: str | None = None
         fields: dict[str, Any] = {}
-        if isinstance(read, str):
-            problem = problem or read
+        if isinstance(read, str) and problem in (None, read):
+            # It cannot be read now, but it is still the card that it was: no second one beside it.
+            weight_id, problem = weight_id_of(note) or (before.weight_id if before else None), read
+        elif isinstance(read, str):
+            pass
         elif problem is None:
+            weight_id = weight_id_of(note)
             if weight_id is None:
                 weight_id, problem = self._adapter_meant(read)
                 if problem is not None:

@@ -122,7 +122,8 @@ class CardWorld:
             self.opened.append(rel)
             note = parse_note((self.vault / rel).read_bytes())
             if self.keeper.concerns(rel, note):
-                self.keeper.card_seen(rel, note, key, self.ctx.rules.reason(rel))
+                broken = note.text_problem or (note.frontmatter.problem if note.frontmatter else None)
+                self.keeper.card_seen(rel, note, key, self.ctx.rules.reason(rel) or broken)
 
     def settle(self, rounds: int = 3) -> None:
         """Scan and step until nothing is left to do."""

@@ -413,3 +413,19 @@ def test_a_card_with_other_line_ends_and_a_bom_keeps_them(world, eol):
     world.change(1, rank=12)
     world.settle()
     assert (world.vault / INK).read_bytes() == data.replace(b"rank:" + eol.encode(), b"rank: 12" + eol.encode())
+
+
+def test_a_card_with_an_unresolved_merge_stays_the_card_that_it_was(world):
+    world.adapter("Styles/ink.safetensors", 1)
+    world.settle()
+    data = (world.vault / INK).read_bytes()
+    world.note(INK, b"<<<<<<< ours\n" + data + b"=======\n" + data + b">>>>>>> theirs\n")
+    world.settle()
+    assert "merge conflict" in world.row(INK).problem
+    assert world.row(INK).weight_id == weight_id(1)
+    world.open()
+    world.settle(4)
+    assert [path.name for path in world.vault.rglob("*.md")] == ["ink.md"]
+    world.note(INK, data)
+    world.settle()
+    assert world.row(INK).problem is None
