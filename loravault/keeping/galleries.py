@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -154,7 +155,15 @@ class GalleryKeeper:
             self._planned.clear()
             self._present = self._listing()
         for key in sorted(changed):
-            yield from self._keep(key)
+            try:
+                yield from self._keep(key)
+            except (DatabaseError, OSError, UserError):
+                raise
+            except Exception as error:  # costs this gallery, not the others
+                log.exception("a bug: the gallery by %s %r cannot be made", *key)
+                self._ctx.troubles["bug.galleries"] = (
+                    f"A gallery by {key[0]} cannot be made: a bug in loravault ({type(error).__name__})."
+                )
         yield from self._write_new()
         if everything:
             self._keep_bases()
@@ -210,10 +219,9 @@ class GalleryKeeper:
                 if len(self._new) >= TOGETHER:
                     yield from self._write_new()
             yield
-        if planned:
+        self._planned.pop(key, None)
+        if planned and key not in self._again:
             self._planned[key] = planned
-        else:
-            self._planned.pop(key, None)
 
     def _keep_bases(self) -> None:
         config = self._ctx.config
@@ -230,7 +238,11 @@ class GalleryKeeper:
     def _put(self, rel: str, new: bytes, is_ours: Callable[[bytes], bool], key: Key | None) -> None:
         """Write a file of ours if it is not as it should be. One that is the user's is left alone and told."""
         absent = self._present is not None and key is not None and rel not in self._present
-        old = None if absent else self._read(rel)
+        try:
+            old = None if absent else self._read(rel)
+        except OSError as error:  # a folder of that name, a file that may not be read: costs this page
+            self._leave(rel, f"{rel} cannot be read ({error.strerror or error}), so it stays as it is.")
+            return
         if old is None:
             self._new.append((rel, new, key))
             return
@@ -238,7 +250,9 @@ class GalleryKeeper:
             self.notices.pop(rel, None)
             return
         if not is_ours(old):
-            self._leave(rel)
+            self._leave(
+                rel, f"{rel} was changed by you, so it stays as it is; delete or rename it to get a current one."
+            )
             return
         self.notices.pop(rel, None)
         try:
@@ -252,7 +266,9 @@ class GalleryKeeper:
         for some in _chunks(waiting, TOGETHER):
             taken = set(self._ctx.writer.create_many((rel, data) for rel, data, _ in some))
             for rel, _, key in some:
-                if rel in taken:  # it appeared just now: whose it is, the next round sees
+                if rel in taken and not (self._ctx.config.vault / rel).exists():
+                    self._leave(rel, f"{rel} is a link that leads nowhere, so nothing is written there.")
+                elif rel in taken:  # it appeared just now: whose it is, the next round sees
                     self._look_again(key)
                 else:
                     self.notices.pop(rel, None)
@@ -266,8 +282,7 @@ class GalleryKeeper:
         self._again.add(key)
         self._planned.pop(key, None)
 
-    def _leave(self, rel: str) -> None:
-        sentence = f"{rel} was changed by you, so it stays as it is; delete or rename it to get a current one."
+    def _leave(self, rel: str, sentence: str) -> None:
         if self.notices.get(rel) != sentence:
             log.info("%s", sentence)
         self.notices[rel] = sentence
@@ -290,7 +305,7 @@ class GalleryKeeper:
             folders[:] = [name for name in folders if not name.startswith(".")]
             here = os.path.relpath(at, vault).replace(os.sep, "/")
             found |= {f"{here}/{name}" for name in names if name.endswith(".md") and not name.startswith(".")}
-        return found
+        return {unicodedata.normalize("NFC", rel) for rel in found}  # some file systems spell names their own way
 
     def _remove_stale(self) -> Iterator[None]:
         """Take away pages that nothing plans, if they are as we wrote them; not while a root is away."""
@@ -299,8 +314,14 @@ class GalleryKeeper:
         for rel in sorted(self._stale):
             self._stale.discard(rel)
             self.notices.pop(rel, None)
-            data = self._read(rel)
-            if data is not None and own.is_ours(data):
+            with contextlib.suppress(IsADirectoryError, PermissionError):
+                data = self._read(rel)
+                if data is None or not own.is_ours(data):
+                    if data is not None and b"\nlv_sum: " in data[:65536]:
+                        self._leave(
+                            rel, f"{rel} was changed by you, so it stays, although there is no such gallery now."
+                        )
+                    continue
                 path = inside(self._ctx.config.vault, rel)
                 path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):

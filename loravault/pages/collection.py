@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from functools import lru_cache
 
 from loravault.library.entry import Entry
@@ -39,6 +38,7 @@ class Held:
         #: Gallery -> weight ids or paths of pictures.
         self._members: dict[Key, set[str]] = defaultdict(set)
         self._changed: set[Key] = set()
+        self._cards_changed = False
 
     # ---- what there is
 
@@ -71,13 +71,20 @@ class Held:
             entry = entries.get(weight_id)
             tile = tile_of(entry, covers.get(weight_id)) if entry else None
             self._place(weight_id, self._tiles.get(weight_id), tile)
-            if entry is not None and entry.card:
-                self._carded[weight_id] = _slim(entry, self._view.folder)
+            slim = _slim(entry, self._view.folder) if entry is not None and entry.card else None
+            if slim == self._carded.get(weight_id):
+                continue
+            self._cards_changed = True
+            if slim is None:
+                del self._carded[weight_id]
             else:
-                self._carded.pop(weight_id, None)
+                self._carded[weight_id] = slim
 
     def settle_pages(self) -> None:
         """Find out which adapter has which page: a card keeps the one it embeds. To be called after `put_entries`."""
+        if not self._cards_changed:
+            return
+        self._cards_changed = False
         pages = pictures_pages(self._view.folder, self._carded.values())
         for weight_id in {*pages, *self._page_of}:
             if pages.get(weight_id) != self._page_of.get(weight_id):
@@ -173,7 +180,12 @@ def _catalogues(tile: Tile) -> set[Key]:
 
 
 def _slim(entry: Entry, folder: str) -> Entry:
-    """The entry without what does not decide where its page is."""
+    """What decides where the page of an entry is, and nothing else: equal ones have equal pages."""
     start = f"{folder}/{PICTURES}/"
-    embeds = "\n".join(line for line in entry.card_body.splitlines() if start in line) if entry.card_body else ""
-    return replace(entry, card_body=embeds, facts={}, sources={}, trigger_words=(), topics=(), tags=(), aliases=())
+    embeds = (
+        "\n".join(line for line in entry.card_body.splitlines() if start in line) if start in entry.card_body else ""
+    )
+    return Entry(
+        weight_id=entry.weight_id, name="", places=(), state="", family="", variant=None, network=None, rank=None,
+        alpha=None, title=None, trigger_words=(), card=entry.card, card_body=embeds,
+    )  # fmt: skip

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from loravault.pages import own
 from loravault.pages.examples import request_uri
 from loravault.pages.paging import cuts, mark, stream_cuts
-from loravault.pages.tiles import Picture, Tile, by_day, embeddable, label_of, month_label, rows, span
+from loravault.pages.tiles import Picture, Tile, by_time, embeddable, label_of, month_label, rows, span
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, wikilink
 from loravault.vault.names import free_stem, name_key, safe_stem
@@ -179,7 +179,7 @@ def index(view: View, shelves: Mapping[str, Sequence[Shelf]], adapters: int, pic
 
 def shelf(label: str, path: str, tiles: Collection[Tile]) -> Shelf:
     """A catalogue as the index shows it: the covers that stand for it are picked by their marks, so they stay."""
-    shown = sorted((mark(tile.weight_id), tile.cover) for tile in tiles if tile.cover and embeddable(tile.cover))
+    shown = sorted((mark(tile.weight_id), tile.cover) for tile in tiles if tile.cover)
     return Shelf(label, path, len(tiles), tuple(cover for _, cover in shown[:SAMPLES]))
 
 
@@ -249,7 +249,7 @@ def _environment(templates: str) -> Environment:
         "link": lambda step, label=None: wikilink(step.path, label or step.label or None),
         "to": wikilink,
         "cell": lambda text: text.replace("|", "\\|"),
-        "days": by_day,
+        "times": by_time,
         "rows": rows,
     }
     environment.filters |= filters

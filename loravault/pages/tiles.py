@@ -50,7 +50,7 @@ _MONTHS = (
     "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
 #: How much of the trigger words a tile shows, in characters.
-_WORDS = 160
+_MOST_WORDS = 160
 #: How much of a name stands below a thumbnail, and how much where it is one end of a range.
 _CAPTION, _SPAN = 32, 20
 #: Thumbnails that stand together: three rows on a desktop, six on a phone.
@@ -68,7 +68,7 @@ class Tile:
     headline: str
     #: Vault-relative path of the card; None: it has none, so nothing is linked.
     card: str | None
-    #: Vault-relative path (or name) of the cover.
+    #: Vault-relative path (or name) of the cover; without one, a tile is text: the next two are about that.
     cover: str | None
     #: `SDXL · pony · rank 16`; inert.
     details: str
@@ -87,7 +87,8 @@ class Tile:
     @property
     def caption(self) -> str:
         """What stands below its thumbnail."""
-        text = self.headline if len(self.headline) <= _CAPTION else f"{self.headline[: _CAPTION - 1].rstrip()}…"
+        short = self.headline[: _CAPTION - 1].rstrip(" <({[+-–·¦,")
+        text = self.headline if len(self.headline) <= _CAPTION else f"{short}…"
         return f"{text} ♥" if self.favourite else text
 
     @property
@@ -100,6 +101,26 @@ def tile_of(entry: Entry, cover: str | None = None, call: str | None = None) -> 
     """The tile of an adapter. `cover`: its cover file, where its card names none; `call`: its name in prompts."""
     headline = inert(entry.title or entry.name, 80) or entry.weight_id
     call = call or entry.name
+    shown = cover_path(entry.cover if entry.cover is not None else cover)
+    bare = shown is None or not embeddable(shown)
+    return Tile(
+        weight_id=entry.weight_id,
+        name=entry.name,
+        headline=headline,
+        card=entry.card,
+        cover=None if bare else shown,
+        details=_details(entry, headline) if bare else "",
+        words=_words(entry) if bare else "",
+        favourite=entry.favourite,
+        trouble="" if entry.state == "ok" else entry.state,
+        family=entry.family,
+        category=entry.category,
+        prompt=example_prompt(entry, call) if entry.card else "",
+        loras="" if lora_tag(call, 1) else format_value(f"{call} {entry.weight or 1:g}"),
+    )
+
+
+def _details(entry: Entry, headline: str) -> str:
     name = inert(entry.name, 80)
     parts = [
         name if name.casefold() != headline.casefold() else "",
@@ -109,21 +130,11 @@ def tile_of(entry: Entry, cover: str | None = None, call: str | None = None) -> 
         f"rank {entry.rank}" if entry.rank else "",
         f"weight {entry.weight:g}" if entry.weight is not None else "",
     ]
-    return Tile(
-        weight_id=entry.weight_id,
-        name=entry.name,
-        headline=headline,
-        card=entry.card,
-        cover=cover_path(entry.cover if entry.cover is not None else cover),
-        details=" · ".join(part for part in parts if part),
-        words=inert(", ".join(word for word in entry.trigger_words if word.strip()), _WORDS).lstrip("\u2060"),
-        favourite=entry.favourite,
-        trouble="" if entry.state == "ok" else entry.state,
-        family=entry.family,
-        category=entry.category,
-        prompt=example_prompt(entry, call) if entry.card else "",
-        loras="" if lora_tag(call, 1) else format_value(f"{call} {entry.weight or 1:g}"),
-    )
+    return " · ".join(part for part in parts if part)
+
+
+def _words(entry: Entry) -> str:
+    return inert(", ".join(word for word in entry.trigger_words if word.strip()), _MOST_WORDS).lstrip("\u2060")
 
 
 def label_of(family: str) -> str:
@@ -163,8 +174,8 @@ def rows(tiles: Sequence[Tile]) -> list[Rows]:
     groups = []
     for start in range(0, len(tiles), GROUP):
         some = tiles[start : start + GROUP]
-        shown = tuple(tile for tile in some if tile.cover and embeddable(tile.cover))
-        groups.append(Rows(span(some), shown, tuple(tile for tile in some if tile not in shown)))
+        shown = tuple(tile for tile in some if tile.cover)
+        groups.append(Rows(span(some), shown, tuple(tile for tile in some if not tile.cover)))
     return groups
 
 
@@ -232,11 +243,12 @@ def month_label(month: str) -> str:
     return f"{_MONTHS[int(number) - 1]} {year}"
 
 
-def by_day(pictures: Sequence[Picture]) -> tuple[tuple[str, tuple[Picture, ...]], ...]:
-    """Consecutive pictures of one day put together, in the given order."""
-    days: list[tuple[str, list[Picture]]] = []
+def by_time(pictures: Sequence[Picture], *, months: bool = False) -> tuple[tuple[str, tuple[Picture, ...]], ...]:
+    """Consecutive pictures of one day (or month) put together, in the given order, each with its heading."""
+    parts: list[tuple[str, list[Picture]]] = []
     for picture in pictures:
-        if not days or days[-1][0] != picture.day:
-            days.append((picture.day, []))
-        days[-1][1].append(picture)
-    return tuple((day, tuple(some)) for day, some in days)
+        when = (month_label(picture.month) if picture.month else "") if months else picture.day
+        if not parts or parts[-1][0] != when:
+            parts.append((when, []))
+        parts[-1][1].append(picture)
+    return tuple((when or "At an unknown time", tuple(some)) for when, some in parts)

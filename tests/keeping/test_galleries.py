@@ -19,7 +19,7 @@ from loravault.keeping.galleries import BURST_S, GalleryKeeper
 from loravault.pages import bases, own
 from loravault.vault.ignore import IgnoreRules
 from loravault.vault.ledger import Ledger
-from loravault.vault.safewrite import VaultWriter
+from loravault.vault.safewrite import NoteChanged, VaultWriter
 from tests.pages.shelves import picture, weight_id
 
 FAMILY = "LoraVault/Gallery/Families/SDXL gallery.md"
@@ -141,7 +141,7 @@ def test_a_change_is_written_where_it_shows(scene: Scene) -> None:
     scene.settle()
     scene.adapter("glow")
     assert scene.changed("glow") == {FAMILY, FOLDER, INDEX, page_of("glow")}
-    scene.adapter("glow", rank=32)  # stands in text tiles: in both catalogues
+    scene.adapter("glow", rank=32)  # stands in text tiles
     assert scene.changed("glow") == {FAMILY, FOLDER}
     scene.adapter("glow", rank=32, size=12345)
     assert scene.changed("glow") == set()
@@ -224,6 +224,7 @@ def test_pages_that_nothing_plans_any_more_go_if_they_are_ours(scene: Scene) -> 
     assert scene.changed("ink", "paper") == {page_of("ink"), FAMILY, FOLDER, INDEX}
     assert kept.exists()
     assert stray.exists()
+    assert list(scene.keeper.notices) == [page_of("paper")]
     assert not (scene.vault / FAMILY).parent.exists(), "a folder that is empty goes with its last page"
 
 
@@ -338,3 +339,64 @@ def test_after_a_rebuild_of_the_index_the_pages_are_the_same(scene: Scene, tmp_p
     scene.keeper = scene.new_keeper()
     assert scene.settle() == set()
     assert {path: (scene.vault / path).read_bytes() for path in scene.state()} == before
+
+
+def test_what_is_in_the_way_of_one_page_costs_that_page(scene: Scene) -> None:
+    """A folder of its name, a link that leads nowhere: told, not tried again and again."""
+    (scene.vault / page_of("ink")).mkdir(parents=True)
+    (scene.vault / page_of("paper")).symlink_to("nowhere.md")
+    for name in ("ink", "paper", "glow"):
+        scene.adapter(name)
+    assert page_of("glow") in scene.settle()
+    scene.settle()
+    assert set(scene.keeper.notices) == {page_of("ink"), page_of("paper")}
+    assert scene.settle() == set()
+    assert "galleries" not in scene.ctx.troubles
+
+
+def test_a_page_that_appears_while_it_is_written_is_looked_at_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program's file of that name is found to be none of ours, and left."""
+    scene.adapter("ink")
+    create_many = scene.ctx.writer.create_many
+
+    def crossed(items: Any) -> list[str]:
+        (scene.vault / page_of("ink")).parent.mkdir(parents=True, exist_ok=True)
+        (scene.vault / page_of("ink")).write_text("somebody's")
+        return create_many(items)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.ctx.writer, "create_many", crossed)
+        scene.settle()
+    scene.settle()
+    assert (scene.vault / page_of("ink")).read_text() == "somebody's"
+    assert page_of("ink") in scene.keeper.notices
+
+
+def test_a_page_that_changes_while_it_is_written_is_looked_at_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync tool that brings an older page of ours at that moment is followed by the page as it should be."""
+    scene.adapter("ink")
+    scene.settle()
+    old = (scene.vault / FAMILY).read_bytes()
+    scene.adapter("glow")
+
+    def crossed(rel: str, _new: bytes, _old: bytes | None) -> None:
+        raise NoteChanged(f"{rel} was changed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.ctx.writer, "write_own", crossed)
+        scene.changed("glow")
+    assert (scene.vault / FAMILY).read_bytes() == old
+    assert FAMILY in scene.settle()
+    assert "glow" in scene.text(FAMILY)
+
+
+def test_a_bug_in_one_gallery_costs_that_gallery(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.adapter("ink")
+    monkeypatch.setattr("loravault.pages.galleries.month_path", lambda *_: 1 / 0)
+    scene.picture(1, "ink")
+    assert page_of("ink") in scene.settle()
+    assert "ZeroDivisionError" in scene.ctx.troubles["bug.galleries"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loravault.pages.tiles import Picture, by_day, cover_path, rows, span, tile_of
+from loravault.pages.tiles import Picture, by_time, cover_path, rows, span, tile_of
 from tests.pages.shelves import entry, picture
 
 
@@ -37,14 +37,14 @@ def test_the_cover_file_stands_in_only_where_the_card_says_nothing() -> None:
 
 def test_nothing_of_a_stranger_stays_active() -> None:
     evil = "![[secret]] <%* await x() %> #tag [x](javascript:y) `= z` | a"
-    tile = tile_of(entry("a", title=evil, trigger_words=(evil,), variant=evil, family=evil))
+    tile = tile_of(entry("a", cover=None, title=evil, trigger_words=(evil,), variant=evil, family=evil))
     for text in (tile.headline, tile.details, tile.words, tile.caption, span([tile])):
         for token in ("[[", "<%", " #tag", "](", "`", "|"):
             assert token not in text
 
 
 def test_a_title_stands_before_the_name_and_a_missing_file_is_told() -> None:
-    tile = tile_of(entry("ink_v2", title="Ink", state="missing", weight=0.8, variant="pony"))
+    tile = tile_of(entry("ink_v2", cover=None, title="Ink", state="missing", weight=0.8, variant="pony"))
     assert (tile.headline, tile.trouble) == ("Ink", "missing")
     assert tile.details == "ink_v2 · SDXL · pony · rank 16 · weight 0.8"
 
@@ -68,10 +68,15 @@ def test_a_name_that_does_not_tell_the_time_is_no_error(name: str) -> None:
     assert (Picture(name).month, Picture(name).day) == ("", "")
 
 
+def test_an_unknown_time_is_said_so() -> None:
+    assert [when for when, _ in by_time([Picture("lv-odd.webp")], months=True)] == ["At an unknown time"]
+
+
 def test_days_are_put_together_in_the_given_order() -> None:
     some = [Picture(picture(number)) for number in (2001, 1002, 1001, 1)]
-    assert [(day, len(pictures)) for day, pictures in by_day(some)] == [
+    assert [(day, len(pictures)) for day, pictures in by_time(some)] == [
         ("3 November 2026", 1),
         ("2 November 2026", 2),
         ("1 November 2026", 1),
     ]
+    assert [(month, len(pictures)) for month, pictures in by_time(some, months=True)] == [("November 2026", 4)]
