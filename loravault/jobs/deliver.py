@@ -218,7 +218,7 @@ class Deliverer:
                 return
             row = notes.note_or_new(session, pending.note)
             made = any(json.loads(job.pictures) for jobs in pending.jobs.values() for job in jobs)
-            kept = " The pictures are kept in the Images folder." if made else ""
+            kept = " The pictures are kept." if made else ""
             row.write_problem = f"the note is gone; its answer waits in case it comes back.{kept}"
             session.add(row)
             for run in pending.runs:

@@ -1,0 +1,146 @@
+"""Housekeeping through the real door: the same beside a daemon and without one; and a whole vault taken leave of."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from loravault.config import load, save_vault
+from loravault.control import Control
+from loravault.errors import UserError
+from loravault.uninstall import carry_out, plan_uninstall
+from tests.world import FAKE_ENGINE, World
+
+pytestmark = pytest.mark.timeout(180)
+OLD = 1_700_000_000
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("LORAVAULT_STATE_DIR", str(tmp_path / "state"))
+    return World(tmp_path, cards=True, galleries=True)
+
+
+@contextlib.contextmanager
+def daemon(world: World) -> Iterator[None]:
+    """A daemon in a thread of its own, until the block ends."""
+    stop, opened = threading.Event(), threading.Event()
+    thread = threading.Thread(target=Control(world.config, FAKE_ENGINE).watch, args=(stop, opened.set))
+    thread.start()
+    try:
+        assert opened.wait(30)
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def nobody(_world: World) -> Iterator[None]:
+    yield
+
+
+@pytest.fixture(params=[nobody, daemon], ids=["alone", "beside a daemon"])
+def control(world: World, request: pytest.FixtureRequest) -> Iterator[Control]:
+    data = world.adapter("Styles/ink.safetensors").read_bytes()
+    (world.loras / "Styles" / "ink.json").write_text("{}")
+    (world.loras / "zz copy.safetensors").write_bytes(data)
+    (world.loras / "lost.civitai.info").write_text("{}")
+    for path in world.loras.rglob("*.safetensors"):
+        os.utime(path, (OLD, OLD))
+    with request.param(world):
+        yield Control(world.config, FAKE_ENGINE)
+
+
+def eventually(so: Callable[[], bool], timeout: float = 30.0) -> None:
+    give_up = time.monotonic() + timeout
+    while not so():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def known(control: Control) -> list[str]:
+    return sorted(row.rel for row in control.adapters() if row.state in ("ok", "duplicate"))
+
+
+def test_clean_and_undo(control: Control, world: World) -> None:
+    before = files(world.loras)
+    tidying = control.tidying()
+    kinds = ("duplicates", "sidecars")
+    eventually(lambda: len(tidying.plan_clean(kinds).items) == 2)
+    plan = tidying.plan_clean(kinds)
+    assert sorted(item.name for item in plan.items) == ["loras/lost.civitai.info", "loras/zz copy.safetensors"]
+    assert files(world.loras) == before
+
+    view = tidying.clean(kinds, plan)
+    assert (len(view.moved), view.stayed) == (2, ())
+    assert known(control) == ["Styles/ink.safetensors"]
+    assert [batch.id for batch in tidying.batches()] == [view.batch]
+    assert len(tidying.binned(0)) == 1
+
+    assert len(tidying.undo(None).moved) == 2
+    assert files(world.loras) == before
+    assert known(control) == ["Styles/ink.safetensors", "zz copy.safetensors"]
+    with pytest.raises(UserError, match="nothing to undo"):
+        tidying.undo(None)
+
+
+def test_a_rename_keeps_the_card_where_it_is(control: Control, world: World) -> None:
+    eventually(lambda: bool(known(control)) or control.daemon_pid() is None)
+    tidying = control.tidying()
+    card = world.vault / "LoraVault/LoRAs/Styles/ink.md"
+    if control.daemon_pid() is not None:
+        eventually(card.exists)
+        card.write_text(card.read_text() + "\nmy own words\n")
+    view = tidying.rename("Styles/ink", "Art/feather")
+    assert [target for _, _, target in view.moved] == ["Art/feather.safetensors", "Art/feather.json"]
+    assert "Art/feather.safetensors" in known(control)
+    assert "Styles/ink.safetensors" not in known(control)
+    if control.daemon_pid() is not None:
+        eventually(lambda: "Art/feather.safetensors" in card.read_text())
+        assert "my own words" in card.read_text()
+        assert list((world.vault / "LoraVault/LoRAs").rglob("*.md")) == [card], "no second card"
+    with pytest.raises(UserError, match="No LoRA is called nobody"):
+        tidying.rename("nobody", "Art/")
+
+
+def test_leaving_a_vault_that_was_served_leaves_only_what_was_written(world: World) -> None:
+    """Cards, covers, galleries, bases and the dashboard that a daemon made all go; a card with a word in it stays."""
+    env = {"LORAVAULT_CONFIG_DIR": str(world.home / "config"), "LORAVAULT_STATE_DIR": str(world.home / "state")}
+    save_vault(world.config, env)
+    for name, rank in (("ink", 2), ("wash", 4), ("chalk", 8)):
+        world.adapter(f"Styles/{name}.safetensors", rank=rank, ss_output_name=name)
+    Image.new("RGB", (64, 64), "red").save(world.loras / "Styles/chalk.preview.png")
+    world.note("Mine.md", "my own note\n")
+    cards = world.vault / "LoraVault/LoRAs/Styles"
+    with daemon(world):
+        world.request("Cat.md", "a cat <lora:ink:1>", seed=42)
+        eventually(lambda: world.is_answered("Cat.md"), 60)
+        eventually(lambda: len(list(cards.glob("*.md"))) == 3)
+        eventually((world.vault / "LoraVault/LoRAs.base").exists)
+        written = cards / "wash.md"
+        written.write_text(written.read_text() + "\nlovely on paper\n")
+        eventually(lambda: "lv-cover-" in (cards / "chalk.md").read_text())
+    words = written.read_bytes()
+    done = carry_out(plan_uninstall(load(world.vault, env), env, results=True, images=True), env)
+    assert done.finished
+    left = {path.relative_to(world.vault).as_posix() for path in world.vault.rglob("*") if path.is_file()}
+    assert {rel for rel in left if not rel.startswith(".trash/")} == {
+        "Cat.md",
+        "Mine.md",
+        "LoraVault/LoRAs/Styles/wash.md",
+    }
+    assert written.read_bytes() == words
+    assert "lora-result" not in world.read("Cat.md")
