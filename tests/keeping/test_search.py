@@ -1,0 +1,115 @@
+"""What the search knows follows the files: new, changed, gone and unreadable ones, in slices."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from loravault.config import Root, VaultConfig
+from loravault.index import adapters, covers, overview, search
+from loravault.index.database import Index
+from loravault.index.refresh import forget_losses, refresh_adapters
+from loravault.index.tables import AdapterRow, CoverRow
+from loravault.jobs.context import Context
+from loravault.keeping.search import SearchKeeper
+from loravault.vault.ignore import IgnoreRules
+from loravault.vault.ledger import Ledger
+from loravault.vault.safewrite import VaultWriter
+from tests.formats import headers
+
+
+class Scene:
+    """A root, an index, and the keeper."""
+
+    def __init__(self, home: Path) -> None:
+        self.root = Root("main", home / "loras")
+        self.root.path.mkdir()
+        (home / "vault").mkdir()
+        writer = VaultWriter(home / "vault", Ledger(home / "ledger.jsonl"), home / "displaced")
+        config = VaultConfig(vault=home / "vault", loras=(self.root,))
+        self.index = Index(home / "index.sqlite")
+        self.ctx = Context(config=config, index=self.index, ledger=writer.ledger, writer=writer, rules=IgnoreRules())
+        self.keeper = SearchKeeper(self.ctx)
+
+    def put(self, name: str, fill: int, cut: int = 0) -> Path:
+        data = headers.adapter(headers.lora(), fill=fill)
+        path = headers.write(self.root.path / name, data[: len(data) - cut])
+        os.utime(path, (time.time() - 100, time.time() - 100))
+        return path
+
+    def look(self) -> None:
+        refresh_adapters(self.index, [self.root])
+        self.keeper.library_changed(None)
+        while self.keeper.step(1.0):
+            pass
+
+    def names(self, text: str = "") -> list[str]:
+        with self.index.session() as session:
+            return [hit.name for hit in search.search(session, text).hits]
+
+
+def test_files_are_found_once_they_were_looked_at_and_forgotten_when_their_rows_are(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    path = scene.put("styles/redDress.safetensors", fill=1)
+    scene.put("blue.safetensors", fill=2)
+    scene.put("cut.safetensors", fill=3, cut=5)
+    scene.look()
+    assert scene.names() == ["blue", "cut", "redDress"]
+    assert scene.names("dress folder:styles") == ["redDress"]
+    assert scene.names("is:broken") == ["cut"]
+
+    path.unlink()
+    with scene.index.session() as session:
+        forget_losses(session, scene.root)
+    scene.look()
+    assert scene.names("missing") == ["redDress"], "missing is a state, never a deletion"
+
+    with scene.index.session() as session:
+        session.delete(session.get(AdapterRow, ("main", "blue.safetensors")))
+    scene.put("cut.safetensors", fill=3)
+    scene.look()
+    assert scene.names("is:broken") == []
+    assert scene.names("cut") == ["cut"]
+
+
+def test_a_slice_ends_in_time_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    for number in range(3):
+        scene.put(f"a{number}.safetensors", fill=number + 1)
+    refresh_adapters(scene.index, [scene.root])
+    assert scene.keeper.step(0.0)
+    assert scene.names() == []
+    assert not scene.keeper.step(1.0)
+    assert len(scene.names()) == 3
+    assert not scene.keeper.step(0.0)
+
+
+def test_a_cover_of_ours_is_a_preview(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.put("a.safetensors", fill=1)
+    scene.look()
+    assert scene.names("nopreview") == ["a"]
+    with scene.index.session() as session:
+        (row,) = adapters.adapters(session)
+        covers.store(session, [CoverRow(weight_id=str(row.weight_id), path="Images/a.webp")])
+    scene.keeper.library_changed({str(row.weight_id)})
+    scene.keeper.step(1.0)
+    assert scene.names("nopreview") == []
+    with scene.index.session() as session:
+        assert overview.statistics(session).with_preview == 1
+
+
+def test_duplicates_and_numbers_are_read_from_the_same_rows(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    first = scene.put("a.safetensors", fill=1)
+    scene.put("b/copy.safetensors", fill=1)
+    os.link(first, scene.root.path / "linked.safetensors")
+    scene.put("cut.safetensors", fill=3, cut=5)
+    scene.look()
+    with scene.index.session() as session:
+        (twice,) = overview.duplicates(session)
+        numbers = overview.statistics(session)
+    assert (twice.used, twice.others) == ("main/a.safetensors", ("main/b/copy.safetensors",))
+    assert twice.freeable == first.stat().st_size
+    assert (numbers.adapters, numbers.duplicates, numbers.by_state["broken"].adapters) == (1, 1, 1)
