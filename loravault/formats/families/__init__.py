@@ -49,7 +49,7 @@ class Identity:
     #: The rank most modules have; None if the network type has none.
     rank: int | None
     alpha: float | None
-    #: Field → where it was found: `shapes`, `tensors`, `name`, `folder`, the name of a metadata entry, or what `told` called it.
+    #: Field → where it was found: `shapes`, `tensors`, `name`, `folder`, a metadata entry, a source in `base_models`.
     sources: dict[str, str] = field(default_factory=dict)
     #: Rank → modules that have it, most first.
     ranks: dict[int, int] = field(default_factory=dict)

@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 class Kind:
     """What tensors at the same place of equal blocks have in common; equal ones are one object."""
 
-    __slots__ = ("component", "cross", "entries", "half", "own", "part")
+    __slots__ = ("component", "cross", "entries", "fitting", "half", "own", "part")
 
     def __init__(self, component: str, part: str, entries: tuple[Entry, ...], cross: bool) -> None:
         self.component = component
@@ -55,6 +55,8 @@ class Kind:
         self.cross = cross
         #: See `keys.half_of`.
         self.half = keys.half_of(part)
+        #: Shape of one of the halves → the models it fits, as far as it was asked for.
+        self.fitting: dict[tuple[int, ...], int] = {}
         #: Whether it is part of an adapter by its name alone.
         self.own = part != "" and part not in keys.PLAIN_PARTS
 

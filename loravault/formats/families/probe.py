@@ -6,8 +6,9 @@ A thousand tensors are a few dozen kinds with a handful of shapes; only those ar
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from loravault.formats import keys
 from loravault.formats.families.index import ANY, FAMILIES, MODELS, Entry, Kind, kinds_of
@@ -18,6 +19,7 @@ from loravault.formats.safetensors_header import TensorInfo
 # A layer in ten may contradict a model (a squeezed convolution, an added input), a third may be unknown to it.
 _AGREEMENT = 0.9
 _KNOWN = 0.66
+_REMEMBERED_SHAPES = 256
 #: Parts of plain LoRA: every tensor of theirs tells by itself, without the others of its module.
 _ALONE = frozenset(
     {
@@ -76,28 +78,49 @@ def count(tensors: Mapping[str, TensorInfo]) -> Census:
     )  # fmt: skip
 
 
-#: (kind, widths) → modules or tensors.
-_Evidence = Mapping[tuple[Kind, Widths], int]
+class _Row(NamedTuple):
+    """Layers of one kind that tell the same."""
+
+    kind: Kind
+    #: Bits of the models whose layer has these widths.
+    fitting: int
+    #: Width it reads, if that is known.
+    into: int | None
+    number: int
 
 
-def _of_plain(groups: Mapping[tuple[Kind, Shape], int]) -> tuple[Counter[str], Counter[int], _Evidence]:
+_Told = tuple[Counter[str], Counter[int], list[_Row]]
+
+
+def _of_plain(groups: Mapping[tuple[Kind, Shape], int]) -> _Told:
     """A file of nothing but LoRA: each matrix for itself."""
     networks: Counter[str] = Counter()
     ranks: Counter[int] = Counter()
-    evidence: Counter[tuple[Kind, Widths]] = Counter()
+    rows: list[_Row] = []
     for (kind, shape), number in groups.items():
         if kind.half == 1 and len(shape) > 1:
             networks["locon" if max(shape[2:], default=1) > 1 else "lora"] += number
             ranks[shape[0]] += number
-            evidence[kind, Widths(into=shape[1], kernel=shape[2:])] += number
+            rows.append(_Row(kind, _fitting_half(kind, shape), shape[1], number))
         elif kind.half == 2 and shape:
-            evidence[kind, Widths(out=shape[0])] += number
-    if "diff_b" in {kind.part for kind, _ in groups} and not networks["lora"] + networks["locon"]:
+            rows.append(_Row(kind, _fitting_half(kind, shape), None, number))
+    if not networks:  # biases alone
         networks["full"] = sum(number for (kind, _), number in groups.items() if kind.part == "diff_b")
-    return networks, ranks, evidence
+    return networks, ranks, rows
 
 
-def _of_modules(rows: list[tuple[Kind, str]], shapes: list[Shape]) -> tuple[Counter[str], Counter[int], _Evidence]:
+def _fitting_half(kind: Kind, shape: Shape) -> int:
+    """The models whose layer has the width that this half of a LoRA tells. Ranks are few, so it is remembered."""
+    known = kind.fitting.get(shape)
+    if known is None:
+        widths = Widths(into=shape[1], kernel=shape[2:]) if kind.half == 1 else Widths(out=shape[0])
+        known = _fitting(kind.entries, widths)
+        if len(kind.fitting) < _REMEMBERED_SHAPES:
+            kind.fitting[shape] = known
+    return known
+
+
+def _of_modules(rows: list[tuple[Kind, str]], shapes: list[Shape]) -> _Told:
     """Any file: the parts of each module together, each distinct set of them looked at once."""
     modules: dict[str, dict[str, Shape]] = {}
     kinds: dict[str, Kind] = {}
@@ -108,7 +131,7 @@ def _of_modules(rows: list[tuple[Kind, str]], shapes: list[Shape]) -> tuple[Coun
     alike = Counter((tuple(parts.items()), kinds[module]) for module, parts in modules.items())
     networks: Counter[str] = Counter()
     ranks: Counter[int] = Counter()
-    evidence: Counter[tuple[Kind, Widths]] = Counter()
+    found: list[_Row] = []
     for (items, kind), number in alike.items():
         parts = dict(items)
         network = keys.network_of(parts)
@@ -118,9 +141,10 @@ def _of_modules(rows: list[tuple[Kind, str]], shapes: list[Shape]) -> tuple[Coun
         rank = keys.rank_of(parts)
         if rank is not None:
             ranks[rank] += number
-        if network != "norm" and not ({"diff", "diff_b"} >= parts.keys() and len(parts.get("diff", ())) < 2):
-            evidence[kind, keys.widths_of(parts)] += number
-    return networks, ranks, evidence
+        if network != "norm" and not (parts.keys() <= {"diff", "diff_b"} and len(parts.get("diff", ())) < 2):
+            widths = keys.widths_of(parts)
+            found.append(_Row(kind, _fitting(kind.entries, widths), widths.into, number))
+    return networks, ranks, found
 
 
 def _halves(rows: list[tuple[Kind, str]]) -> tuple[int, str]:
@@ -156,26 +180,24 @@ def _is_control(groups: Mapping[tuple[Kind, Shape], int]) -> bool:
 _FLUX_INPUT = frozenset({64, 128, 384})
 
 
-def _models(evidence: _Evidence) -> tuple[int, bool, bool]:
+def _models(rows: Sequence[_Row]) -> tuple[int, bool, bool]:
     """(bits of the models that have all these layers, whether all are contradicted, whether the layers are known)."""
-    known = sum(number for (kind, _), number in evidence.items() if kind.entries)
-    crossing = {widths.into for kind, widths in evidence if kind.cross and widths.into}
-    if not known or known < _KNOWN * sum(evidence.values()):
+    known = [row for row in rows if row.kind.entries]
+    total = sum(row.number for row in known)
+    crossing = {row.into for row in rows if row.kind.cross and row.into}
+    if not known or total < _KNOWN * sum(row.number for row in rows):
         return (_crossing(crossing), True, True) if crossing else (0, False, False)
-    rows = [
-        (kind, _fitting(kind.entries, widths), number) for (kind, widths), number in evidence.items() if kind.entries
-    ]
     common = ANY
-    for _, fitting, _ in rows:
-        common &= fitting
+    for row in known:
+        common &= row.fitting
     if common:
         return common, False, True
     if crossing:
         return _crossing(crossing), True, True
-    best = _most(((fitting, number) for _, fitting, number in rows), _AGREEMENT * known)
+    best = _most(((row.fitting, row.number) for row in known), _AGREEMENT * total)
     if best:
         return best, False, True
-    by_name = _most(((_paths(kind.entries), number) for kind, _, number in rows), _AGREEMENT * known)
+    by_name = _most(((_paths(row.kind.entries), row.number) for row in known), _AGREEMENT * total)
     settled = {MODELS[bit][0].name for bit in _bits(by_name)}
     if len(settled) == 1 and FAMILIES[next(iter(settled))].names_settle:
         return by_name, False, True
