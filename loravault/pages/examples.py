@@ -34,7 +34,7 @@ def example_prompt(entry: Entry, call: str) -> str:
     shown = [word for word in _caption_words(entry) if word.casefold() not in said]
     scene = _SCENES.get(entry.family, _SCENE)
     tried = (
-        *(_with_triggers(triggers, words) for words in _samples(entry)),
+        *(_with_triggers(triggers, words) for words in (*_samples(entry), *_caption_sentence(entry, triggers))),
         [*triggers, *(shown[:_CAPTION_TAGS] or [scene])],
     )
     prompts = (_joined(parts, tag) for parts in tried)
@@ -84,6 +84,15 @@ def _samples(entry: Entry) -> list[str]:
 
 def _with_triggers(triggers: list[str], words: str) -> list[str]:
     return [*(trigger for trigger in triggers if trigger.casefold() not in words.casefold()), words]
+
+
+def _caption_sentence(entry: Entry, triggers: list[str]) -> list[str]:
+    """The commonest caption that is a short sentence, best one with the trigger words; none if captions are tags."""
+    pairs = entry.facts.get("captions") or ()
+    captions = [_clean(str(pair[0])) for pair in pairs[:40] if isinstance(pair, list | tuple) and pair]
+    sentences = [one for one in captions if 4 <= len(one.split()) <= _MAX_WORDS and one.startswith(_ARTICLES)]
+    best = [one for one in sentences if any(word.casefold() in one.casefold() for word in triggers)]
+    return (best or sentences)[:1]
 
 
 def _caption_words(entry: Entry) -> list[str]:
