@@ -6,8 +6,6 @@ until somebody asks for it. Nothing here decides what a card says (`pages.cards`
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -15,17 +13,15 @@ from typing import Any
 
 from loravault import resources
 from loravault.errors import UserError
-from loravault.index import cards as rows
 from loravault.index.library import entries
-from loravault.index.tables import CardRow
 from loravault.jobs.context import Context, log
 from loravault.keeping.cardmemory import CardMemory
 from loravault.keeping.cardnames import CallNames, note_keys, plan_paths
+from loravault.keeping.cardreading import CardReading, row_of_new
 from loravault.keeping.cardshelf import Card, CardShelf
 from loravault.library.entry import Entry
-from loravault.library.names import Ambiguous, Missing, find
-from loravault.pages.cardfields import CardFields, fields_of_card, is_card, said, weight_id_of
-from loravault.pages.cards import CardNames, NewCard, card_update, plan_digest, render_card, text_of_card
+from loravault.pages.cardfields import is_card, weight_id_of
+from loravault.pages.cards import CardNames, NewCard, card_update, plan_digest, render_card
 from loravault.vault.note import MAX_NOTE_BYTES, Note, parse_note
 from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged
@@ -61,13 +57,12 @@ class CardKeeper:
         self._cover_of = cover_of
         self._templates = templates or resources.templates()
         self._memory = CardMemory(ctx.ledger)
+        self._reading = CardReading(ctx.index, self._memory)
         with ctx.index.session() as session:
             self._shelf = CardShelf(session)
         #: Cards of an earlier run that nobody has shown us yet -> when they were first found to be gone.
         self._unseen: dict[str, float | None] = dict.fromkeys(self._shelf.paths())
         self._look_at_all = True
-        #: Cards that name no adapter, or one that is not known: looked at again when the library changes.
-        self._unresolved: set[str] = set()
         self._adopts = False
         self._changed: set[str] = set()
         self._todo: dict[str, None] = {}
@@ -77,7 +72,6 @@ class CardKeeper:
         self._written: dict[str, tuple[float, str]] = {}
         #: Adapters whose last card has gone; the note may have been moved.
         self._bereft: set[str] = set()
-        self._places: list[rows.AdapterPlace] | None = None
         self._calls: CallNames | None = None
         self._taken: set[str] | None = None
 
@@ -104,7 +98,8 @@ class CardKeeper:
         if not note.text_problem and not is_card(note) and not (front is not None and front.problem):
             self.card_gone(rel)
             return
-        self._shelf.put(self._row_of(rel, note, key, problem))
+        before = self._shelf.get(rel)
+        self._shelf.put(self._reading.row_of(rel, note, key, problem, before.weight_id if before else None))
         card = self._shelf.get(rel)
         if card is not None and card.weight_id is not None:
             if self._memory.is_deleted(card.weight_id):
@@ -128,7 +123,8 @@ class CardKeeper:
 
     def library_changed(self, weight_ids: Collection[str] | None) -> None:
         """These adapters (None: perhaps any) are not what they were; also for covers that came or changed."""
-        self._places = self._calls = None
+        self._reading.library_changed()
+        self._calls = None
         self._adopts = True
         if weight_ids is None:
             self._look_at_all = True
@@ -149,7 +145,7 @@ class CardKeeper:
         self._flush()
         if self._look_at_all:
             self._look_at_all = False
-            self._todo.update(dict.fromkeys(place.weight_id for place in self._adapter_places() if place.weight_id))
+            self._todo.update(dict.fromkeys(place.weight_id for place in self._reading.places if place.weight_id))
         now = self._ctx.steady()
         for weight_id in [key for key, due in self._later.items() if due <= now]:
             del self._later[weight_id]
@@ -187,14 +183,14 @@ class CardKeeper:
 
         Returns `message` and `cards`, the paths of those that are there already when this returns.
         """
-        places = self._adapter_places()
+        places = self._reading.places
         known = {place.weight_id for place in places if place.weight_id and place.state not in ("missing", "broken")}
         if everything:
             wanted = sorted(w for w in self._memory.all if w in known and not self._shelf.has(w))
             if not wanted:
                 return {"message": "Every adapter has its card; no card was deleted.", "cards": []}
         else:
-            wanted = [self._named(target or "", places)]
+            wanted = [self._without_card(target or "")]
         self._memory.wanted(wanted)
         self._ctx.troubles.pop("cards.deleted", None)
         self._todo.update(dict.fromkeys(wanted))
@@ -210,55 +206,19 @@ class CardKeeper:
         )
         return {"message": f"Made {len(made)} {'card' if len(made) == 1 else 'cards'}.{more}", "cards": made}
 
+    def _without_card(self, name: str) -> str:
+        """The adapter of this name, which must have no card. Raises `UserError`."""
+        found = self._reading.named(name)
+        card = self._shelf.card_of(found.weight_id or "")
+        if card is not None:
+            raise UserError(f"{found.name} has its card: {card.path}.")
+        return found.weight_id or ""
+
     # ---- reading
-
-    def _row_of(self, rel: str, note: Note, key: StatKey, problem: str | None) -> CardRow:
-        read = fields_of_card(note)
-        before = self._shelf.get(rel)
-        weight_id: str | None = None
-        fields: dict[str, Any] = {}
-        if isinstance(read, str) and problem in (None, read):
-            # It cannot be read now, but it is still the card that it was: no second one beside it.
-            weight_id, problem = weight_id_of(note) or (before.weight_id if before else None), read
-        elif isinstance(read, str):
-            pass
-        elif problem is None:
-            weight_id = weight_id_of(note)
-            if weight_id is None:
-                weight_id, problem = self._adapter_meant(read)
-                if problem is not None:
-                    self._unresolved.add(rel)
-            fields = said(read.values, self._memory.blank(weight_id or ""))
-        return CardRow(
-            path=rel,
-            size=key[0],
-            mtime_ns=key[1],
-            sha=hashlib.sha256(note.data).hexdigest(),
-            weight_id=weight_id,
-            fields=json.dumps(fields, ensure_ascii=False, sort_keys=True),
-            body="" if note.text_problem else text_of_card(note),
-            problem=problem,
-            unwritten=None if isinstance(read, str) else _doubts(read.doubts),
-        )
-
-    def _adapter_meant(self, read: CardFields) -> tuple[str | None, str | None]:
-        """The adapter that a card without `lora` is to be adopted for, or why it is not clear which."""
-        if read.lora_file is None:
-            return None, "it says `loravault: card`, but not of which LoRA: add `lora_file:` with its name"
-        found = find(read.lora_file, self._adapter_places())
-        if isinstance(found, Ambiguous):
-            return (
-                None,
-                f'`lora_file` "{read.lora_file}" means several files: {", ".join(found.paths)}; write one of these',
-            )
-        if isinstance(found, Missing):
-            near = f"; the closest names are {', '.join(found.closest)}" if found.closest else ""
-            return None, f'`lora_file` "{read.lora_file}" names no LoRA of the loras folders{near}'
-        return found.weight_id, None
 
     def _adopt_again(self) -> None:
         """Cards that named no adapter we knew: perhaps we know it now."""
-        waiting, self._unresolved = self._unresolved, set()
+        waiting, self._reading.unresolved = self._reading.unresolved, set()
         for path in sorted(waiting):
             key = stat_key(self._ctx.path(path))
             if key is None or self._shelf.get(path) is None:
@@ -267,28 +227,9 @@ class CardKeeper:
                 with self._ctx.path(path).open("rb") as file:
                     data = file.read(MAX_NOTE_BYTES + 1)
             except OSError:
-                self._unresolved.add(path)
+                self._reading.unresolved.add(path)
             else:
                 self.card_seen(path, parse_note(data), key)
-
-    def _adapter_places(self) -> list[rows.AdapterPlace]:
-        if self._places is None:
-            with self._ctx.index.session() as session:
-                self._places = rows.adapter_places(session)
-        return self._places
-
-    def _named(self, name: str, places: Sequence[rows.AdapterPlace]) -> str:
-        found = find(name, places)
-        if isinstance(found, Ambiguous):
-            raise UserError(f'"{name}" means several LoRAs: {", ".join(found.paths)}; name one of these.')
-        if isinstance(found, Missing):
-            near = f" The closest names are {', '.join(found.closest)}." if found.closest else ""
-            raise UserError(f'No LoRA is called "{name}".{near}')
-        weight_id = found.weight_id or ""
-        card = self._shelf.card_of(weight_id)
-        if card is not None:
-            raise UserError(f"{found.name} has its card: {card.path}.")
-        return weight_id
 
     # ---- cards that are gone
 
@@ -390,7 +331,7 @@ class CardKeeper:
             self._changed.add(entry.weight_id)
             data, key = update.data, stat_key(ctx.path(rel)) or key
             ctx.troubles.pop("cards.write", None)
-        row = self._row_of(rel, parse_note(data), key, None)
+        row = self._reading.row_of(rel, parse_note(data), key)
         refused = [f"`{name}` cannot be kept current: {reason}" for name, reason in update.refused.items()]
         row.ours, row.unwritten = digest, "; ".join([*refused, *filter(None, [row.unwritten])]) or None
         self._shelf.put(row)
@@ -406,9 +347,11 @@ class CardKeeper:
         if self._taken is None:
             self._taken = note_keys(seen.rel for seen in walk_notes(ctx.config.vault, lambda _rel: False))
         if self._calls is None:
-            self._calls = CallNames(self._adapter_places())
+            self._calls = CallNames(self._reading.places)
         paths = plan_paths(fresh, ctx.config.folder, self._taken, ctx.rules)
-        planned = {paths[entry.weight_id]: (entry, self._render(entry, paths[entry.weight_id])) for entry in fresh}
+        planned = {
+            paths[entry.weight_id]: (entry, self._render(entry, paths[entry.weight_id], self._calls)) for entry in fresh
+        }
         try:
             lost = set(ctx.writer.create_many((rel, card.data) for rel, (_, card) in planned.items()))
         except (OSError, UserError) as error:
@@ -428,31 +371,16 @@ class CardKeeper:
         # a name that is not free after all: the next name, next time
         self._todo.update(dict.fromkeys(planned[rel][0].weight_id for rel in lost))
 
-    def _render(self, entry: Entry, rel: str) -> NewCard:
+    def _render(self, entry: Entry, rel: str, calls: CallNames) -> NewCard:
         ctx = self._ctx
-        assert self._calls is not None
         cover = self._cover_of(entry.weight_id)
-        names = CardNames(ctx.config.folder, ctx.config.vault.name, rel, self._calls.of(entry), cover)
+        names = CardNames(ctx.config.folder, ctx.config.vault.name, rel, calls.of(entry), cover)
         return render_card(entry, names, self._templates)
 
     def _shelve(self, rel: str, entry: Entry, card: NewCard) -> None:
-        """A card that we have just made need not be read to be known."""
         key = stat_key(self._ctx.path(rel))
-        if key is None or key[0] != len(card.data):
-            return  # somebody was faster: it will be shown to us
-        fields = said(card.fields, card.blank)
-        self._shelf.put(
-            CardRow(
-                path=rel,
-                size=key[0],
-                mtime_ns=key[1],
-                sha=hashlib.sha256(card.data).hexdigest(),
-                weight_id=entry.weight_id,
-                fields=json.dumps(fields, ensure_ascii=False, sort_keys=True),
-                body=card.body,
-                ours=plan_digest(entry, self._cover_of(entry.weight_id)),
-            )
-        )
+        if key is not None and key[0] == len(card.data):  # else somebody was faster: it will be shown to us
+            self._shelf.put(row_of_new(rel, key, entry, card, plan_digest(entry, self._cover_of(entry.weight_id))))
 
     def _fail(self, where: str, error: OSError | UserError, weight_ids: Iterable[str]) -> None:
         reason = error.message if isinstance(error, UserError) else (error.strerror or str(error))
@@ -466,7 +394,3 @@ class CardKeeper:
             with self._ctx.index.session() as session:
                 self._shelf.flush(session)
             self._shelf.flushed()
-
-
-def _doubts(doubts: Sequence[str]) -> str | None:
-    return f"{'; '.join(doubts)}; this is not used" if doubts else None
