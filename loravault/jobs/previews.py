@@ -61,7 +61,8 @@ class Previews:
         subjects = self._some(found.subjects())
         looked = self._looked(subjects)
         plan = decided(looked)
-        return replace(plan, remarks=(*found.remarks, *self._left(found.total - len(subjects), "tick `run` again")))
+        left = self._left(found.total - len(subjects), "tick `run` again")
+        return replace(plan, remarks=(*self._prompts(subjects), *found.remarks, *left))
 
     def background(self, known: Collection[str], tried: set[str]) -> Plan:
         """What `auto` runs: adapters without a picture that nobody has tried to draw like this yet.
@@ -72,7 +73,7 @@ class Previews:
         if found.problems or not found.total:
             return Plan()
         taken: list[Looked] = []
-        shown = 0
+        shown: list[Subject] = []
         for subject in found.subjects():
             if subject.weight_id in tried:
                 continue
@@ -80,12 +81,12 @@ class Previews:
             if not new:
                 tried.add(subject.weight_id)
                 continue
-            if shown == self._count:
+            if len(shown) == self._count:
                 break
             taken += new
-            shown += 1
-        left = found.total - shown - len(tried)
-        remarks = (*found.remarks, *self._left(left, "they follow by themselves"))
+            shown.append(subject)
+        left = self._left(found.total - len(shown) - len(tried), "they follow by themselves")
+        remarks = (*self._prompts(shown), *found.remarks, *left)
         return Plan(tuple(taken), remarks=remarks, background=True)
 
     def recover(self, run_id: str, regions: Sequence[Region]) -> Plan:
@@ -104,7 +105,7 @@ class Previews:
         rest = [subject for subject in subjects if subject.weight_id not in with_picture]
         chosen = begun + (rest if self._is_named else rest[: max(0, self._count - len(begun))])
         items = [item for item in self._looked(chosen) if sheet_id(run_id, item.block) not in answered]
-        return Plan(tuple(items), remarks=found.remarks)
+        return Plan(tuple(items), remarks=(*self._prompts(chosen), *found.remarks))
 
     # ---- which adapters
 
@@ -191,6 +192,9 @@ class Previews:
             job_id(run_id, f"{block.block_hash if block else ''}/{weight_id}", block.ordinal if block else 0)
             for block in blocks
         }
+
+    def _prompts(self, subjects: Sequence[Subject]) -> tuple[str, ...]:
+        return () if self._request.blocks else previews.told_prompts(subjects)
 
     @staticmethod
     def _left(left: int, how: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ standard prompt of the family, with the adapter's trigger words in front.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,9 @@ class Standard:
 
     prompt: str
     negative: str = ""
+    #: For an adapter that is a thing rather than a style, where the base draws only what it is told by name: its
+    #: trigger words stand for `{words}`.
+    thing: str | None = None
 
 
 _SCENE = "portrait of a person in a garden, a small house behind, soft daylight, highly detailed"
@@ -43,7 +46,7 @@ _ANIME_BAD = "worst quality, low quality, bad anatomy, bad hands, watermark, tex
 #: change. Bases that were trained with words for quality and rating get those.
 STANDARD: Mapping[str, Standard] = MappingProxyType(
     {
-        "demo": Standard("a picture of a red house in a meadow"),
+        "demo": Standard("a picture of a red house in a meadow", thing="a picture of a {words} in a meadow"),
         "sd15": Standard(_SCENE, "lowres, bad anatomy, blurry, watermark, text"),
         "sd2": Standard(_SCENE, "lowres, bad anatomy, blurry, watermark, text"),
         "sdxl": Standard(_SCENE, "lowres, blurry, watermark, text"),
@@ -143,8 +146,24 @@ def blocks_of(request: Request) -> tuple[Block | None, ...]:
 
 def standard_block(subject: Subject) -> Block:
     """A block that stands in no note."""
-    parsed = parse_block(standard(subject.chosen.adapter.family, subject.variant).prompt)
-    return Block(fence_index=-1, block_hash="", ordinal=0, parsed=parsed)
+    return Block(fence_index=-1, block_hash="", ordinal=0, parsed=parse_block(_standard_prompt(subject)))
+
+
+def _standard_prompt(subject: Subject) -> str:
+    found = standard(subject.chosen.adapter.family, subject.variant)
+    needed = words.needed_words(subject.chosen)
+    if found.thing is None or not needed or any("style" in text.casefold() for text in (subject.name, *needed)):
+        return found.prompt
+    return found.thing.replace("{words}", ", ".join(needed))
+
+
+def told_prompts(subjects: Iterable[Subject]) -> tuple[str, ...]:
+    """What is said about the standard prompts that these are drawn with."""
+    prompts = dict.fromkeys(standard(one.chosen.adapter.family, one.variant).prompt for one in subjects)
+    if not prompts:
+        return ()
+    listed = ", ".join(f'"{prompt}"' for prompt in prompts)
+    return (f"The standard prompt{'' if len(prompts) == 1 else 's'}, with the trigger words of each: {listed}.",)
 
 
 def resolve(request: Request, block: Block, subject: Subject, catalog: Catalog) -> Resolved | Refusal:

@@ -82,8 +82,13 @@ def _needed(one: Chosen, triggers: Triggers) -> tuple[str, ...]:
 
 def with_triggers_in_front(prompt: str, one: Chosen) -> str:
     """The prompt with the trigger words of one adapter that it lacks before it: there a base listens best."""
-    missing = [word for word in _needed(one, Triggers()) if not contains(prompt, word)]
+    missing = [word for word in needed_words(one) if not contains(prompt, word)]
     return ", ".join([*missing, prompt]) if prompt else prompt
+
+
+def needed_words(one: Chosen) -> tuple[str, ...]:
+    """The trigger words that an adapter needs where nobody chooses among them."""
+    return _needed(one, Triggers())
 
 
 def _groups(one: Chosen) -> tuple[TriggerGroup, ...]:

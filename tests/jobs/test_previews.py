@@ -89,6 +89,19 @@ def test_the_prompt_of_the_family_has_the_trigger_words_in_front_and_the_seed_is
     assert (chunk["stands_for"], chunk["named"]) == (chunk["adapters"][0]["id"], False)
 
 
+def test_an_adapter_that_is_a_thing_takes_the_place_of_the_subject(world: World) -> None:
+    library(world, "ghost", **{"modelspec.trigger_phrase": "gho"})
+    ask(world)
+    with running(world) as daemon:
+        world.finish(daemon, NOTE)
+    [path] = pictures(world)
+    assert (read_meta(path).infotext or "").startswith("a picture of a gho in a meadow\n")  # type: ignore[union-attr]
+    assert (
+        'The standard prompt, with the trigger words of each: "a picture of a red house in a meadow".'
+        in callouts(world)[0]
+    )
+
+
 def test_a_run_shows_as_many_as_count_says_and_tells_how_many_are_left(world: World) -> None:
     library(world, "a", "b", "c")
     ask(world, count=2)
