@@ -8,41 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from loravault.formats.families import FAMILY_TITLES
 from loravault.library.entry import Entry
 from loravault.pages.examples import example_prompt, lora_tag
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, parse_wikilink
 from loravault.vault.properties import format_value
 
-#: Families whose short name is not how people write them.
-FAMILY_LABELS = {
-    "anima": "Anima",
-    "auraflow": "AuraFlow",
-    "chroma": "Chroma",
-    "cogvideox": "CogVideoX",
-    "demo": "Demo",
-    "flux": "Flux.1",
-    "flux2": "Flux.2",
-    "hidream": "HiDream",
-    "hunyuan-video": "HunyuanVideo",
-    "kandinsky5": "Kandinsky 5",
-    "kolors": "Kolors",
-    "krea2": "Krea 2",
-    "ltx": "LTX",
-    "lumina2": "Lumina 2",
-    "mochi": "Mochi",
-    "pixart": "PixArt",
-    "qwen-image": "Qwen-Image",
-    "sana": "Sana",
-    "sd15": "SD 1.5",
-    "sd2": "SD 2",
-    "sd3": "SD 3",
-    "sdxl": "SDXL",
-    "unknown": "Unknown base",
-    "wan": "Wan",
-    "z-image": "Z-Image",
-}
-
+_UNKNOWN = "Unknown base"
 _IMAGES = (".webp", ".png", ".jpg", ".jpeg", ".avif", ".gif", ".bmp", ".svg")
 _PICTURE = re.compile(r"lv-(\d{4})(\d{2})(\d{2})-(\d{6})-(.*)-(\d+)\.[a-zA-Z0-9]+\Z")
 _MONTHS = (
@@ -139,7 +112,7 @@ def _words(entry: Entry) -> str:
 
 def label_of(family: str) -> str:
     """A family as people write it; inert."""
-    return FAMILY_LABELS.get(family) or inert(family, 40) or FAMILY_LABELS["unknown"]
+    return _UNKNOWN if family in ("", "unknown") else FAMILY_TITLES.get(family) or inert(family, 40) or _UNKNOWN
 
 
 def cover_path(cover: str | None) -> str | None:
