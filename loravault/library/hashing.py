@@ -28,6 +28,8 @@ __all__ = ["BackgroundHasher", "HashProgress", "HashResult", "HashWish", "Priori
 _FORGET_EVERY = 32 * 1024 * 1024
 #: A file is held open this long while it is paused (seconds), so that a drive can be taken out in a long pause.
 HOLD_S = 10.0
+#: Results are announced at most this often (seconds): small files come by the thousand in a second.
+ANNOUNCE_S = 0.5
 #: How long `stop` waits for the thread (seconds): a read that hangs on a dead network drive is left behind.
 STOP_S = 0.3
 
@@ -61,6 +63,8 @@ class BackgroundHasher:
         self._changed = threading.Condition()  # guards everything above, and is notified of every change
         self._paused = self._stopped = False
         self._thread: threading.Thread | None = None
+        #: Of the thread alone: there are results that were not announced yet, and when others last were.
+        self._unannounced, self._announced_at = False, float("-inf")
 
     # ---- for the daemon
 
@@ -121,13 +125,23 @@ class BackgroundHasher:
 
     def _next(self) -> HashWish | None:
         """The next file, as soon as there is one; None when the thread is to end."""
-        with self._changed:
-            while not self._stopped:
+        while True:
+            with self._changed:
+                if self._stopped:
+                    return None
                 found = None if self._paused else self._plan.take(self._clock())
                 if isinstance(found, HashWish):
                     return found
-                self._changed.wait(found)
-            return None
+                if not self._unannounced:
+                    self._changed.wait(found)
+            self._announce(at_once=True)
+
+    def _announce(self, *, at_once: bool = False) -> None:
+        """Say that results can be taken, unless that was said just now. Never with the lock held."""
+        now = time.monotonic()
+        if self._unannounced and (at_once or now - self._announced_at >= ANNOUNCE_S):
+            self._unannounced, self._announced_at = False, now
+            self._on_result()
 
     def _work(self, wish: HashWish) -> None:
         """Hash one file and put it down, whatever happens."""
@@ -160,7 +174,8 @@ class BackgroundHasher:
                 return
             self._plan.answer(self._clock(), failed=result.hashes is None)
             self._results.append(result)
-        self._on_result()
+        self._unannounced = True
+        self._announce()
 
     def _hashes(self, wish: HashWish) -> FileHashes | None:
         """None if there is no such file, or not in the version that was wished for. Raises OSError, `BrokenFile`."""
@@ -204,6 +219,7 @@ class BackgroundHasher:
 
     def _breathe(self, wish: HashWish, length: int, worked_s: float) -> None:
         """Between two reads: count, give way, wait. Raises `_Abandoned` when the file is to be left."""
+        self._announce()
         with self._changed:
             if self._plan.in_hand is wish:
                 self._plan.read(length)

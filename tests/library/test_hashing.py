@@ -102,6 +102,19 @@ def test_files_get_their_hashes_and_the_daemon_is_woken(tmp_path: Path) -> None:
         assert progress.bytes_done == progress.bytes_total == sum(path.stat().st_size for path in paths)
 
 
+def test_many_small_files_do_not_wake_the_daemon_for_each_and_the_last_is_announced(tmp_path: Path) -> None:
+    """Each wake is a round of the daemon's loop with a commit: a thousand a second would be all it does."""
+    woken: list[float] = []
+    hasher = BackgroundHasher(lambda: woken.append(time.monotonic()), duty=1.0)
+    hasher.want([wish(adapter(tmp_path / f"{n}.safetensors")) for n in range(200)])
+    until(lambda: not hasher.progress().busy)
+    until(lambda: len(woken) >= 2)
+    found = hasher.take_results()
+    assert hasher.stop()
+    assert len(found) == 200
+    assert len(woken) <= 2 + (woken[-1] - woken[0]) / hashing.ANNOUNCE_S
+
+
 def test_no_thread_is_started_while_there_is_nothing_to_do() -> None:
     before = threading.active_count()
     with Hasher() as hasher:
