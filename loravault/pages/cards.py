@@ -140,10 +140,11 @@ def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
     users = user_properties(entry, names)
     properties = {"loravault": KIND, **users, **our_properties(entry)}
     cover = own_line(_cover_text(names.cover), "cover")
+    prompt = example_prompt(entry, names.call)
     body = _template(templates).render(
         cover=cover,
-        prompt=example_prompt(entry, names.call),
-        try_it=_try_it(entry, names),
+        prompt=prompt,
+        try_it=_try_it(entry, names, prompt),
         heading=_heading(entry),
         warnings=[inert(str(text), _TEXT) for text in _list(entry.facts.get("warnings"))],
         pictures=embed(own_pictures_page(names).removesuffix(".md")),
@@ -302,12 +303,12 @@ def _cover_text(cover: str | None) -> str:
     return embed(cover, COVER_WIDTH) if cover else _NO_COVER
 
 
-def _try_it(entry: Entry, names: CardNames) -> str:
+def _try_it(entry: Entry, names: CardNames, prompt: str) -> str:
     """The link; none for a name that would be run by Templater in the new note."""
     if inert_value(names.call) != names.call:
         return ""
     by_name = "" if lora_tag(names.call, 1) else format_value(f"{names.call} {entry.weight or 1:g}")
-    return request_uri(names.vault, f"Try {entry.name}", example_prompt(entry, names.call), by_name)
+    return request_uri(names.vault, f"Try {entry.name}", prompt, by_name)
 
 
 def _heading(entry: Entry) -> str:

@@ -15,7 +15,7 @@ from loravault.vault.names import safe_stem
 #: A sample prompt of a stranger is used up to this length, in characters.
 MAX_PROMPT = 600
 _MAX_WORDS = 12
-_CAPTION_TAGS = 6
+_CAPTIONS, _CAPTION_TAGS = 40, 6
 _ARTICLES = ("a ", "an ", "the ")
 _ANGLES = re.compile(r"<[^<>]*>|[<>]")
 _SCENES = {"demo": "a red house in a meadow"}
@@ -31,10 +31,11 @@ def example_prompt(entry: Entry, call: str) -> str:
     triggers = _triggers(entry)
     tag = lora_tag(call, entry.weight)
     said = {word.casefold() for word in triggers}
-    shown = [word for word in _caption_words(entry) if word.casefold() not in said]
+    captions = _captions(entry)
+    shown = [word for word in captions if len(word.split()) <= 5 and word.casefold() not in said]
     scene = _SCENES.get(entry.family, _SCENE)
     tried = (
-        *(_with_triggers(triggers, words) for words in (*_samples(entry), *_caption_sentence(entry, triggers))),
+        *(_with_triggers(triggers, words) for words in (*_samples(entry), *_caption_sentence(captions, triggers))),
         [*triggers, *(shown[:_CAPTION_TAGS] or [scene])],
     )
     prompts = (_joined(parts, tag) for parts in tried)
@@ -67,15 +68,6 @@ def _triggers(entry: Entry) -> list[str]:
     return [word for word in map(_clean, chosen[:_MAX_WORDS]) if word]
 
 
-def _caption_sentence(entry: Entry, triggers: list[str]) -> str:
-    """The commonest caption that is a short sentence, best one with the trigger words; empty if captions are tags."""
-    pairs = entry.facts.get("captions") or ()
-    captions = [_clean(str(pair[0])) for pair in pairs[:40] if isinstance(pair, list | tuple) and pair]
-    sentences = [one for one in captions if 4 <= len(one.split()) <= _MAX_WORDS and one.startswith(_ARTICLES)]
-    best = (one for one in sentences if any(word.casefold() in one.casefold() for word in triggers))
-    return next(best, sentences[0] if sentences else "")
-
-
 def _samples(entry: Entry) -> list[str]:
     """The sample prompts of its sidecars that are neither a word nor a novel."""
     cleaned = [_clean(str(sample)) for sample in list(entry.facts.get("sample_prompts") or ())[:5]]
@@ -86,20 +78,17 @@ def _with_triggers(triggers: list[str], words: str) -> list[str]:
     return [*(trigger for trigger in triggers if trigger.casefold() not in words.casefold()), words]
 
 
-def _caption_sentence(entry: Entry, triggers: list[str]) -> list[str]:
+def _caption_sentence(captions: list[str], triggers: list[str]) -> list[str]:
     """The commonest caption that is a short sentence, best one with the trigger words; none if captions are tags."""
-    pairs = entry.facts.get("captions") or ()
-    captions = [_clean(str(pair[0])) for pair in pairs[:40] if isinstance(pair, list | tuple) and pair]
     sentences = [one for one in captions if 4 <= len(one.split()) <= _MAX_WORDS and one.startswith(_ARTICLES)]
     best = [one for one in sentences if any(word.casefold() in one.casefold() for word in triggers)]
     return (best or sentences)[:1]
 
 
-def _caption_words(entry: Entry) -> list[str]:
-    """The commonest caption tags, as far as they are words and not whole sentences."""
-    pairs = entry.facts.get("captions") or ()
-    tags = [_clean(str(pair[0])) for pair in pairs[:40] if isinstance(pair, list | tuple) and pair]
-    return [tag for tag in tags if tag and len(tag.split()) <= 5]
+def _captions(entry: Entry) -> list[str]:
+    """The commonest captions, or tags of captions."""
+    pairs = list(entry.facts.get("captions") or ())[:_CAPTIONS]
+    return [text for pair in pairs if isinstance(pair, list | tuple) and pair and (text := _clean(str(pair[0])))]
 
 
 def _clean(text: str) -> str:
