@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from sqlmodel import Session
 
 from loravault.config import VaultConfig
-from loravault.keeping.tidy import UNUSED_DAYS, CleanPlan, RenamePlan, confirm_twins, plan_clean, plan_rename
-from loravault.keeping.trash import Batch, Binned, Trash
+from loravault.keeping.batches import Batch
+from loravault.keeping.renaming import RenamePlan, plan_rename
+from loravault.keeping.tidy import UNUSED_DAYS, CleanPlan, confirm_twins, plan_clean
+from loravault.keeping.trash import Binned, Trash
 from loravault.vault.ledger import Ledger
 
 T = TypeVar("T")

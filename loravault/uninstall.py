@@ -20,9 +20,10 @@ from loravault.config import VaultConfig, config_file
 from loravault.errors import AlreadyRunning, UserError
 from loravault.index.database import Index, IndexAbsent
 from loravault.index.library import entries
+from loravault.keeping.batches import VAULT, Move, in_trash
 from loravault.keeping.cardmemory import CardMemory
 from loravault.keeping.cardnames import CallNames
-from loravault.keeping.trash import VAULT, Move, Trash, in_trash
+from loravault.keeping.trash import Trash
 from loravault.library.covers import covered_by
 from loravault.library.entry import Entry
 from loravault.library.imagemeta import read_chunk

@@ -13,6 +13,9 @@ from loravault.cli.words import as_json, counted, plain, size
 if TYPE_CHECKING:
     from loravault.uninstall import UninstallPlan
 
+#: Names that are shown of those that stay for one reason.
+_SHOWN = 8
+
 
 @click.command("uninstall")
 @click.option("--results", is_flag=True, help="Also take our unchanged results and properties out of your notes.")
@@ -69,4 +72,13 @@ def _lines(plan: UninstallPlan) -> list[str]:
 
 
 def _staying(plan: UninstallPlan) -> list[str]:
-    return [f"stays: {rel} ({why})" for rel, why in plan.stay]
+    """What stays, by reason; of thousands of pictures a few names are enough (--json has them all)."""
+    reasons: dict[str, list[str]] = {}
+    for rel, why in plan.stay:
+        reasons.setdefault(why, []).append(rel)
+    lines = []
+    for why, rels in reasons.items():
+        lines += [f"stays: {rel} ({why})" for rel in rels[:_SHOWN]]
+        if len(rels) > _SHOWN:
+            lines.append(f"stays: {len(rels) - _SHOWN:,} more ({why})")
+    return lines

@@ -11,8 +11,10 @@ from loravault.errors import UserError
 from loravault.index import adapters, images
 from loravault.index.refresh import GONE
 from loravault.jobs.context import Context
-from loravault.keeping.tidy import UNUSED_DAYS, CleanPlan, Item, plan_clean, plan_rename
-from loravault.keeping.trash import VAULT, Move, Moved, Trash, in_trash, is_in_trash
+from loravault.keeping.batches import VAULT, Move, in_trash, is_in_trash
+from loravault.keeping.renaming import plan_rename
+from loravault.keeping.tidy import UNUSED_DAYS, CleanPlan, Item, plan_clean
+from loravault.keeping.trash import Moved, Trash
 
 #: The kinds of commands that are obeyed here.
 COMMANDS = frozenset({"house.clean", "house.mv", "house.undo", "house.empty"})

@@ -8,33 +8,28 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import msgspec
 from sqlmodel import Session, col, select
 
 from loravault.config import Root, VaultConfig
 from loravault.errors import UserError
-from loravault.formats.generation import GenerationSpec
-from loravault.index import adapters, images, work
+from loravault.index import adapters, images
 from loravault.index.library import entries
 from loravault.index.tables import AdapterRow, ImageRow, JobRow
-from loravault.keeping.trash import VAULT
-from loravault.library import names
+from loravault.keeping.adapterfiles import busy_files, file_of, sidecars_beside
+from loravault.keeping.batches import VAULT
 from loravault.library.covers import covered_by
 from loravault.library.housekeeping import (
     AdapterFile,
     Named,
     Twins,
-    beside,
     lost_sidecars,
-    new_place,
     plan_duplicates,
     plan_unused,
-    rename_moves,
     sidecars_of_twin,
 )
 from loravault.library.imagemeta import read_chunk
@@ -316,96 +311,6 @@ class _Look:
             folders[:] = sorted(n for n in folders if not n.startswith(".") and n.casefold() not in _SYSTEM)
             rel = os.path.relpath(at, root.path).replace(os.sep, "/")
             yield ("" if rel == "." else rel), [*folders, *files]
-
-
-def sidecars_beside(home: Path, rel: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names beside an adapter file: those that go with it, and those that another model may need too."""
-    folder, _, name = rel.rpartition("/")
-    found = beside(name, _names_in(home / folder))
-    return found.own, found.shared
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
-
-
-def file_of(row: AdapterRow) -> AdapterFile:
-    """A row as the plans see it."""
-    return AdapterFile(
-        row.root,
-        row.rel,
-        row.weight_id or "",
-        row.name,
-        row.alias,
-        row.state,
-        row.size,
-        row.mtime_ns,
-        (row.dev, row.ino),
-    )
-
-
-def busy_files(session: Session, roots: Iterable[Root]) -> set[tuple[str, str]]:
-    """(root, path) of the adapter files that queued and running jobs will read."""
-    used = set()
-    for job in work.open_jobs(session):
-        if job.spec:
-            spec = msgspec.json.decode(job.spec, type=GenerationSpec)
-            used |= {os.path.normpath(use.path) for use in spec.adapters}
-    return {
-        (root.name, os.path.relpath(path, root.path).replace(os.sep, "/"))
-        for root in roots
-        for path in used
-        if Path(path).is_relative_to(root.path)
-    }
-
-
-@dataclass(frozen=True)
-class RenamePlan:
-    """An adapter with all that goes with it, and where to."""
-
-    root: str
-    #: Paths inside the root.
-    source: str
-    target: str
-    #: (from, to), the adapter first.
-    moves: tuple[tuple[str, str], ...]
-    #: Beside it, but perhaps another model's too: stays.
-    shared: tuple[str, ...]
-    #: Notes that name it in a way that will not find it any more.
-    notes: tuple[str, ...]
-
-
-def plan_rename(config: VaultConfig, session: Session, name: str, new: str) -> RenamePlan:
-    """What `mv` would do. Raises `UserError` for a name that nobody has or several have, or a place that is none."""
-    rows = adapters.adapters(session)
-    found = names.find(name, rows)
-    if isinstance(found, names.Missing):
-        near = f" Do you mean {', '.join(found.closest)}?" if found.closest else ""
-        raise UserError(f"No LoRA is called {name}.{near}")
-    if isinstance(found, names.Ambiguous):
-        raise UserError(f"{name} may be any of these, write one of them: {', '.join(found.paths)}.")
-    home = next((root.path for root in config.loras if root.name == found.root), None)
-    if home is None or not os.path.lexists(home / found.rel):
-        raise UserError(f"{found.root}/{found.rel} is not there at the moment; plug its drive in, or `reindex`.")
-    if (found.root, found.rel) in busy_files(session, config.loras):
-        raise UserError(f"A request that waits or runs uses {found.name}; wait until it is through.")
-    target = new_place(found.rel, new)
-    if target == found.rel:
-        raise UserError(f"{found.root}/{found.rel} is there already.")
-    own, shared = sidecars_beside(home, found.rel)
-    before = file_of(found)
-    after = replace(before, rel=target, name=target.rpartition("/")[2].removesuffix(".safetensors"))
-    mentions = read_mentions(config.vault, is_ours).names
-    named = Named(mentions)
-    lost = named.forms_of(before) - named.forms_of(after)
-    cards = {entry.card for entry in entries(session, [found.weight_id] if found.weight_id else [])}
-    notes = sorted({note for form in lost for note in mentions[form]} - cards)
-    return RenamePlan(
-        found.root, found.rel, target, tuple(rename_moves(found.rel, target, own)), shared, tuple(map(str, notes))
-    )
 
 
 def _size(path: Path) -> int:

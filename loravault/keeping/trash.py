@@ -22,48 +22,27 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from loravault.config import VaultConfig
 from loravault.errors import UserError
 from loravault.failpoints import reach
+from loravault.keeping.batches import (
+    ROOT_TRASH,
+    VAULT,
+    VAULT_TRASH,
+    Batch,
+    Move,
+    batches_of,
+    choose_batch,
+    moves_of,
+    open_batches,
+)
 from loravault.osdep import fsync_dir, replace_no_overwrite
 from loravault.vault.ledger import Ledger
 
-#: The vault's area. Roots have names that are never empty.
-VAULT = ""
-
-#: Obsidian's own trash in the vault, and ours in a root. Both are dot folders: no scan and no note walk enters them.
-VAULT_TRASH, ROOT_TRASH = ".trash", ".loravault-trash"
 _STAMP = r"\d{8}-\d{6}-[0-9a-f]{6}"
 _IN_VAULT = re.compile(rf"loravault-({_STAMP})")
 _IN_ROOT = re.compile(rf"({_STAMP})")
-
-
-@dataclass(frozen=True)
-class Move:
-    """One file, within its area. Paths with `/`."""
-
-    area: str
-    source: str
-    target: str
-
-    @property
-    def back(self) -> Move:
-        """The move that takes this one back."""
-        return Move(self.area, self.target, self.source)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What was moved together. `left`: what `undo` would still move back."""
-
-    id: str
-    at: float
-    what: str
-    moves: tuple[Move, ...]
-    left: tuple[Move, ...]
-    undoes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -231,8 +210,8 @@ class Trash:
     def recover(self) -> list[str]:
         """At the start: end every batch that a crash cut short. Returns what a person should know."""
         sentences: list[str] = []
-        for record in _open_batches(self._ledger.read()):
-            moves = _moves_of(record)
+        for record in open_batches(self._ledger.read()):
+            moves = moves_of(record)
             try:
                 done = [index for index, move in enumerate(moves) if self._was_made(move)]
             except (OSError, UserError) as error:
@@ -326,76 +305,6 @@ class Trash:
             if path.exists():
                 problems.append(f"{path} could not be deleted whole.")
         return problems
-
-
-def in_trash(area: str, rel: str, batch: str) -> str:
-    """Where a file goes when it is thrown away: below the folder of its batch, at the path it had."""
-    return f"{VAULT_TRASH}/loravault-{batch}/{rel}" if area == VAULT else f"{ROOT_TRASH}/{batch}/{rel}"
-
-
-def is_in_trash(move_end: str) -> bool:
-    """Whether a path of a move lies in one of our folders in a trash."""
-    return move_end.startswith((f"{VAULT_TRASH}/", f"{ROOT_TRASH}/"))
-
-
-def batches_of(records: Iterable[dict[str, Any]]) -> list[Batch]:
-    """The batches of a ledger that were made, newest first, with what of each was not moved back yet. Pure."""
-    begun: dict[str, dict[str, Any]] = {}
-    made: dict[str, tuple[Move, ...]] = {}
-    for record in records:
-        batch = record.get("batch")
-        if not isinstance(batch, str):
-            continue
-        if record.get("op") == "moves":
-            begun[batch] = record
-        elif record.get("op") == "moved" and batch in begun:
-            moves = _moves_of(begun[batch])
-            made[batch] = tuple(moves[index] for index in record.get("done", ()) if 0 <= index < len(moves))
-    undone: dict[str, set[Move]] = {}
-    for batch, record in begun.items():
-        if record.get("undoes"):
-            undone.setdefault(str(record["undoes"]), set()).update(move.back for move in made.get(batch, ()))
-    return [
-        Batch(
-            batch,
-            float(begun[batch].get("at", 0)),
-            str(begun[batch].get("what", "")),
-            moves,
-            tuple(move for move in moves if move not in undone.get(batch, ())),
-        )
-        for batch, moves in reversed(made.items())
-        if moves and not begun[batch].get("undoes")
-    ]
-
-
-def choose_batch(batches: Sequence[Batch], wanted: str | None) -> Batch:
-    """The batch that is meant. Raises `UserError` when there is none."""
-    if wanted is None:
-        chosen = next((batch for batch in batches if batch.left), None)
-        if chosen is None:
-            raise UserError("There is nothing to undo: nothing was moved in the last 90 days, or all of it is back.")
-        return chosen
-    found = [batch for batch in batches if batch.id == wanted] or [b for b in batches if b.id.startswith(wanted)]
-    if len(found) != 1:
-        raise UserError(f"There is no batch {wanted}; `loravault undo --list` shows those there are.")
-    if not found[0].left:
-        raise UserError(f"Everything of {found[0].id} is back already.")
-    return found[0]
-
-
-def _open_batches(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    begun: dict[str, dict[str, Any]] = {}
-    for record in records:
-        batch = record.get("batch")
-        if isinstance(batch, str) and record.get("op") == "moves":
-            begun[batch] = record
-        elif isinstance(batch, str) and record.get("op") == "moved":
-            begun.pop(batch, None)
-    return list(begun.values())
-
-
-def _moves_of(record: dict[str, Any]) -> list[Move]:
-    return [Move(str(area), str(source), str(target)) for area, source, target in record.get("moves", ())]
 
 
 def _make_folders(folder: Path) -> list[Path]:

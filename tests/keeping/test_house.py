@@ -11,7 +11,8 @@ import pytest
 from loravault.daemon import Daemon
 from loravault.errors import UserError
 from loravault.keeping.house import Housekeeper
-from loravault.keeping.tidy import CleanPlan, confirm_twins, plan_clean, plan_rename, same_weights
+from loravault.keeping.renaming import plan_rename
+from loravault.keeping.tidy import CleanPlan, confirm_twins, plan_clean, same_weights
 from tests.world import World
 
 OLD = 1_700_000_000
@@ -331,6 +332,14 @@ def test_a_rename_that_cannot_be_made_is_refused_whole(
     with pytest.raises(UserError, match=message):
         house(daemon).rename(name, new)
     assert tree(world) == before
+
+
+def test_a_file_that_is_still_downloaded_does_not_move(world: World, daemon: Daemon) -> None:
+    world.adapter("ink.safetensors")
+    beside(world, "ink.safetensors.part", "half")
+    daemon.refresh()
+    with pytest.raises(UserError, match="still being downloaded"):
+        house(daemon).rename("ink", "Art/")
 
 
 def test_what_a_waiting_request_uses_does_not_move(world: World, daemon: Daemon) -> None:

@@ -15,7 +15,8 @@ from loravault import failpoints
 from loravault.config import Root, VaultConfig
 from loravault.errors import UserError
 from loravault.keeping import trash as trash_module
-from loravault.keeping.trash import VAULT, Move, Trash, batches_of, in_trash, is_in_trash
+from loravault.keeping.batches import VAULT, Move, batches_of, in_trash, is_in_trash
+from loravault.keeping.trash import Trash
 from loravault.vault.ledger import Ledger
 from loravault.vault.recovery import COMPACT_BYTES, UNDO_S, compact
 from tests.faults.editors import in_child
