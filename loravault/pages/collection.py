@@ -31,6 +31,8 @@ class Held:
         #: `name_key`s of notes elsewhere in the vault.
         self.taken = taken
         self._tiles: dict[str, Tile] = {}
+        #: Name -> the adapters that are called so.
+        self._named: dict[str, set[str]] = defaultdict(set)
         #: Weight id -> the entry as far as it decides where its page is; only those with a card.
         self._carded: dict[str, Entry] = {}
         self._page_of: dict[str, str] = {}
@@ -113,10 +115,22 @@ class Held:
         before, after = (_catalogues(tile) if tile else set() for tile in (old, new))
         self._move(weight_id, before, after)
         self._changed |= before | after | {INDEX, (EMBEDDED, weight_id)}
+        self._rename(weight_id, old.name if old else None, new.name if new else None)
         if new is None:
             del self._tiles[weight_id]
         else:
             self._tiles[weight_id] = new
+
+    def _rename(self, weight_id: str, old: str | None, new: str | None) -> None:
+        """An adapter whose name another one got or gave up is called differently in prompts."""
+        if old == new:
+            return
+        if old is not None:
+            self._named[old].discard(weight_id)
+            self._changed |= {(EMBEDDED, other) for other in self._named[old]}
+        if new is not None:
+            self._changed |= {(EMBEDDED, other) for other in self._named[new]}
+            self._named[new].add(weight_id)
 
     def _move(self, member: str, before: set[Key], after: set[Key]) -> None:
         for key in before - after:
@@ -136,7 +150,10 @@ class Held:
             return [self._index()]
         if kind == EMBEDDED:
             page, tile = self._page_of.get(name), self._tiles.get(name)
-            return galleries.of_adapter(self._view, page, tile, map(Picture, members)) if page and tile else []
+            if page is None or tile is None:
+                return []
+            call = tile.place if len(self._named[tile.name]) > 1 else tile.name
+            return galleries.of_adapter(self._view, page, tile, map(Picture, members), call)
         if kind == "month":
             return galleries.month(self._view, self._path(key), name, map(Picture, members))
         return galleries.catalogue(self._view, self._path(key), self._label(key), (self._tiles[m] for m in members))

@@ -17,12 +17,13 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from loravault.pages import own
-from loravault.pages.examples import request_uri
+from loravault.pages.examples import lora_tag, request_uri
 from loravault.pages.paging import cuts, mark, stream_cuts
 from loravault.pages.tiles import Picture, Tile, by_time, embeddable, label_of, month_label, rows, span
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, wikilink
 from loravault.vault.names import free_stem, name_key, safe_stem
+from loravault.vault.properties import format_value
 
 #: Covers that stand beside a family or a folder in the index.
 SAMPLES = 4
@@ -67,8 +68,9 @@ class Page:
     total: int = 0
     #: On the index: how many adapters there are.
     adapters: int = 0
-    #: The adapter whose pictures these are.
+    #: The adapter whose pictures these are, and how prompts call it.
     of: Tile | None = None
+    call: str = ""
     shelves: tuple[tuple[str, tuple[Shelf, ...]], ...] = ()
 
 
@@ -158,10 +160,15 @@ def month(view: View, path: str, name: str, pictures: Iterable[Picture]) -> list
     return _stream(view, path, month_label(name), pictures, None)
 
 
-def of_adapter(view: View, path: str, tile: Tile, pictures: Iterable[Picture]) -> list[Page]:
-    """The pictures an adapter had a part in, newest first. There is a page without any too: the card embeds it."""
+def of_adapter(view: View, path: str, tile: Tile, pictures: Iterable[Picture], call: str | None = None) -> list[Page]:
+    """The pictures an adapter had a part in, newest first. There is a page without any too: the card embeds it.
+
+    `call`: the name by which prompts find it, if its own is another one's too.
+    """
     pages = _stream(view, path, tile.headline, pictures, tile)
-    empty = Page(path=path, template="pictures.md.j2", title=tile.headline, of=tile, up=_up(view))
+    empty = Page(
+        path=path, template="pictures.md.j2", title=tile.headline, of=tile, call=call or tile.name, up=_up(view)
+    )
     return pages or [empty]
 
 
@@ -253,7 +260,7 @@ def _environment(templates: str) -> Environment:
         "rows": rows,
     }
     environment.filters |= filters
-    environment.globals |= {"thumb": _thumb, "try_it": _try_it}
+    environment.globals |= {"thumb": _thumb, "try_it": _try_it, "prompt_of": _prompt}
     return environment
 
 
@@ -263,5 +270,16 @@ def _thumb(picture: str, width: int, target: str | None = None) -> str:
     return f"[{shown}]({quote(target)})" if target and embeddable(picture) else shown
 
 
-def _try_it(view: View, tile: Tile) -> str:
-    return request_uri(view.vault_name, f"Try {tile.name}", tile.prompt, tile.loras)
+def _prompt(page: Page) -> str:
+    """An example for the adapter of the page, with its tag if a tag can hold its name."""
+    tile = page.of
+    return " ".join(filter(None, (tile.example, lora_tag(page.call, tile.weight)))) if tile else ""
+
+
+def _try_it(page: Page, view: View) -> str:
+    """A link that makes a request for the adapter of the page."""
+    tile = page.of
+    if tile is None:
+        return ""
+    by_name = "" if lora_tag(page.call, 1) else format_value(f"{page.call} {tile.weight or 1:g}")
+    return request_uri(view.vault_name, f"Try {tile.name}", _prompt(page), by_name)

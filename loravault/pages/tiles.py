@@ -13,7 +13,6 @@ from loravault.library.entry import Entry
 from loravault.pages.examples import example_prompt, lora_tag
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, parse_wikilink
-from loravault.vault.properties import format_value
 
 _UNKNOWN = "Unknown base"
 _IMAGES = (".webp", ".png", ".jpg", ".jpeg", ".avif", ".gif", ".bmp", ".svg")
@@ -52,10 +51,12 @@ class Tile:
     trouble: str
     family: str
     category: str
-    #: An example of a prompt, with the adapter's tag.
-    prompt: str = ""
-    #: As a property names it, where no tag can.
-    loras: str = ""
+    #: Where its file is (root and path), which names it if several adapters have its name.
+    place: str = ""
+    #: An example of a prompt, without the adapter's tag; only where there is a page for it.
+    example: str = ""
+    #: Preferred weight.
+    weight: float | None = None
 
     @property
     def caption(self) -> str:
@@ -70,10 +71,9 @@ class Tile:
         return unicodedata.normalize("NFKC", self.headline).casefold(), self.weight_id
 
 
-def tile_of(entry: Entry, cover: str | None = None, call: str | None = None) -> Tile:
-    """The tile of an adapter. `cover`: its cover file, where its card names none; `call`: its name in prompts."""
+def tile_of(entry: Entry, cover: str | None = None) -> Tile:
+    """The tile of an adapter. `cover`: its cover file, where its card names none."""
     headline = inert(entry.title or entry.name, 80) or entry.weight_id
-    call = call or entry.name
     shown = cover_path(entry.cover if entry.cover is not None else cover)
     bare = shown is None or not embeddable(shown)
     return Tile(
@@ -88,9 +88,15 @@ def tile_of(entry: Entry, cover: str | None = None, call: str | None = None) -> 
         trouble="" if entry.state == "ok" else entry.state,
         family=entry.family,
         category=entry.category,
-        prompt=example_prompt(entry, call) if entry.card else "",
-        loras="" if lora_tag(call, 1) else format_value(f"{call} {entry.weight or 1:g}"),
+        place=re.sub(r"(?i)\.safetensors\Z", "", entry.place.shown),
+        example=_example(entry) if entry.card else "",
+        weight=entry.weight,
     )
+
+
+def _example(entry: Entry) -> str:
+    tag = lora_tag(entry.name, entry.weight)
+    return example_prompt(entry, entry.name).removesuffix(tag).rstrip()
 
 
 def _details(entry: Entry, headline: str) -> str:

@@ -110,6 +110,21 @@ def test_the_page_of_an_adapter_stays_when_its_card_is_renamed() -> None:
     assert page.of.card == "Mine/My best style.md"
 
 
+def test_a_name_that_two_adapters_have_is_not_offered_for_a_prompt() -> None:
+    """It would be refused as ambiguous; the page of the first changes when the second comes."""
+    held = Held(VIEW)
+    put(held, entry("ink", "Styles"))
+    held.take_changed()
+    key = ("adapter", weight_id("Styles/ink"))
+    assert held.plan(key)[0].call == "ink"
+    put(held, entry("ink", "Old"))
+    assert key in held.take_changed()
+    assert held.plan(key)[0].call == "loras/Styles/ink"
+    held.put_entries([], [weight_id("Old/ink")], {})
+    held.settle_pages()
+    assert held.plan(key)[0].call == "ink"
+
+
 def test_an_adapter_without_a_card_is_shown_and_has_no_page() -> None:
     held = Held(VIEW)
     put(held, one("ink", card=None))
