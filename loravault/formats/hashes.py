@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BufferedReader
 
@@ -29,10 +28,7 @@ POISON = hashlib.sha256().hexdigest()
 POISON_BLAKE3 = blake3().hexdigest()
 #: Shorter texts than this are never looked up: too many files would match.
 MIN_LOOKUP = 8
-
-#: Where trainers write what they believe the hash of their file to be: of the weights, of the whole file.
-_CLAIM_OF_WEIGHTS = "sshs_model_hash"
-_CLAIM_OF_FILE = "modelspec.hash_sha256"
+_DIGITS = "0123456789abcdef"
 
 
 @dataclass(frozen=True)
@@ -107,22 +103,12 @@ def lookup_texts(
     crc32: str | None = None,
     claimed: Iterable[str] = (),
 ) -> tuple[str, ...]:
-    """All texts that may name an adapter: those measured of its file, then those claimed by its header or a sidecar.
+    """All texts that may name an adapter: those measured of its file, then those claimed by its header or sidecars.
 
-    Lower case, each once; what cannot name a file (`clean_hash`) is left out, and so is the beginning of another.
+    Lower case, each once; what cannot name a file (`clean_hash`) is left out.
     """
     given = (sha256, autov2, autov3, blake3, autov1, crc32, *claimed)
-    texts = list(dict.fromkeys(clean for text in given if text and (clean := clean_hash(text))))
-    return tuple(text for text in texts if not any(other != text and other.startswith(text) for other in texts))
-
-
-def claimed_hashes(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """What a header says its own hashes are (whole digests only): of the weights first, then of the file.
-
-    Claims: whoever edited the file since did not correct them, and some trainers hash other bytes than Civitai does.
-    """
-    claims = (clean_hash(metadata.get(key, "")) for key in (_CLAIM_OF_WEIGHTS, _CLAIM_OF_FILE))
-    return tuple(dict.fromkeys(claim for claim in claims if claim and len(claim) == 64))
+    return tuple(dict.fromkeys(clean for text in given if text and (clean := clean_hash(text))))
 
 
 def clean_hash(text: str) -> str | None:
@@ -131,7 +117,7 @@ def clean_hash(text: str) -> str | None:
     That is: shorter than 8 digits, not hex, or the hash of nothing.
     """
     plain = text.strip().lower().rpartition(":")[2].removeprefix("0x")
-    if len(plain) < MIN_LOOKUP or len(plain) > 64 or not re.fullmatch("[0-9a-f]+", plain):
+    if len(plain) < MIN_LOOKUP or len(plain) > 64 or plain.strip(_DIGITS):
         return None
     return None if POISON.startswith(plain) or POISON_BLAKE3.startswith(plain) else plain
 

@@ -17,7 +17,6 @@ from loravault.formats.hashes import (
     POISON,
     POISON_BLAKE3,
     FileHashes,
-    claimed_hashes,
     clean_hash,
     file_hashes,
     lookup_texts,
@@ -126,24 +125,15 @@ def test_a_file_of_exactly_two_mebibytes_has_an_autov1_and_one_byte_less_has_non
 
 
 def test_all_that_may_name_an_adapter_measured_and_claimed(tmp_path: Path) -> None:
-    """Each text once, and none that is only the beginning of another."""
+    """Each text once, and none that names nothing."""
     found = file_hashes(headers.write(tmp_path / "b", file_b()))
     assert found.lookup == (found.sha256, found.autov3, found.blake3, found.autov1, found.crc32)
     claim = "AB" * 32
     texts = lookup_texts(
         autov2=found.autov2, sha256=found.sha256, claimed=("0x" + claim, "", POISON, "sha256:" + claim)
     )
-    assert texts == (found.sha256, claim.lower())
+    assert texts == (found.sha256, found.autov2, claim.lower())
     assert lookup_texts(autov2="0123456789", autov3="abcdef012345") == ("0123456789", "abcdef012345")
-
-
-def test_claims_are_whole_digests_of_something() -> None:
-    """ai-toolkit once wrote the hash of nothing, others an empty text or only the beginning."""
-    good, other = "0x" + "1" * 64, "C" * 64
-    assert claimed_hashes({"sshs_model_hash": good, "modelspec.hash_sha256": other}) == ("1" * 64, "c" * 64)
-    assert claimed_hashes({"sshs_model_hash": POISON, "modelspec.hash_sha256": ""}) == ()
-    assert claimed_hashes({"sshs_model_hash": "123456789abc", "sshs_legacy_hash": "12345678"}) == ()
-    assert claimed_hashes({}) == ()
 
 
 @given(st.text())
