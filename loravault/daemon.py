@@ -122,7 +122,7 @@ class Daemon:
             log_path=state / "worker.log",
             wake=self._wake.set,
         )
-        self.housekeeper = Housekeeper(ctx, self.refresh)
+        self.housekeeper = Housekeeper(ctx, self.refresh, lambda weight_ids: self.keepers.library_changed(weight_ids))
         for sentence in self.housekeeper.recover():
             log.warning("%s", sentence)
         self.feed = NoteFeed(ctx)
@@ -324,10 +324,11 @@ class Daemon:
     def _pause(self) -> float:
         if self.feed.waiting or self.deliverer.busy:
             return BUSY_S
-        if self.ctx.steady() >= self._next_adapters or self._more_to_keep:
+        look = self._next_adapters - self.ctx.steady()
+        if look <= 0 or self._more_to_keep:
             return 0.0
         due = self._supervisor.due_in()  # what the worker says wakes the loop by itself
-        return IDLE_S if due is None else min(IDLE_S, due)
+        return min(IDLE_S, look) if due is None else min(IDLE_S, look, due)
 
     def rescan(self) -> None:
         """Look at every note."""

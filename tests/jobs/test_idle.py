@@ -47,3 +47,12 @@ def test_after_its_work_the_daemon_holds_no_torch_little_memory_and_sleeps(world
     assert told["heavy"] == []
     assert told["rss"] < 110e6
     assert told["ticks"] <= 8, "about one a second"
+
+
+def test_a_sleeping_daemon_wakes_when_a_changed_adapter_is_due(world: World) -> None:
+    """It slept out its second first: a new file was seen up to a second after it had settled."""
+    daemon = world.daemon()
+    daemon.tick()
+    daemon._next_adapters = daemon.ctx.steady() + 0.3
+    assert 0 < daemon._pause() <= 0.3
+    daemon.close()
