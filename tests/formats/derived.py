@@ -16,6 +16,8 @@ from pathlib import Path
 from loravault.formats.safetensors_header import Header, TensorInfo
 
 Shape = tuple[int, ...]
+#: Tensor name -> shape.
+Shapes = dict[str, Shape]
 Layers = dict[str, Shape]
 _DATA = Path(__file__).with_name("architectures.json")
 
@@ -420,3 +422,30 @@ def header(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = Non
         rows[name] = TensorInfo("F16", shape, (end, end + size))
         end += size
     return Header(dict(metadata or {}), rows, 100, 108 + end)
+
+
+def thinned(layers: Layers) -> Layers:
+    """The first two, the middle and the last two blocks of each stack: the same questions in a tenth of the time."""
+    stacks: dict[str, set[int]] = {}
+    for path in layers:
+        stack, number = _block(path)
+        stacks.setdefault(stack, set()).add(number)
+    kept = set()
+    for stack, found in stacks.items():
+        numbers = sorted(found)
+        middle = len(numbers) // 2
+        kept |= {(stack, number) for number in {*numbers[:2], numbers[middle], *numbers[-2:]}}
+    return {path: shape for path, shape in layers.items() if _block(path) in kept}
+
+
+def cases(family: str, layers: Layers) -> Iterator[tuple[str, str, str, Layers]]:
+    """(what was trained, algorithm, spelling of the keys, layers) for everything that one model is asked."""
+    spelled = list(spellings_of(family, layers))
+    for naming, rows in spelled:
+        for trained in SUBSETS:
+            if part := subset(trained, rows):
+                yield trained, "lora", "kohya" if naming == "original" else "diffusers", part
+    blocks = subset("blocks", spelled[-1][1])
+    for algorithm in ALGORITHMS:
+        if algorithm != "lora":
+            yield "blocks", algorithm, "lycoris", blocks

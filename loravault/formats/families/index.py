@@ -67,18 +67,20 @@ class _Names(dict[str, tuple[Kind, str]]):
     def __init__(self) -> None:
         super().__init__()
         self.kinds: dict[tuple[str, str, tuple[Entry, ...], bool], Kind] = {}
-        self.modules: dict[str, str] = {}
+        self.places: dict[tuple[str, str], tuple[str, tuple[Entry, ...], bool]] = {}
 
     def __missing__(self, name: str) -> tuple[Kind, str]:
         split = keys.split_key(name)
         if split is None:
-            row = (self._kind("", "", (), False), "")
-        else:
-            component, path, part = split
-            module = f"{component}:{path}"
-            entries = entries_of(_place(component, name), path)
-            row = (self._kind(component, part, entries, bool(unet.CROSS.search(path))), module)
-        row = self[name] = (row[0], self.modules.setdefault(row[1], row[1]))
+            row = self[name] = (self._kind("", "", (), False), "")
+            return row
+        component, path, part = split
+        place = (_place(component, name), path)
+        known = self.places.get(place)
+        if known is None:  # all parts of a module are at the same place
+            known = self.places[place] = (f"{component}:{path}", entries_of(*place), bool(unet.CROSS.search(path)))
+        module, entries, cross = known
+        row = self[name] = (self._kind(component, part, entries, cross), module)
         return row
 
     def _kind(self, component: str, part: str, entries: tuple[Entry, ...], cross: bool) -> Kind:
