@@ -53,6 +53,11 @@ def adapter_places(session: Session) -> list[AdapterPlace]:
     return [AdapterPlace(*row) for row in rows]
 
 
+def bodies(session: Session) -> Iterable[str]:
+    """The text of every card."""
+    return (row[0] for row in session.execute(text("SELECT body FROM card")))
+
+
 def put(session: Session, rows: Iterable[CardRow]) -> None:
     """Remember cards as they were read; an earlier row of the same path is replaced."""
     fresh = {row.path: row for row in rows}

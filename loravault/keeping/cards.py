@@ -13,6 +13,7 @@ from typing import Any
 
 from loravault import resources
 from loravault.errors import UserError
+from loravault.index.cards import bodies
 from loravault.index.library import entries
 from loravault.jobs.context import Context, log
 from loravault.keeping.cardmemory import CardMemory
@@ -21,7 +22,15 @@ from loravault.keeping.cardreading import CardReading, row_of_new
 from loravault.keeping.cardshelf import Card, CardShelf
 from loravault.library.entry import Entry
 from loravault.pages.cardfields import is_card, weight_id_of
-from loravault.pages.cards import CardNames, NewCard, card_update, plan_digest, render_card
+from loravault.pages.cards import (
+    PICTURES,
+    CardNames,
+    NewCard,
+    card_update,
+    embedded_page,
+    plan_digest,
+    render_card,
+)
 from loravault.vault.note import MAX_NOTE_BYTES, Note, parse_note
 from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged
@@ -345,7 +354,7 @@ class CardKeeper:
         """Make new cards, all at once."""
         ctx = self._ctx
         if self._taken is None:
-            self._taken = note_keys(seen.rel for seen in walk_notes(ctx.config.vault, lambda _rel: False))
+            self._taken = self._names_taken()
         if self._calls is None:
             self._calls = CallNames(self._reading.places)
         paths = plan_paths(fresh, ctx.config.folder, self._taken, ctx.rules)
@@ -370,6 +379,19 @@ class CardKeeper:
             self._changed.add(entry.weight_id)
         # a name that is not free after all: the next name, next time
         self._todo.update(dict.fromkeys(planned[rel][0].weight_id for rel in lost))
+
+    def _names_taken(self) -> set[str]:
+        """The names that no new card and no page of its pictures may have.
+
+        A page of pictures that no card embeds is what a deleted card left: it waits for that card to be made anew.
+        """
+        folder = self._ctx.config.folder
+        notes = [seen.rel for seen in walk_notes(self._ctx.config.vault, lambda _rel: False)]
+        pages = {rel for rel in notes if rel.startswith(f"{folder}/{PICTURES}/")}
+        if pages:
+            with self._ctx.index.session() as session:
+                pages -= {embedded_page(folder, body) or "" for body in bodies(session)}
+        return note_keys(rel for rel in notes if rel not in pages)
 
     def _render(self, entry: Entry, rel: str, calls: CallNames) -> NewCard:
         ctx = self._ctx

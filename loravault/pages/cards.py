@@ -235,7 +235,7 @@ def pictures_pages(folder: str, entries: Iterable[Entry]) -> dict[str, str]:
     """
     carded = sorted((entry for entry in entries if entry.card), key=lambda entry: entry.weight_id)
     default = {entry.weight_id: default_pictures_page(folder, entry.card or "") for entry in carded}
-    wanted = {entry.weight_id: _embedded_page(folder, entry.card_body) for entry in carded}
+    wanted = {entry.weight_id: embedded_page(folder, entry.card_body) for entry in carded}
     owners: dict[str, str] = {}
     for weight_id, page in wanted.items():
         if page is not None and (page.casefold() not in owners or default[weight_id] == page):
@@ -255,7 +255,8 @@ def pictures_pages(folder: str, entries: Iterable[Entry]) -> dict[str, str]:
     return pages
 
 
-def _embedded_page(folder: str, body: str) -> str | None:
+def embedded_page(folder: str, body: str) -> str | None:
+    """The page of pictures that a card's text embeds: its vault-relative path."""
     start = f"![[{folder}/{PICTURES}/"
     at = body.find(start)
     if at < 0:

@@ -429,3 +429,19 @@ def test_a_card_with_an_unresolved_merge_stays_the_card_that_it_was(world):
     world.note(INK, data)
     world.settle()
     assert world.row(INK).problem is None
+
+
+def test_a_card_made_anew_gets_its_name_back_although_the_page_of_its_pictures_is_still_there(world):
+    world.adapter("Styles/ink.safetensors", 1)
+    world.settle()
+    page = "LoraVault/Gallery/Adapters/ink pictures.md"
+    world.note(page, "pictures")
+    (world.vault / INK).unlink()
+    world.settle(4)
+    assert world.keeper.recreate("ink")["cards"] == [INK]
+    (world.vault / INK).rename(world.vault / "My ink.md")
+    world.settle()
+    world.adapter("Other/ink.safetensors", 2)
+    world.keeper.library_changed(None)
+    world.settle()
+    assert list(world.cards()) == ["LoraVault/LoRAs/Other/ink (LoRA).md", "My ink.md"], "that page is My ink's"
