@@ -122,7 +122,7 @@ class Daemon:
             log_path=state / "worker.log",
             wake=self._wake.set,
         )
-        self.housekeeper = Housekeeper(ctx, self.refresh, lambda weight_ids: self.keepers.library_changed(weight_ids))
+        self.housekeeper = Housekeeper(ctx, self.refresh, self._tidied)
         for sentence in self.housekeeper.recover():
             log.warning("%s", sentence)
         self.feed = NoteFeed(ctx)
@@ -296,6 +296,9 @@ class Daemon:
             if not self._more_to_keep:
                 self._wake.wait(0.05)
                 self._wake.clear()
+
+    def _tidied(self, weight_ids: set[str]) -> None:
+        self.keepers.library_changed(weight_ids)
 
     def _recreate(self, _kind: str, args: dict[str, Any]) -> dict[str, Any]:
         return self.keepers.cards.recreate(args.get("target"), everything=bool(args.get("all")))

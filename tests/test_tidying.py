@@ -84,7 +84,13 @@ def test_clean_and_undo(control: Control, world: World) -> None:
     assert sorted(item.name for item in plan.items) == ["loras/lost.civitai.info", "loras/zz copy.safetensors"]
     assert files(world.loras) == before
 
+    card = world.vault / "LoraVault/LoRAs/Styles/ink.md"
+    serves = control.daemon_pid() is not None
+    if serves:
+        eventually(lambda: card.exists() and "- loras/zz copy.safetensors" in card.read_text())
     view = tidying.clean(kinds, plan)
+    if serves:
+        eventually(lambda: "- loras/zz copy.safetensors" not in card.read_text())
     assert (len(view.moved), view.stayed) == (2, ())
     assert known(control) == ["Styles/ink.safetensors"]
     assert [batch.id for batch in tidying.batches()] == [view.batch]
@@ -95,6 +101,31 @@ def test_clean_and_undo(control: Control, world: World) -> None:
     assert known(control) == ["Styles/ink.safetensors", "zz copy.safetensors"]
     with pytest.raises(UserError, match="nothing to undo"):
         tidying.undo(None)
+
+
+def test_what_was_thrown_away_is_missing_and_gone_from_the_galleries(world: World) -> None:
+    world.adapter("Styles/ink.safetensors")
+    world.adapter("Styles/wash.safetensors", rank=8)
+    for path in world.loras.rglob("*.safetensors"):
+        os.utime(path, (OLD, OLD))
+    control = Control(world.config, FAKE_ENGINE)
+    card = world.vault / "LoraVault/LoRAs/Styles/ink.md"
+    page = world.vault / "LoraVault/Gallery/Adapters/wash pictures.md"
+    with daemon(world):
+        world.request("Cat.md", "a cat <lora:wash:1>", seed=42)
+        eventually(lambda: world.is_answered("Cat.md"), 60)
+        eventually(lambda: card.exists() and page.exists() and "lv-2" in page.read_text())
+        (picture,) = [path.stem for path in world.vault.rglob("lv-2*.webp")]
+        (world.vault / "Cat.md").unlink()
+        tidying = control.tidying()
+        plan = tidying.plan_clean(("unused", "images"))
+        assert sorted(item.name.rpartition("/")[2] for item in plan.items) == ["ink.safetensors", f"{picture}.webp"]
+        assert tidying.clean(("unused", "images"), plan).stayed == ()
+        eventually(lambda: "state: missing" in card.read_text())
+        eventually(lambda: picture not in page.read_text())
+        tidying.undo(None)
+        eventually(lambda: "state: ok" in card.read_text())
+        eventually(lambda: picture in page.read_text())
 
 
 def test_a_rename_keeps_the_card_where_it_is(control: Control, world: World) -> None:

@@ -55,7 +55,10 @@ def batches_of(records: Iterable[dict[str, Any]]) -> list[Batch]:
     """The batches of a ledger that were made, newest first, with what of each was not moved back yet. Pure."""
     begun: dict[str, dict[str, Any]] = {}
     made: dict[str, tuple[Move, ...]] = {}
+    emptied: set[tuple[str, str]] = set()
     for record in records:
+        if record.get("op") == "emptied":
+            emptied.add((str(record.get("area")), str(record.get("rel"))))
         batch = record.get("batch")
         if not isinstance(batch, str):
             continue
@@ -74,11 +77,20 @@ def batches_of(records: Iterable[dict[str, Any]]) -> list[Batch]:
             float(begun[batch].get("at", 0)),
             str(begun[batch].get("what", "")),
             moves,
-            tuple(move for move in moves if move not in undone.get(batch, ())),
+            tuple(
+                move
+                for move in moves
+                if move not in undone.get(batch, ()) and (move.area, _folder_in_trash(move.target)) not in emptied
+            ),
         )
         for batch, moves in reversed(made.items())
         if moves and not begun[batch].get("undoes")
     ]
+
+
+def _folder_in_trash(rel: str) -> str:
+    """`.loravault-trash/<batch>` of what lies in it."""
+    return "/".join(rel.split("/")[:2])
 
 
 def choose_batch(batches: Sequence[Batch], wanted: str | None) -> Batch:
@@ -86,13 +98,15 @@ def choose_batch(batches: Sequence[Batch], wanted: str | None) -> Batch:
     if wanted is None:
         chosen = next((batch for batch in batches if batch.left), None)
         if chosen is None:
-            raise UserError("There is nothing to undo: nothing was moved in the last 90 days, or all of it is back.")
+            raise UserError(
+                "There is nothing to undo: nothing was moved in the last 90 days, or it is back or deleted."
+            )
         return chosen
     found = [batch for batch in batches if batch.id == wanted] or [b for b in batches if b.id.startswith(wanted)]
     if len(found) != 1:
         raise UserError(f"There is no batch {wanted}; `loravault undo --list` shows those there are.")
     if not found[0].left:
-        raise UserError(f"Everything of {found[0].id} is back already.")
+        raise UserError(f"Nothing of {found[0].id} is left to move back.")
     return found[0]
 
 

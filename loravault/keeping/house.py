@@ -21,11 +21,16 @@ COMMANDS = frozenset({"house.clean", "house.mv", "house.undo", "house.empty"})
 
 
 class Housekeeper:
-    """Obeys the commands of housekeeping. `refresh` looks at adapters and pictures again, after something moved."""
+    """Obeys the commands of housekeeping. After something moved `changed` is told of which adapters (weight ids), and
+    `refresh` looks at adapters and pictures again.
+    """
 
-    def __init__(self, ctx: Context, refresh: Callable[[], object]) -> None:
+    def __init__(
+        self, ctx: Context, refresh: Callable[[], object], changed: Callable[[set[str]], None] = lambda _: None
+    ) -> None:
         self._ctx = ctx
         self._refresh = refresh
+        self._changed = changed
         self._trash = Trash(ctx.config, ctx.ledger, now=ctx.now)
 
     def recover(self) -> list[str]:
@@ -83,27 +88,34 @@ class Housekeeper:
 
     def _tell(self, moved: Moved) -> None:
         """Bring the index in line at once: what a person threw away is no loss that a scan should doubt."""
+        weight_ids: set[str] = set()
         with self._ctx.index.session() as session:
             for move in moved.moves:
-                if is_in_trash(move.target):
-                    _thrown_away(session, move)
+                if not is_in_trash(move.target):
+                    continue
+                if move.area == VAULT:
+                    images.forget_image(session, move.source)
+                    self._ctx.pictures_changed.add(move.source)
+                else:
+                    weight_ids |= _thrown_away(session, move)
+        if weight_ids:
+            self._changed(weight_ids)
         if moved.moves:
             self._refresh()
 
 
-def _thrown_away(session: Session, move: Move) -> None:
-    if move.area == VAULT:
-        images.forget_image(session, move.source)
-        return
+def _thrown_away(session: Session, move: Move) -> set[str]:
+    """A file of a root is in the trash. Returns the weight id if it was an adapter."""
     row = adapters.adapter_at(session, move.area, move.source)
     if row is None:
-        return
+        return set()
     same = adapters.adapters_by_weight_id(session, row.weight_id) if row.weight_id else ()
     if any(other.state in ("ok", "duplicate") for other in same if (other.root, other.rel) != (row.root, row.rel)):
         session.delete(row)
     else:
         row.state, row.reason, row.unseen = "missing", GONE, 2
         session.add(row)
+    return {row.weight_id} if row.weight_id else set()
 
 
 def _moves(items: Iterable[Item], batch: str) -> list[Move]:

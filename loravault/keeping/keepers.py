@@ -57,15 +57,16 @@ class Keepers:
             self._complete = True
             self.everything_changed()
         elif result.weights:
-            self._library_changed(set(result.weights))
+            self.library_changed(set(result.weights))
         if result.unreadable:
             self.search.library_changed(None)
 
     def everything_changed(self) -> None:
         """Compare all of it with the disk: at the start, and when somebody asks for it."""
-        self._library_changed(None)
+        self.library_changed(None)
 
-    def _library_changed(self, weight_ids: set[str] | None) -> None:
+    def library_changed(self, weight_ids: set[str] | None) -> None:
+        """These adapters (None: perhaps any) are not what they were."""
         self.hashes.library_changed(weight_ids)
         self.covers.library_changed(weight_ids)
         self.cards.library_changed(weight_ids)

@@ -301,6 +301,7 @@ class Trash:
             if not pattern.fullmatch(one.rel.rpartition("/")[2]):
                 continue
             path = self.path(one.area, one.rel)
+            self._ledger.append({"op": "emptied", "at": self._now(), "area": one.area, "rel": one.rel})
             shutil.rmtree(path, ignore_errors=True)
             if path.exists():
                 problems.append(f"{path} could not be deleted whole.")

@@ -76,6 +76,8 @@ def compact(ledger: Ledger, now: float) -> None:
     def keep(record: dict[str, Any]) -> bool:
         if record.get("op") in _MOVE_OPS:
             return record.get("batch") not in forgotten
+        if record.get("op") == "emptied":
+            return not isinstance(record.get("at"), int | float) or record["at"] >= now - UNDO_S
         return record.get("op") not in _WRITE_OPS or record.get("id") in still_open
 
     ledger.rewrite(keep)

@@ -102,7 +102,7 @@ def test_batches_are_undone_by_name_and_only_once(tmp_path: Path) -> None:
     second = place.trash.carry_out("two", to_trash(place, "Styles/ink.preview.png"), whole=False).batch
     assert [batch.id for batch in place.trash.batches()] == [second, first]
     place.trash.undo(first)
-    with pytest.raises(UserError, match="back already"):
+    with pytest.raises(UserError, match="Nothing of"):
         place.trash.undo(first)
     with pytest.raises(UserError, match="no batch"):
         place.trash.undo("20200101")
@@ -331,8 +331,14 @@ def test_only_our_own_old_batches_are_emptied(tmp_path: Path) -> None:
     assert b"png" in left.values()
     assert {"vault/.trash/theirs.md", "vault/.trash/loravault-mine/y.md"} <= set(left)
     assert "loras/Styles/ink.json" not in left
-    moved = place.trash.undo(place.trash.batches()[-1].id)
-    assert "not there any more" in moved.stayed[0][1]
+    assert [len(batch.left) for batch in place.trash.batches()] == [1, 0, 0], "what is deleted cannot be undone"
+    with pytest.raises(UserError, match="Nothing of"):
+        place.trash.undo(place.trash.batches()[-1].id)
+    place.clock += UNDO_S + 1
+    place.ledger.append({"op": "write", "id": "x", "path": "y" * COMPACT_BYTES})
+    place.ledger.append({"op": "verified", "id": "x"})
+    compact(place.ledger, place.clock)
+    assert place.ledger.size() == 0
 
 
 NAMES = st.sampled_from(["a.json", "b.json", "X/a.json", "X/b.json", "X/Y/c.json", "d"])
