@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from loravault.library.entry import Entry
 from loravault.pages import galleries
-from loravault.pages.cards import PICTURES, pictures_pages
+from loravault.pages.cardpages import PICTURES, pictures_pages
 from loravault.pages.galleries import Page, Shelf, View
 from loravault.pages.tiles import Picture, Tile, label_of, month_label, tile_of
 

@@ -77,7 +77,11 @@ def test_an_adapter_without_pictures_says_so_and_how_to_make_one() -> None:
 
 def test_the_index() -> None:
     shelves = {
-        "Base models": [galleries.shelf("SDXL", "LoraVault/Gallery/Families/SDXL gallery.md", STYLES)],
+        "Base models": [
+            Shelf("Flux.1", "LoraVault/Gallery/Families/Flux.1 gallery.md", 2),
+            galleries.shelf("SDXL", "LoraVault/Gallery/Families/SDXL gallery.md", STYLES),
+            Shelf("Wan", "LoraVault/Gallery/Families/Wan gallery.md", 1),
+        ],
         "Folders": [Shelf("Styles", "LoraVault/Gallery/Folders/Styles folder.md", 6)],
         "Months": [Shelf("November 2026", "LoraVault/Gallery/Months/Made in 2026-11.md", 4)],
     }
