@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlmodel import Session, col, delete, select, update
 
 from loravault.index.tables import AdapterRow, CardRow
@@ -23,6 +24,23 @@ class KnownCard(NamedTuple):
     weight_id: str | None
     problem: str | None
     ours: str
+
+
+@dataclass
+class CardRead:
+    """What was read of a card: the values of its row."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha: str
+    weight_id: str | None
+    #: JSON object.
+    fields: str
+    body: str
+    problem: str | None = None
+    ours: str = ""
+    unwritten: str | None = None
 
 
 class AdapterPlace(NamedTuple):
@@ -58,11 +76,12 @@ def bodies(session: Session) -> Iterable[str]:
     return (row[0] for row in session.execute(text("SELECT body FROM card")))
 
 
-def put(session: Session, rows: Iterable[CardRow]) -> None:
+def put(session: Session, read: Iterable[CardRead]) -> None:
     """Remember cards as they were read; an earlier row of the same path is replaced."""
-    fresh = {row.path: row for row in rows}
+    fresh = {card.path: vars(card) for card in read}
     _forget(session, fresh)
-    session.add_all(fresh.values())
+    if fresh:
+        session.execute(insert(CardRow), list(fresh.values()))
 
 
 def forget(session: Session, paths: Collection[str]) -> None:

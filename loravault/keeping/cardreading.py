@@ -10,7 +10,6 @@ from typing import Any
 from loravault.errors import UserError
 from loravault.index import cards as rows
 from loravault.index.database import Index
-from loravault.index.tables import CardRow
 from loravault.keeping.cardmemory import CardMemory
 from loravault.library.entry import Entry
 from loravault.library.names import Ambiguous, Missing, find
@@ -44,7 +43,7 @@ class CardReading:
 
     def row_of(
         self, rel: str, note: Note, key: StatKey, problem: str | None = None, before: str | None = None
-    ) -> CardRow:
+    ) -> rows.CardRead:
         """What a card says. `problem`: why it is left alone; `before`: the adapter that it was for when last read."""
         read = fields_of_card(note)
         weight_id: str | None = None
@@ -61,7 +60,7 @@ class CardReading:
                 if problem is not None:
                     self.unresolved.add(rel)
             fields = said(read.values, self._memory.blank(weight_id or ""))
-        return CardRow(
+        return rows.CardRead(
             path=rel,
             size=key[0],
             mtime_ns=key[1],
@@ -99,9 +98,9 @@ class CardReading:
         return found
 
 
-def row_of_new(rel: str, key: StatKey, entry: Entry, card: NewCard, ours: str) -> CardRow:
+def row_of_new(rel: str, key: StatKey, entry: Entry, card: NewCard) -> rows.CardRead:
     """The row of a card that we have just made: nobody has to read it to know what it says."""
-    return CardRow(
+    return rows.CardRead(
         path=rel,
         size=key[0],
         mtime_ns=key[1],
@@ -109,7 +108,7 @@ def row_of_new(rel: str, key: StatKey, entry: Entry, card: NewCard, ours: str) -
         weight_id=entry.weight_id,
         fields=json.dumps(said(card.fields, card.blank), ensure_ascii=False, sort_keys=True),
         body=card.body,
-        ours=ours,
+        ours=card.ours,
     )
 
 

@@ -13,28 +13,22 @@ from typing import Any
 
 from loravault import resources
 from loravault.errors import UserError
-from loravault.index.cards import bodies
 from loravault.index.library import entries
 from loravault.jobs.context import Context, log
+from loravault.keeping.cardmaking import CardMaking
 from loravault.keeping.cardmemory import CardMemory
-from loravault.keeping.cardnames import CallNames, note_keys, plan_paths
 from loravault.keeping.cardreading import CardReading, row_of_new
 from loravault.keeping.cardshelf import Card, CardShelf
 from loravault.library.entry import Entry
 from loravault.pages.cardfields import is_card, weight_id_of
 from loravault.pages.cards import (
-    PICTURES,
-    CardNames,
-    NewCard,
     card_update,
-    embedded_page,
     plan_digest,
-    render_card,
 )
 from loravault.vault.note import MAX_NOTE_BYTES, Note, parse_note
 from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged
-from loravault.vault.walk import StatKey, stat_key, walk_notes
+from loravault.vault.walk import StatKey, stat_key
 
 #: A card is written at most this often for hashes and the like; a change of `state` does not wait (seconds).
 SPREAD_S = 180.0
@@ -64,9 +58,9 @@ class CardKeeper:
         self._ctx = ctx
         self._notes_read = notes_read
         self._cover_of = cover_of
-        self._templates = templates or resources.templates()
         self._memory = CardMemory(ctx.ledger)
         self._reading = CardReading(ctx.index, self._memory)
+        self._making = CardMaking(ctx, self._reading, cover_of, templates or resources.templates())
         with ctx.index.session() as session:
             self._shelf = CardShelf(session)
         #: Cards of an earlier run that nobody has shown us yet -> when they were first found to be gone.
@@ -81,8 +75,6 @@ class CardKeeper:
         self._written: dict[str, tuple[float, str]] = {}
         #: Adapters whose last card has gone; the note may have been moved.
         self._bereft: set[str] = set()
-        self._calls: CallNames | None = None
-        self._taken: set[str] | None = None
 
     # ---- what the loop tells us
 
@@ -133,7 +125,7 @@ class CardKeeper:
     def library_changed(self, weight_ids: Collection[str] | None) -> None:
         """These adapters (None: perhaps any) are not what they were; also for covers that came or changed."""
         self._reading.library_changed()
-        self._calls = None
+        self._making.library_changed()
         self._adopts = True
         if weight_ids is None:
             self._look_at_all = True
@@ -166,7 +158,7 @@ class CardKeeper:
             self._make(fresh)
         self._flush()
         if not self._todo:
-            self._taken = None  # names are looked up anew the next time
+            self._making.rest()
         return bool(self._todo)
 
     def paths(self) -> list[str]:
@@ -352,57 +344,24 @@ class CardKeeper:
 
     def _make(self, fresh: Sequence[Entry]) -> None:
         """Make new cards, all at once."""
-        ctx = self._ctx
-        if self._taken is None:
-            self._taken = self._names_taken()
-        if self._calls is None:
-            self._calls = CallNames(self._reading.places)
-        paths = plan_paths(fresh, ctx.config.folder, self._taken, ctx.rules)
-        planned = {
-            paths[entry.weight_id]: (entry, self._render(entry, paths[entry.weight_id], self._calls)) for entry in fresh
-        }
         try:
-            lost = set(ctx.writer.create_many((rel, card.data) for rel, (_, card) in planned.items()))
+            made = self._making.make(fresh)
         except (OSError, UserError) as error:
-            self._taken = None
-            self._fail(f"{ctx.config.folder}/LoRAs", error, [entry.weight_id for entry in fresh])
+            self._fail(f"{self._ctx.config.folder}/LoRAs", error, [entry.weight_id for entry in fresh])
             return
-        ctx.troubles.pop("cards.write", None)
-        made = {rel: pair for rel, pair in planned.items() if rel not in lost}
+        self._ctx.troubles.pop("cards.write", None)
         self._memory.made(
-            {entry.weight_id: card.blank for entry, card in made.values()},
-            {entry.weight_id for entry, card in made.values() if card.fields.get("cover")},
+            {card.entry.weight_id: card.card.blank for card in made},
+            {card.entry.weight_id for card in made if card.card.fields.get("cover")},
         )
-        log.info("made %d card(s)", len(made))
-        for rel, (entry, card) in made.items():
-            self._shelve(rel, entry, card)
-            self._changed.add(entry.weight_id)
-        # a name that is not free after all: the next name, next time
-        self._todo.update(dict.fromkeys(planned[rel][0].weight_id for rel in lost))
-
-    def _names_taken(self) -> set[str]:
-        """The names that no new card and no page of its pictures may have.
-
-        A page of pictures that no card embeds is what a deleted card left: it waits for that card to be made anew.
-        """
-        folder = self._ctx.config.folder
-        notes = [seen.rel for seen in walk_notes(self._ctx.config.vault, lambda _rel: False)]
-        pages = {rel for rel in notes if rel.startswith(f"{folder}/{PICTURES}/")}
-        if pages:
-            with self._ctx.index.session() as session:
-                pages -= {embedded_page(folder, body) or "" for body in bodies(session)}
-        return note_keys(rel for rel in notes if rel not in pages)
-
-    def _render(self, entry: Entry, rel: str, calls: CallNames) -> NewCard:
-        ctx = self._ctx
-        cover = self._cover_of(entry.weight_id)
-        names = CardNames(ctx.config.folder, ctx.config.vault.name, rel, calls.of(entry), cover)
-        return render_card(entry, names, self._templates)
-
-    def _shelve(self, rel: str, entry: Entry, card: NewCard) -> None:
-        key = stat_key(self._ctx.path(rel))
-        if key is not None and key[0] == len(card.data):  # else somebody was faster: it will be shown to us
-            self._shelf.put(row_of_new(rel, key, entry, card, plan_digest(entry, self._cover_of(entry.weight_id))))
+        for one in made:
+            key = stat_key(self._ctx.path(one.rel))
+            if key is not None and key[0] == len(one.card.data):  # else somebody was faster: it will be shown to us
+                self._shelf.put(row_of_new(one.rel, key, one.entry, one.card))
+            self._changed.add(one.entry.weight_id)
+        there = {one.entry.weight_id for one in made}
+        # a name that was not free after all: another one, next time
+        self._todo.update(dict.fromkeys(entry.weight_id for entry in fresh if entry.weight_id not in there))
 
     def _fail(self, where: str, error: OSError | UserError, weight_ids: Iterable[str]) -> None:
         reason = error.message if isinstance(error, UserError) else (error.strerror or str(error))

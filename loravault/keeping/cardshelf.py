@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from loravault.index import cards as rows
-from loravault.index.tables import CardRow
 
 _SECOND = "it is a second card of an adapter"
 
@@ -35,7 +34,7 @@ class CardShelf:
     def __init__(self, session: Session) -> None:
         self._cards: dict[str, Card] = {}
         self._by_id: dict[str, set[str]] = defaultdict(set)
-        self._rows: dict[str, CardRow] = {}
+        self._rows: dict[str, rows.CardRead] = {}
         self._gone: set[str] = set()
         self._current: dict[str, tuple[str, str | None]] = {}
         self._doubtful: set[str] = set()
@@ -63,7 +62,7 @@ class CardShelf:
         found = [self._cards[path] for path in sorted(self._by_id.get(weight_id, ()))]
         return next((card for card in found if card.problem is None), None)
 
-    def put(self, row: CardRow) -> None:
+    def put(self, row: rows.CardRead) -> None:
         """A card was read, or written by us. The row's `problem` is its own; that of a second card is found here."""
         self._remove(row.path)
         self._gone.discard(row.path)

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from loravault.formats.training_facts import TrainingFacts, training_words
 from loravault.library.entry import USER_FIELDS, Entry
+from loravault.pages.cardpages import default_pictures_page
 from loravault.pages.examples import example_prompt, lora_tag, request_uri
 from loravault.vault.inert import inert, inert_value
 from loravault.vault.links import embed, parse_wikilink, wikilink
@@ -29,8 +30,6 @@ KIND = "card"
 COVER_WIDTH = 320
 #: Characters of a card's text that are kept for search.
 MAX_BODY = 65536
-#: The pages with what adapters made are in this folder of ours.
-PICTURES = "Gallery/Adapters"
 _NO_COVER = "*No cover yet.*"
 _MAX_VALUE = 200
 _TAG_SIGN = re.compile(r"[^\w/-]+")
@@ -68,6 +67,8 @@ class NewCard:
     blank: tuple[str, ...]
     #: Its text outside our line.
     body: str
+    #: See `plan_digest`.
+    ours: str
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def our_tag(entry: Entry) -> str:
 def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
     """A new card. Everything that strangers wrote is made inert."""
     users = user_properties(entry, names)
-    properties = {"loravault": KIND, **users, **our_properties(entry)}
+    ours = our_properties(entry)
+    properties = {"loravault": KIND, **users, **ours}
     cover = own_line(_cover_text(names.cover), "cover")
     prompt = example_prompt(entry, names.call)
     body = _template(templates).render(
@@ -147,7 +149,7 @@ def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
         try_it=_try_it(entry, names, prompt),
         heading=_heading(entry),
         warnings=[inert(str(text), _TEXT) for text in _list(entry.facts.get("warnings"))],
-        pictures=embed(own_pictures_page(names).removesuffix(".md")),
+        pictures=embed(default_pictures_page(names.folder, names.card).removesuffix(".md")),
         training=_training(entry.facts),
         description=_paragraphs(entry.facts.get("description")),
         about=_about(entry),
@@ -156,7 +158,13 @@ def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
     front = "\n".join(line for key, value in properties.items() for line in property_lines(key, value))
     fields = {key: _plain(key, value) for key, value in users.items()}
     blank = tuple(key for key, value in fields.items() if not value)
-    return NewCard(f"---\n{front}\n---\n{body}".encode(), fields, blank, body.replace(cover, "", 1)[:MAX_BODY])
+    return NewCard(
+        f"---\n{front}\n---\n{body}".encode(),
+        fields,
+        blank,
+        body.replace(cover, "", 1)[:MAX_BODY],
+        _digest(ours, names.cover),
+    )
 
 
 # ---- keeping it current
@@ -193,7 +201,11 @@ def card_update(data: bytes, entry: Entry, cover: str | None, *, cover_was_fille
 
 def plan_digest(entry: Entry, cover: str | None) -> str:
     """What we would say in the card, as a hash: equal hashes, nothing to do."""
-    said = repr([*our_properties(entry).items(), cover])
+    return _digest(our_properties(entry), cover)
+
+
+def _digest(ours: Mapping[str, PropertyValue], cover: str | None) -> str:
+    said = repr([*ours.items(), cover])
     return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
@@ -212,57 +224,6 @@ def text_of_card(note: Note, limit: int = MAX_BODY) -> str:
         at = line.end
     text = b"".join([*parts, data[at:]]).decode("utf-8", "ignore")
     return text[:limit]
-
-
-# ---- the page with its pictures
-
-
-def own_pictures_page(names: CardNames) -> str:
-    """Where the page with an adapter's pictures is when its card is new."""
-    return default_pictures_page(names.folder, names.card)
-
-
-def default_pictures_page(folder: str, card: str) -> str:
-    """The page of the pictures of a card that embeds none."""
-    return f"{folder}/{PICTURES}/{card.rpartition('/')[2].removesuffix('.md')} pictures.md"
-
-
-def pictures_pages(folder: str, entries: Iterable[Entry]) -> dict[str, str]:
-    """Weight id -> vault-relative path of the page of its pictures, for all entries with a card.
-
-    It is the page that the card embeds: a card that was renamed still embeds the page it was made with. Of two cards
-    that embed one page, it belongs to that whose name it carries, else to the first by weight id.
-    """
-    carded = sorted((entry for entry in entries if entry.card), key=lambda entry: entry.weight_id)
-    default = {entry.weight_id: default_pictures_page(folder, entry.card or "") for entry in carded}
-    wanted = {entry.weight_id: embedded_page(folder, entry.card_body) for entry in carded}
-    owners: dict[str, str] = {}
-    for weight_id, page in wanted.items():
-        if page is not None and (page.casefold() not in owners or default[weight_id] == page):
-            owners[page.casefold()] = weight_id
-    pages: dict[str, str] = {}
-    taken = set(owners)
-    for weight_id, page in wanted.items():
-        if page is not None and owners[page.casefold()] == weight_id:
-            pages[weight_id] = page
-            continue
-        own, number = default[weight_id], 2
-        while own.casefold() in taken:
-            own = f"{default[weight_id].removesuffix('.md')} {number}.md"
-            number += 1
-        taken.add(own.casefold())
-        pages[weight_id] = own
-    return pages
-
-
-def embedded_page(folder: str, body: str) -> str | None:
-    """The page of pictures that a card's text embeds: its vault-relative path."""
-    start = f"![[{folder}/{PICTURES}/"
-    at = body.find(start)
-    if at < 0:
-        return None
-    rest = re.match(r"([^\[\]|#^\r\n/\\:*?\"<>]{1,200}?)(?:\.md)?(?:[#|][^\[\]\r\n]*)?\]\]", body[at + len(start) :])
-    return f"{folder}/{PICTURES}/{rest[1]}.md" if rest else None
 
 
 # ---- helpers

@@ -15,12 +15,11 @@ from loravault import resources
 from loravault.formats.prompt_block import parse_block
 from loravault.library.entry import USER_FIELDS, Entry, Place
 from loravault.pages.cardfields import fields_of_card, is_card, weight_id_of
+from loravault.pages.cardpages import default_pictures_page, pictures_pages
 from loravault.pages.cards import (
     CardNames,
     card_update,
-    default_pictures_page,
     our_properties,
-    pictures_pages,
     plan_digest,
     render_card,
     text_of_card,

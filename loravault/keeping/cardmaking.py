@@ -1,0 +1,82 @@
+"""New cards: what they are called, what they say, and into the vault with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loravault.index.cards import bodies
+from loravault.jobs.context import Context
+from loravault.keeping.cardnames import CallNames, note_keys, plan_paths
+from loravault.keeping.cardreading import CardReading
+from loravault.library.entry import Entry
+from loravault.pages.cardpages import PICTURES, embedded_page
+from loravault.pages.cards import CardNames, NewCard, render_card
+from loravault.vault.walk import walk_notes
+
+
+@dataclass(frozen=True)
+class MadeCard:
+    """A card that is in the vault now."""
+
+    rel: str
+    entry: Entry
+    card: NewCard
+
+
+class CardMaking:
+    """Makes cards; knows the names that are taken, as long as it is at it."""
+
+    def __init__(
+        self, ctx: Context, reading: CardReading, cover_of: Callable[[str], str | None], templates: Path
+    ) -> None:
+        self._ctx = ctx
+        self._reading = reading
+        self._cover_of = cover_of
+        self._templates = templates
+        self._calls: CallNames | None = None
+        self._taken: set[str] | None = None
+
+    def library_changed(self) -> None:
+        """Adapters may have come or gone: names may mean something else."""
+        self._calls = None
+
+    def rest(self) -> None:
+        """Nothing is to be made for now: the names of the vault's notes are looked up anew the next time."""
+        self._taken = None
+
+    def make(self, fresh: Sequence[Entry]) -> list[MadeCard]:
+        """Make new cards, all at once. Leaves out those whose name somebody took meanwhile. Raises OSError."""
+        ctx = self._ctx
+        if self._taken is None:
+            self._taken = self._names_taken()
+        if self._calls is None:
+            self._calls = CallNames(self._reading.places)
+        paths = plan_paths(fresh, ctx.config.folder, self._taken, ctx.rules)
+        planned = [self._render(entry, paths[entry.weight_id], self._calls) for entry in fresh]
+        try:
+            lost = set(ctx.writer.create_many((one.rel, one.card.data) for one in planned))
+        except BaseException:
+            self._taken = None  # the names are free, or taken by what was written before it failed
+            raise
+        return [one for one in planned if one.rel not in lost]
+
+    def _names_taken(self) -> set[str]:
+        """The names that no new card and no page of its pictures may have.
+
+        A page of pictures that no card embeds is what a deleted card left: it waits for that card to be made anew.
+        """
+        folder = self._ctx.config.folder
+        notes = [seen.rel for seen in walk_notes(self._ctx.config.vault, lambda _rel: False)]
+        pages = {rel for rel in notes if rel.startswith(f"{folder}/{PICTURES}/")}
+        if pages:
+            with self._ctx.index.session() as session:
+                pages -= {embedded_page(folder, body) or "" for body in bodies(session)}
+        return note_keys(rel for rel in notes if rel not in pages)
+
+    def _render(self, entry: Entry, rel: str, calls: CallNames) -> MadeCard:
+        ctx = self._ctx
+        cover = self._cover_of(entry.weight_id)
+        names = CardNames(ctx.config.folder, ctx.config.vault.name, rel, calls.of(entry), cover)
+        return MadeCard(rel, entry, render_card(entry, names, self._templates))
