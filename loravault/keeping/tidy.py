@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -109,7 +109,17 @@ def plan_clean(
         if kind in kinds:
             getattr(look, kind)()
     found = look.found
-    return CleanPlan(tuple(found.items), tuple(found.stays), tuple(dict.fromkeys(found.problems)))
+    return CleanPlan(tuple(_each_once(found.items)), tuple(found.stays), tuple(dict.fromkeys(found.problems)))
+
+
+def _each_once(items: Iterable[Item]) -> Iterator[Item]:
+    """A file that goes for two reasons goes, and counts, for the first."""
+    seen: set[tuple[str, str]] = set()
+    for item in items:
+        pieces = tuple(piece for piece in item.pieces if (piece.area, piece.rel) not in seen)
+        seen.update((piece.area, piece.rel) for piece in pieces)
+        if pieces:
+            yield replace(item, pieces=pieces)
 
 
 def confirm_twins(

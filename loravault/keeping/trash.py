@@ -13,6 +13,7 @@ start after a crash. Another batch that a crash cut short is closed as far as it
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -262,10 +263,9 @@ class Trash:
         return moved
 
     def _tidy(self, move: Move) -> None:
-        """Take away the folders of a trash that are empty now."""
-        trash = VAULT_TRASH if move.area == VAULT else ROOT_TRASH
+        """Take away the folders of a trash that are empty now; Obsidian's own `.trash` stays."""
         parts = move.source.split("/")[:-1]
-        while len(parts) > 1 and parts[0] == trash:
+        while parts and parts[0] in (VAULT_TRASH, ROOT_TRASH) and parts != [VAULT_TRASH]:
             try:
                 self.path(move.area, "/".join(parts)).rmdir()
             except (OSError, UserError):
@@ -303,6 +303,9 @@ class Trash:
             path = self.path(one.area, one.rel)
             self._ledger.append({"op": "emptied", "at": self._now(), "area": one.area, "rel": one.rel})
             shutil.rmtree(path, ignore_errors=True)
+            if one.area != VAULT:
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
             if path.exists():
                 problems.append(f"{path} could not be deleted whole.")
         return problems
@@ -335,7 +338,11 @@ def _is_respelling(source: Path, target: Path) -> bool:
 
 
 def _why(error: OSError | UserError) -> str:
-    return error.message.rstrip(".") if isinstance(error, UserError) else str(error.strerror or error)
+    if isinstance(error, UserError):
+        return error.message.rstrip(".")
+    if error.errno == errno.EXDEV:
+        return "it lies on another drive than the folder it would move to; move it by hand"
+    return str(error.strerror or error)
 
 
 def _time_of(stamp: str) -> float:

@@ -131,6 +131,18 @@ def test_weights_are_equal_whatever_the_headers_say(world: World) -> None:
     assert same_weights(one, other)
 
 
+def test_a_file_that_goes_for_two_reasons_counts_once(world: World, daemon: Daemon) -> None:
+    world.adapter("a.safetensors")
+    copy(world, "a.safetensors", "b.safetensors")
+    age(world)
+    found = plan(daemon, "duplicates", "unused")
+    assert [(item.kind, [piece.rel for piece in item.pieces]) for item in found.items] == [
+        ("duplicates", ["b.safetensors"]),
+        ("unused", ["a.safetensors"]),
+    ]
+    assert found.size == 2 * (world.loras / "a.safetensors").stat().st_size
+
+
 def test_a_link_is_no_duplicate(world: World, daemon: Daemon) -> None:
     one = world.adapter("A/ink.safetensors")
     (world.loras / "B").mkdir()

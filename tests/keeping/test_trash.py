@@ -78,7 +78,8 @@ def test_a_batch_goes_to_the_trash_and_comes_back_byte_for_byte(tmp_path: Path) 
     back = place.trash.undo()
     assert back.stayed == ()
     assert place.tree() == before
-    assert not list(place.root.glob(".loravault-trash/*")), "no empty folder is left"
+    assert not (place.root / ".loravault-trash").exists(), "no empty folder is left"
+    assert list((place.vault / ".trash").iterdir()) == []
     with pytest.raises(UserError, match="nothing to undo"):
         place.trash.undo()
 
