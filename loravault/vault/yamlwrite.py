@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from loravault.vault.yamlread import resolve_plain
@@ -16,6 +17,7 @@ from loravault.vault.yamlread import resolve_plain
 SAFE_INTEGER = 2**53 - 1  # Obsidian rounds larger ones when it writes the block again
 _UNPRINTABLE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029\ufeff]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+_SIMPLE = re.compile(r"[A-Za-z][A-Za-z0-9_/.,()-]*(?: [A-Za-z0-9_/.,()-]+)*(?<!-)\Z")
 _BAD_START = frozenset("\t ,[]{}#&*!|>'\"%@`")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -65,6 +67,7 @@ def property_lines(key: str, value: PropertyValue, indent: str = "") -> list[str
     return [f"{head} {format_value(value)}"]
 
 
+@cache
 def checked_key(key: str) -> str:
     """The name, if it is one that we give to properties; else ValueError."""
     if not _PLAIN_KEY.match(key):
@@ -74,6 +77,8 @@ def checked_key(key: str) -> str:
 
 def _is_plain(text: str) -> bool:
     """Whether YAML 1.2 reads the bare text as this very string. Also kept bare by Obsidian."""
+    if _SIMPLE.match(text):  # most of what we write: then only the words for true, false and null are left
+        return isinstance(resolve_plain(text), str)
     if not text or text[0] in _BAD_START or text[-1] in " \t:-" or _UNPRINTABLE.search(text):
         return False
     if text[0] in "?-" and (len(text) == 1 or text[1] in " \t"):
