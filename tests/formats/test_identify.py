@@ -174,6 +174,25 @@ class TestWhatIsSaid:
         assert seen(SLIDER, name=name).variant is None
 
     @pytest.mark.parametrize(
+        ("name", "variant"),
+        [("my device", None), ("dev notes", None), ("flux dev style", "dev"), ("krea look", "krea"),
+         ("photo edit", None), ("fill me in", None), ("schnellboot", "schnell")],
+    )  # fmt: skip
+    def test_words_that_mean_something_else_need_the_family_beside_them(self, name: str, variant: str | None) -> None:
+        assert seen(ATTENTION, name=name).variant == variant
+
+    @pytest.mark.parametrize("name", ["hyperrealism", "lightning storm", "turbo car"])
+    def test_what_a_picture_shows_is_no_variant_of_sdxl(self, name: str) -> None:
+        assert seen(SLIDER, name=name).variant is None
+        assert seen(SLIDER, {"ss_sd_model_name": f"{name}.safetensors"}).variant is None
+
+    def test_v_prediction_of_sd2_is_in_the_version(self) -> None:
+        shapes = kohya(some(layers("sd2"), "mid_block"))
+        assert seen(shapes, {"ss_base_model_version": "sd_v2_v"}).variant == "v-prediction"
+        assert seen(shapes, {"modelspec.architecture": "stable-diffusion-v2-768-v/lora"}).variant == "v-prediction"
+        assert seen(shapes, {"ss_base_model_version": "sd_v2"}).variant is None
+
+    @pytest.mark.parametrize(
         ("name", "expert"),
         [("smile_high_noise", "high"), ("smile-LOW", "low"), ("highlight", None), ("low_to_high", None),
          ("smileHighNoise", "high")],
@@ -212,6 +231,26 @@ class TestNetworks:
         assert (found.alpha, found.sources["alpha"]) == (8.0, "lora_adapter_metadata")
         for bad in ("[]", "{", '{"transformer.lora_alpha": "x"}', '{"transformer.lora_alpha": null}'):
             assert seen(shapes, {"lora_adapter_metadata": bad}).alpha is None
+
+
+class TestStrangers:
+    def test_names_without_end_are_not_remembered(self) -> None:
+        """A header may hold twenty thousand names of a kilobyte each; ten of them would fill the memory."""
+        from loravault.formats.families import index
+
+        before = len(index._NAMES[0])
+        name = "lora_unet_" + "x" * 5000
+        index.kinds_of([f"{name}_{number}.lora_down.weight" for number in range(50)])
+        assert len(index._NAMES[0]) == before
+
+    def test_a_full_memory_is_emptied_between_two_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from loravault.formats.families import index
+
+        monkeypatch.setattr(index, "_NAMES", [index._Names()])
+        monkeypatch.setattr(index, "_REMEMBERED", 10)
+        for _ in range(3):
+            assert seen(ATTENTION).family == "flux"
+        assert len(index._NAMES[0]) == len(ATTENTION)
 
 
 class TestNoAdapters:

@@ -151,6 +151,7 @@ FAMILIES = (
         ),
         rarer_than=("pixart",),
         merged={frozenset({"1.6b", "4.8b"}): "1.6b"},  # 4.8B has the blocks of 1.6B and forty more
+        text={"te": "gemma-2b"},
         claims=("sana",),
         variants={"06b": "0.6b", "16b": "1.6b", "48b": "4.8b"},
         words=("sana",),

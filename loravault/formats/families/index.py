@@ -29,7 +29,8 @@ MODELS: tuple[tuple[Family, Model], ...] = tuple(
 ANY = (1 << len(MODELS)) - 1
 # Names of the modules that nearly every writer prefixes differently are found behind up to so many words of a prefix.
 _PREFIX_WORDS = 4
-_REMEMBERED = 100_000
+_REMEMBERED = 60_000
+_LONGEST = 256  # no trainer writes longer names; those of a hostile header are not kept
 _SPLIT = ("qkv_#", "linear#_#")
 
 
@@ -70,18 +71,24 @@ class _Names(dict[str, tuple[Kind, str]]):
         self.places: dict[tuple[str, str], tuple[str, tuple[Entry, ...], bool]] = {}
 
     def __missing__(self, name: str) -> tuple[Kind, str]:
+        row = self._row(name)
+        if len(name) <= _LONGEST:
+            self[name] = row
+        return row
+
+    def _row(self, name: str) -> tuple[Kind, str]:
         split = keys.split_key(name)
         if split is None:
-            row = self[name] = (self._kind("", "", (), False), "")
-            return row
+            return self._kind("", "", (), False), ""
         component, path, part = split
         place = (_place(component, name), path)
         known = self.places.get(place)
         if known is None:  # all parts of a module are at the same place
-            known = self.places[place] = (f"{component}:{path}", entries_of(*place), bool(unet.CROSS.search(path)))
+            known = (f"{component}:{path}", entries_of(*place), bool(unet.CROSS.search(path)))
+            if len(path) <= _LONGEST:
+                self.places[place] = known
         module, entries, cross = known
-        row = self[name] = (self._kind(component, part, entries, cross), module)
-        return row
+        return self._kind(component, part, entries, cross), module
 
     def _kind(self, component: str, part: str, entries: tuple[Entry, ...], cross: bool) -> Kind:
         key = (component, part, entries, cross)

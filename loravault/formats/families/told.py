@@ -12,7 +12,15 @@ from loravault.formats.families.table import Family
 
 #: Where a file says what it was trained on, most trustworthy first.
 _ENTRIES = ("modelspec.architecture", "ss_base_model_version", "ss_sd_model_name")
+_NAMES = ("name", "folder")
 _SHORT = 5
+# Variants whose words mean something else in most names: they count where the name also names the family.
+_COMMON = frozenset(
+    {
+        "alpha", "base", "dev", "edit", "fill", "large", "layered", "lite", "medium", "pro", "radiance", "sigma",
+        "turbo", "2b", "5b", "13b", "14b", "i2v", "2512", "o1", "i1",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ def family_among(allowed: Collection[str], said: Sequence[Saying]) -> tuple[str,
     for saying in said:
         if saying.family in allowed:
             return str(saying.family), saying.source
-        if saying.source in ("name", "folder", "ss_sd_model_name"):
+        if saying.source in (*_NAMES, "ss_sd_model_name"):
             found = [family for family in allowed if _names(FAMILIES[family], saying.folded)]
             if len(found) == 1:
                 return found[0], saying.source
@@ -66,11 +74,24 @@ def variant_among(family: Family, allowed: Collection[str | None], said: Sequenc
     for saying in said:
         found = saying.variant if saying.family == family.name and saying.variant else None
         if found is None and saying.family in (None, family.name):
-            text = fold(saying.folded)
-            found = next((variant for word, variant in family.variants.items() if word in text), None)
+            means = _meant if saying.source in _NAMES else _contains
+            found = next((variant for word, variant in family.variants.items() if means(word, saying, family)), None)
         if found is not None and (found in allowed or found not in by_shape):
             return found, saying.source
     return None
+
+
+def _contains(word: str, saying: Saying, _: Family) -> bool:
+    """In the name of a base model a variant's word may be anywhere: `ponyDiffusionV6XL`."""
+    return word in fold(saying.folded)
+
+
+def _meant(word: str, saying: Saying, family: Family) -> bool:
+    """In the name of an adapter the word must stand alone, or begin one, and mean nothing else."""
+    words = _words(saying.folded)
+    begins = len(word) >= _SHORT - 1 and any(one.startswith(word) for one in words)
+    inside = len(word) > _SHORT and word in fold(saying.folded)
+    return (word in words or begins or inside) and (word not in _COMMON or _names(family, saying.folded))
 
 
 def expert_of(name: str, folder: str = "") -> str | None:

@@ -174,8 +174,7 @@ FAMILIES = (
         claims=("sdxl", "stablediffusionxl", "xlbase", "ssd", "vega"),
         variants={
             "pony": "pony", "pdxl": "pony", "illustrious": "illustrious", "ilxl": "illustrious", "noob": "noobai",
-            "animagine": "animagine", "lightning": "lightning", "hyper": "hyper", "turbo": "turbo",
-            "playground": "playground",
+            "animagine": "animagine", "playground": "playground",
         },
         words=("sdxl", "xl", "pony", "pdxl", "illustrious", "ilxl", "noob", "noobai"),
     ),
