@@ -22,12 +22,16 @@ from loravault.jobs.reading import NoteReader, ReadNote
 from loravault.jobs.showing import Showing
 from loravault.requests.model import Request
 from loravault.requests.parse import parse_request
-from loravault.vault.note import Note
+from loravault.vault.note import MAX_NOTE_BYTES, Note
 from loravault.vault.paths import inside
 from loravault.vault.walk import StatKey, stat_key, walk_notes
 
 #: Invalid properties that visibly say `run: true` are answered after this time (seconds): the user may be typing.
 INVALID_S = 30.0
+
+#: A note that is nearly too long to be read grows no further by itself.
+FULL_BYTES = MAX_NOTE_BYTES * 9 // 10
+TOO_FULL = "it is nearly too long to be read: delete old results in it, and its previews go on; or use another note."
 
 
 class CardReader(Protocol):
@@ -318,6 +322,9 @@ class Intake:
 
     def _auto_previews(self, session: Session, read: ReadNote, request: Request) -> None:
         """The next adapters without a picture: when nothing else waits or runs, and none that was tried before."""
+        if len(read.note.data) > FULL_BYTES:
+            notes.note_or_new(session, read.rel).problem = TOO_FULL
+            return
         tried = self._showing.tried(read.rel, request)
         if tried is None:
             return

@@ -173,7 +173,7 @@ def resolve(request: Request, block: Block, subject: Subject, catalog: Catalog) 
     given.setdefault("seed", SEED)
     if block.fence_index < 0:
         given.setdefault("negative", standard(one.adapter.family, subject.variant).negative)
-    given["loras"] = [f"<lora:{_PINNED}{subject.weight_id}:{one.te!r}:{one.unet!r}>"]
+    given["loras"] = [f"<lora:{_PINNED}{subject.weight_id}:{one.te:.4f}:{one.unet:.4f}>"]
     wanted = block.parsed.options.get("triggers", given.get("triggers"))
     parsed = block.parsed
     if wanted is None:

@@ -11,7 +11,7 @@ from PIL import Image
 from sqlmodel import select
 
 from loravault.daemon import Daemon
-from loravault.index import covers, work
+from loravault.index import covers, notes, work
 from loravault.index.tables import AdapterRow, ImageRow, JobRow
 from loravault.library.imagemeta import read_chunk, read_meta
 from loravault.vault.note import parse_note
@@ -356,6 +356,25 @@ def test_a_cancelled_queue_stays_still_until_its_wish_changes(world: World, monk
         assert len(pictures(world)) == made <= 2
         path.write_bytes(path.read_bytes().replace(b"count: 2", b"count: 6"))
         world.work(daemon, lambda: len(pictures(world)) >= 4, timeout=30)
+
+
+def test_a_note_that_is_nearly_full_grows_no_further_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loravault.jobs.intake.FULL_BYTES", 900)
+    library(world, "a", "b", "c")
+    path = ask(world, run=False, auto=True, count=1)
+    with running(world) as daemon:
+        world.work(daemon, lambda: "nearly too long" in problem(daemon))
+        made = len(pictures(world))
+        for _ in range(30):
+            daemon.tick()
+        assert len(pictures(world)) == made < 3
+        assert len(path.read_bytes()) > 900
+
+
+def problem(daemon: Daemon) -> str:
+    with daemon.ctx.index.session() as session:
+        row = notes.note_at(session, NOTE)
+        return (row.problem or "") if row is not None else ""
 
 
 def test_a_preview_becomes_the_cover(world: World) -> None:
