@@ -8,21 +8,23 @@ The set (2.4 GB for ten thousand, nearly all of it headers) is made in a tempora
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
-from benchmarks import figures, library_reading, library_set, pairs
+from benchmarks import figures, library_changes, library_reading, library_set, library_vault, pairs
 
 
-def measure(folder: Path, count: int, rounds: int) -> str:
-    """The whole table."""
-    adapters = folder / "adapters"
+def measure(folder: Path, keep: Path, count: int, rounds: int) -> str:
+    """The whole table; the adapters are in `keep`, everything else in `folder`."""
+    adapters = keep / "adapters"
+    keep.mkdir(parents=True, exist_ok=True)
     made = library_set.ensure(adapters, count)
     rows = [
         *library_reading.headers(adapters, rounds),
         *library_reading.looks(adapters, rounds),
         library_reading.memory(adapters),
+        *library_vault.notes(adapters, folder, min(rounds, 3)),
+        *library_changes.changes(adapters, folder, count),
     ]
     return "\n".join(
         [figures.HEAD, *(figure.row() for figure in rows), "", f"({made.told()}; {rounds} rounds; {pairs.machine()})"]
@@ -40,10 +42,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="paste the figures into docs/promises.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        os.environ["LORAVAULT_STATE_DIR"] = str(Path(temporary) / "state")
-        text = measure(folder, options.count, options.rounds)
+        text = measure(Path(temporary), options.folder or Path(temporary), options.count, options.rounds)
     print(text)
     if options.write:
         pairs.paste("library", text)
