@@ -19,11 +19,12 @@ from loravault.library.housekeeping import AdapterFile, beside
 def sidecars_beside(home: Path, rel: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names beside an adapter file: those that go with it, and those that another model may need too."""
     folder, _, name = rel.rpartition("/")
-    found = beside(name, _names_in(home / folder))
+    found = beside(name, names_in(home / folder))
     return found.own, found.shared
 
 
-def _names_in(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
+    """What is in a folder; nothing if it cannot be read."""
     try:
         return sorted(os.listdir(folder))
     except OSError:

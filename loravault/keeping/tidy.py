@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,13 +21,15 @@ from loravault.errors import UserError
 from loravault.index import adapters, images
 from loravault.index.library import entries
 from loravault.index.tables import AdapterRow, ImageRow, JobRow
-from loravault.keeping.adapterfiles import busy_files, file_of, sidecars_beside
+from loravault.keeping.adapterfiles import busy_files, file_of, names_in
 from loravault.keeping.batches import VAULT
 from loravault.library.covers import covered_by
 from loravault.library.housekeeping import (
     AdapterFile,
+    Beside,
     Named,
     Twins,
+    all_beside,
     lost_sidecars,
     plan_duplicates,
     plan_unused,
@@ -174,6 +177,7 @@ class _Look:
         self._session = session
         self._older_ns = int(now * 1e9 - unused_days * _DAY_NS)
         self._homes = {root.name: root.path for root in config.loras}
+        self._besides: dict[tuple[str, str], dict[str, Beside]] = {}
         self.found = _Found()
 
     @cached_property
@@ -240,9 +244,13 @@ class _Look:
         if not self._all_was_read("which LoRAs are named in notes"):
             return
         named = Named(self.mentions.names)
+        rows: dict[str, list[AdapterRow]] = defaultdict(list)
+        for row in adapters.adapters(self._session):
+            rows[row.weight_id or ""].append(row)
         for entry in plan_unused(entries(self._session), self.mentions.names, self._older_ns):
-            rows = adapters.adapters_by_weight_id(self._session, entry.weight_id)
-            forms = {form for row in rows for form in named.forms_of(file_of(row))}  # by its trainer's name as well
+            forms = {
+                form for row in rows[entry.weight_id] for form in named.forms_of(file_of(row))
+            }  # by its trainer's name as well
             if any(note != entry.card for form in forms for note in self.mentions.names[form]):
                 continue
             pieces: list[Piece] = []
@@ -309,7 +317,13 @@ class _Look:
 
     def _beside(self, root: str, rel: str) -> tuple[str, ...]:
         home = self._homes.get(root)
-        return () if home is None else sidecars_beside(home, rel)[0]
+        if home is None:
+            return ()
+        folder, _, name = rel.rpartition("/")
+        known = self._besides.get((root, folder))
+        if known is None:  # a folder with thousands of files is listed once
+            known = self._besides[root, folder] = all_beside(names_in(home / folder))
+        return known[name].own if name in known else ()
 
     def _folders(self, root: Root) -> Iterator[tuple[str, Sequence[str]]]:
         """(path inside the root, names) of every folder that a scan would look at. Links are not followed."""

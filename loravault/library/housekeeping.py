@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loravault.errors import UserError
-from loravault.library.beside import beside_of, orphans
+from loravault.library.beside import group, orphans
 from loravault.library.entry import Entry
 from loravault.library.scan import PICKLE_SUFFIXES, SUFFIX
 
@@ -169,17 +169,22 @@ class Beside:
 
 
 def beside(name: str, listing: Collection[str]) -> Beside:
-    """Which files of a folder (names) go with the adapter file `name`.
+    """Which files of a folder (names) go with the adapter file `name`. For many of one folder use `all_beside`."""
+    return all_beside({*listing, name})[name]
+
+
+def all_beside(listing: Collection[str]) -> dict[str, Beside]:
+    """Adapter file -> what goes with it, for every adapter file of a folder (names).
 
     With `ink.ckpt` beside `ink.safetensors` both may need what is called `ink.…`: it stays.
     """
-    found = beside_of(name, listing)
-    stem = folded(name)
-    shared = any(
-        other != name and os.path.splitext(other)[1].lower() in _MODEL_SUFFIXES and folded_stem(other) == stem
-        for other in listing
-    )
-    return Beside((), found) if shared else Beside(found)
+    found = group(listing)
+    stems = Counter(folded_stem(name) for name in found)
+    others = {folded_stem(name) for name in listing if os.path.splitext(name)[1].lower() in _MODEL_SUFFIXES}
+    return {
+        name: Beside((), names) if folded_stem(name) in others or stems[folded_stem(name)] > 1 else Beside(names)
+        for name, names in found.items()
+    }
 
 
 def lost_sidecars(listing: Sequence[str]) -> tuple[str, ...]:
