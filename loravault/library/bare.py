@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loravault.errors import UserError
-from loravault.formats import families
 from loravault.formats.safetensors_header import Header, ReadAt, header_of, reader
 from loravault.formats.weight_id import weight_id
-from loravault.library.identify import INCOMPLETE
+from loravault.library.identify import INCOMPLETE, identify_with
 from loravault.library.previews import preview_of
 from loravault.library.sidecars import read_facts
 
@@ -79,9 +78,8 @@ def _name(path: Path) -> str:
 
 def _whole(path: Path, header: Header, read_at: ReadAt) -> BareFile:
     facts = read_facts(path, path.name, header.metadata, None, header.file_length)
-    told = [(facts.sources.get("base_model", "base model"), facts.base_model)] if facts.base_model else []
-    folder = path.absolute().parent.name
-    identity = families.identify(header, read_at, name=_name(path), folder=folder, base_models=told)
+    absolute = path.absolute()
+    identity = identify_with(facts, header, read_at, f"{absolute.parent.name}/{absolute.name}")
     preview = preview_of(facts)
     return BareFile(
         name=_name(path), title=facts.title, rel=path.name, size=header.file_length,

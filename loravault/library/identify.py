@@ -12,9 +12,9 @@ from loravault.errors import UserError
 from loravault.formats import families
 from loravault.formats.hashes import FileHashes, file_hashes
 from loravault.formats.plain import one_line
-from loravault.formats.safetensors_header import Header, header_of, reader
+from loravault.formats.safetensors_header import Header, ReadAt, header_of, reader
 from loravault.formats.weight_id import weight_id
-from loravault.library.facts import encode
+from loravault.library.facts import AdapterFacts, encode
 from loravault.library.previews import preview_of
 from loravault.library.sidecars import read_facts
 from loravault.vault.walk import key_of
@@ -80,14 +80,14 @@ def read_adapter(path: Path, root: str, rel: str, beside: Sequence[str] | None =
         size, mtime_ns, *_ = key_of(status)
         with open(path, "rb") as file:
             header = header_of(file)
-            identity = families.identify(header, reader(file))
+            facts = read_facts(path, rel, header.metadata, beside, size)
+            identity = identify_with(facts, header, reader(file), rel)
             identifier = weight_id(header, reader(file))
     except UserError as error:
         return _broken(root, rel, size=size, mtime_ns=mtime_ns, reason=error.message)
     except OSError as error:
         reason = f"it cannot be read ({error.strerror or error})"
         return _broken(root, rel, size=size, mtime_ns=mtime_ns, reason=reason)
-    facts = read_facts(path, rel, header.metadata, beside, size)
     hashes = _hashes(path, header)
     preview = preview_of(facts)
     name, alias = _name(rel), one_line(header.metadata.get("ss_output_name", ""))
@@ -119,6 +119,13 @@ def read_adapter(path: Path, root: str, rel: str, beside: Sequence[str] | None =
         blake3=hashes.blake3 if hashes else None,
         crc32=hashes.crc32 if hashes else None,
     )
+
+
+def identify_with(facts: AdapterFacts, header: Header, read_at: ReadAt, rel: str) -> families.Identity:
+    """What the adapter is, by its shapes first, then by what other tools say of it, its metadata and its name."""
+    told = [(facts.sources.get("base_model", "base model"), facts.base_model)] if facts.base_model else []
+    folder = PurePosixPath(rel).parent.name
+    return families.identify(header, read_at, name=_name(rel), folder=folder, base_models=told)
 
 
 def _name(rel: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loravault.formats import families
 from loravault.formats.families import Identity, from_civitai, identify
@@ -313,3 +316,38 @@ def test_every_family_that_civitai_names_and_a_table_has_knows_the_variant_too()
 
 def test_what_has_a_title_is_what_has_a_table() -> None:
     assert {"sd15", "sdxl", "flux", "demo"} <= families.FAMILY_TITLES.keys()
+
+
+soup = st.one_of(
+    st.sampled_from(["lora_unet_", "transformer.", "", "lora_te_", "lycoris_", "base_model.model."]).flatmap(
+        lambda prefix: st.sampled_from(
+            [
+                "double_blocks.0.img_attn.qkv",
+                "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k",
+                "x",
+                "",
+                "layers.3",
+            ]
+        ).map(lambda path: prefix + path)
+    ),
+    st.text(max_size=12),
+)
+parts = st.sampled_from(
+    [*derived.lora((1, 1)), *derived.peft_named((1, 1)), *derived.loha_tucker((1, 1, 3, 3)), *derived.lokr((64, 64)),
+     *derived.glora((1, 1)), *derived.ia3((1, 1)), *derived.full((1, 1)), "oft_R.weight", "oft_blocks", "dora_scale",
+     "lokr_t2", "lora_mid.weight", "w_norm", "b_norm", "", "bias"]
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        st.tuples(soup, parts).map(".".join),
+        st.lists(st.integers(0, 99), max_size=5).map(tuple),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_no_soup_of_names_and_shapes_is_more_than_a_file_that_is_no_adapter(shapes: dict[str, Shape]) -> None:
+    with contextlib.suppress(BrokenFile):
+        found = identify(header(shapes), name="x", folder="y")
+        assert found.family == "unknown" or found.family in families.FAMILY_TITLES

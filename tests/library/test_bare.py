@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from loravault.library.bare import read_bare
+from loravault.library.identify import read_adapter
 from tests.formats import headers
 
 
@@ -54,3 +55,11 @@ def test_an_unfinished_download_is_incomplete_and_a_missing_file_is_told(tmp_pat
     assert read_bare(headers.write(tmp_path / "x.safetensors", sdxl()[:-2])).state == "incomplete"
     gone = read_bare(tmp_path / "gone.safetensors")
     assert (gone.state, gone.reason) == ("broken", "it cannot be read (No such file or directory)")
+
+
+def test_the_index_knows_what_a_site_and_a_name_say_too(tmp_path: Path) -> None:
+    path = headers.write(tmp_path / "Kolors" / "x.safetensors", sdxl())
+    assert read_adapter(path, "loras", "Kolors/x.safetensors").family == "kolors"
+    (path.parent / "x.civitai.info").write_text(json.dumps({"baseModel": "Pony"}))
+    record = read_adapter(path, "loras", "Kolors/x.safetensors")
+    assert (record.family, record.variant, record.sources["variant"]) == ("sdxl", "pony", "x.civitai.info")
