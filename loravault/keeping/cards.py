@@ -30,7 +30,7 @@ from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged
 from loravault.vault.walk import StatKey, stat_key
 
-#: A card is written at most this often for hashes and the like; a change of `state` does not wait (seconds).
+#: A card is written at most this often for hashes and the like; a change of `state` or cover does not wait (seconds).
 SPREAD_S = 180.0
 #: After an error of the disk (seconds).
 TROUBLE_S = 60.0
@@ -72,7 +72,8 @@ class CardKeeper:
         #: Adapters that get a card as soon as every note was read.
         self._awaiting: dict[str, None] = {}
         self._later: dict[str, float] = {}
-        self._written: dict[str, tuple[float, str]] = {}
+        #: When a card was written, and what in it then may not wait.
+        self._written: dict[str, tuple[float, str, str | None]] = {}
         #: Adapters whose last card has gone; the note may have been moved.
         self._bereft: set[str] = set()
 
@@ -294,7 +295,7 @@ class CardKeeper:
             return
         now = self._ctx.steady()
         last = self._written.get(entry.weight_id)
-        if last is not None and now - last[0] < SPREAD_S and last[1] == entry.state:
+        if last is not None and now - last[0] < SPREAD_S and last[1:] == (entry.state, cover):
             self._later[entry.weight_id] = last[0] + SPREAD_S
             return
         try:
@@ -328,7 +329,7 @@ class CardKeeper:
             ctx.writer.replace(rel, data, update.data, rebase)
             if update.cover_filled:
                 self._memory.filled_covers([entry.weight_id])
-            self._written[entry.weight_id] = ctx.steady(), entry.state
+            self._written[entry.weight_id] = ctx.steady(), entry.state, cover
             self._changed.add(entry.weight_id)
             data, key = update.data, stat_key(ctx.path(rel)) or key
             ctx.troubles.pop("cards.write", None)

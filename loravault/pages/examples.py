@@ -39,7 +39,7 @@ def example_prompt(entry: Entry, call: str) -> str:
         [*triggers, *(shown[:_CAPTION_TAGS] or [scene])],
     )
     prompts = (_joined(parts, tag) for parts in tried)
-    return next((prompt for prompt in prompts if _reads_as(prompt)), _joined([scene], tag))
+    return next((prompt for prompt in prompts if _reads_as(prompt, tag)), _joined([scene], tag))
 
 
 def lora_tag(call: str, weight: float | None) -> str:
@@ -101,7 +101,9 @@ def _joined(parts: list[str], tag: str) -> str:
     return " ".join(filter(None, (", ".join(part for part in parts if part), tag)))
 
 
-def _reads_as(prompt: str) -> bool:
+def _reads_as(prompt: str, tag: str) -> bool:
     """Whether a block with this line says this prompt and nothing else."""
+    if ":" not in prompt.removesuffix(tag):  # neither `Negative prompt:` nor `Steps:`
+        return True
     block = parse_block(prompt)
     return block.written_prompt == prompt and not block.parameters and block.negative is None and not block.problems

@@ -346,8 +346,7 @@ def test_the_cover_is_filled_once_kept_current_and_left_alone_when_it_is_the_use
     assert "*No cover yet.*" in (world.vault / INK).read_text()
     first, second = (f"LoraVault/Images/Covers/lv-cover-0000000000000001-{n}.webp" for n in ("aaaaaaaa", "bbbbbbbb"))
     for cover in (first, second):
-        world.covers[weight_id(1)] = cover
-        world.clock += 200
+        world.covers[weight_id(1)] = cover  # a new picture is not kept waiting
         world.keeper.library_changed({weight_id(1)})
         world.settle()
         assert world.properties(INK)["cover"] == f"[[{cover}]]"
