@@ -248,9 +248,8 @@ class _Look:
         for row in adapters.adapters(self._session):
             rows[row.weight_id or ""].append(row)
         for entry in plan_unused(entries(self._session), self.mentions.names, self._older_ns):
-            forms = {
-                form for row in rows[entry.weight_id] for form in named.forms_of(file_of(row))
-            }  # by its trainer's name as well
+            # A note may name it as its trainer called it.
+            forms = {form for row in rows[entry.weight_id] for form in named.forms_of(file_of(row))}
             if any(note != entry.card for form in forms for note in self.mentions.names[form]):
                 continue
             pieces: list[Piece] = []

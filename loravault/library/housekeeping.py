@@ -76,8 +76,8 @@ def plan_duplicates(
             groups[file.weight_id].append(file)
     named = Named(mentions)
     plans = []
-    for weight_id, group in sorted(groups.items()):
-        ordered = _distinct(sorted(group, key=lambda file: (file.state != "ok", file.root, file.rel)))
+    for weight_id, twins in sorted(groups.items()):
+        ordered = _distinct(sorted(twins, key=lambda file: (file.state != "ok", file.root, file.rel)))
         if len(ordered) < 2:
             continue
         keep, go, stay = ordered[0], [], []
