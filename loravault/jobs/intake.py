@@ -6,7 +6,6 @@ Nothing here writes into a note; what has to be said there waits in the index fo
 from __future__ import annotations
 
 import secrets
-from typing import Protocol
 
 from sqlmodel import Session
 
@@ -18,39 +17,15 @@ from loravault.jobs import planning
 from loravault.jobs.catalog import IndexCatalog
 from loravault.jobs.context import Context, Event, log
 from loravault.jobs.previews import Previews
-from loravault.jobs.reading import NoteReader, ReadNote
+from loravault.jobs.reading import CardReader, NoteReader, ReadNote
 from loravault.jobs.showing import Showing
 from loravault.requests.model import Request
 from loravault.requests.parse import parse_request
-from loravault.vault.note import MAX_NOTE_BYTES, Note
 from loravault.vault.paths import inside
-from loravault.vault.walk import StatKey, stat_key, walk_notes
+from loravault.vault.walk import stat_key, walk_notes
 
 #: Invalid properties that visibly say `run: true` are answered after this time (seconds): the user may be typing.
 INVALID_S = 30.0
-
-#: A note that is nearly too long to be read grows no further by itself.
-FULL_BYTES = MAX_NOTE_BYTES * 9 // 10
-TOO_FULL = "it is nearly too long to be read: delete old results in it, and its previews go on; or use another note."
-
-
-class CardReader(Protocol):
-    """Who reads the notes of adapters; `keeping.cards`."""
-
-    def is_known(self, rel: str, key: StatKey | None) -> bool:
-        """Whether a note is a card that has not changed since it was read."""
-
-    def was_card(self, rel: str) -> bool:
-        """Whether the note at this path was a card when it was last read."""
-
-    def concerns(self, rel: str, note: Note) -> bool:
-        """Whether a note is a card, or was one."""
-
-    def card_seen(self, rel: str, note: Note, key: StatKey, problem: str | None = None) -> None:
-        """A note that concerns it was read."""
-
-    def card_gone(self, rel: str) -> None:
-        """Two scans did not find the note."""
 
 
 class Intake:
@@ -322,17 +297,7 @@ class Intake:
 
     def _auto_previews(self, session: Session, read: ReadNote, request: Request) -> None:
         """The next adapters without a picture: when nothing else waits or runs, and none that was tried before."""
-        if len(read.note.data) > FULL_BYTES:
-            notes.note_or_new(session, read.rel).problem = TOO_FULL
-            return
-        tried = self._showing.tried(read.rel, request)
-        if tried is None:
-            return
-        if self._baseline or work.open_jobs(session) or work.unaccepted_run_of(session, read.rel) is not None:
-            self._showing.ask_again()
-            return
-        known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
-        plan = Previews(session, request, self.catalog(session)).background(known, tried)
+        plan = self._showing.next_plan(session, read, request, self.catalog(session), may_begin=not self._baseline)
         if plan.items:
             notes.auto_remember(session, read.rel, [item.fingerprint for item in plan.items])
             self._insert(session, read, secrets.token_hex(4), plan, ticked=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from loravault.jobs import planning
 from loravault.jobs.context import Context, log
@@ -35,6 +36,25 @@ class ReadNote:
         if front is None or front.problem is None:
             return False
         return bool(_SAYS_RUN.search(self.note.data[front.yaml_start : front.yaml_end]))
+
+
+class CardReader(Protocol):
+    """Who reads the notes of adapters; `keeping.cards`."""
+
+    def is_known(self, rel: str, key: StatKey | None) -> bool:
+        """Whether a note is a card that has not changed since it was read."""
+
+    def was_card(self, rel: str) -> bool:
+        """Whether the note at this path was a card when it was last read."""
+
+    def concerns(self, rel: str, note: Note) -> bool:
+        """Whether a note is a card, or was one."""
+
+    def card_seen(self, rel: str, note: Note, key: StatKey, problem: str | None = None) -> None:
+        """A note that concerns it was read."""
+
+    def card_gone(self, rel: str) -> None:
+        """Two scans did not find the note."""
 
 
 class NoteReader:

@@ -8,11 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from loravault.jobs.planning import sha
+from sqlmodel import Session
+
+from loravault.index import notes, work
+from loravault.jobs.catalog import IndexCatalog
+from loravault.jobs.planning import Plan, sha
+from loravault.jobs.previews import Previews
+from loravault.jobs.reading import ReadNote
 from loravault.requests.model import Request
+from loravault.vault.note import MAX_NOTE_BYTES
 
 #: Whether something else waits or runs is asked this often while there is something to show (seconds).
 ASK_S = 1.0
+#: A note that is nearly too long to be read grows no further by itself.
+FULL_BYTES = MAX_NOTE_BYTES * 9 // 10
+TOO_FULL = "it is nearly too long to be read: delete old results in it, and its previews go on; or use another note."
 
 
 @dataclass
@@ -58,6 +68,22 @@ class Showing:
         self.seen(rel, request)
         note = self._notes.get(rel)
         return None if note is None or note.held else note.tried
+
+    def next_plan(
+        self, session: Session, read: ReadNote, request: Request, catalog: IndexCatalog, *, may_begin: bool
+    ) -> Plan:
+        """The next adapters without a picture: when nothing else waits or runs, and none that was tried before."""
+        if len(read.note.data) > FULL_BYTES:
+            notes.note_or_new(session, read.rel).problem = TOO_FULL
+            return Plan()
+        tried = self.tried(read.rel, request)
+        if tried is None:
+            return Plan()
+        if not may_begin or work.open_jobs(session) or work.unaccepted_run_of(session, read.rel) is not None:
+            self.ask_again()
+            return Plan()
+        known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
+        return Previews(session, request, catalog).background(known, tried)
 
     def ask_again(self) -> None:
         """Something may be to do: the library changed, or something else was running."""

@@ -359,7 +359,7 @@ def test_a_cancelled_queue_stays_still_until_its_wish_changes(world: World, monk
 
 
 def test_a_note_that_is_nearly_full_grows_no_further_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loravault.jobs.intake.FULL_BYTES", 900)
+    monkeypatch.setattr("loravault.jobs.showing.FULL_BYTES", 900)
     library(world, "a", "b", "c")
     path = ask(world, run=False, auto=True, count=1)
     with running(world) as daemon:
