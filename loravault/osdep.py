@@ -50,7 +50,7 @@ def _rename_call() -> Callable[[bytes, bytes, int], int] | None:
     return None
 
 
-def _rename_flagged(a: Path, b: Path, linux_flag: int, macos_flag: int) -> bool:
+def _rename_flagged(a: Path | str, b: Path | str, linux_flag: int, macos_flag: int) -> bool:
     """True if it was done, False where the file system or the platform cannot; other failures raise OSError."""
     call = _rename_call()
     if call is None:
@@ -68,7 +68,7 @@ def exchange(a: Path, b: Path) -> bool:
     return _rename_flagged(a, b, _RENAME_EXCHANGE_LINUX, _RENAME_SWAP_MACOS)
 
 
-def replace_no_overwrite(source: Path, target: Path) -> None:
+def replace_no_overwrite(source: Path | str, target: Path | str) -> None:
     """Give `source` the name `target`; raises FileExistsError if that name is taken."""
     if _rename_flagged(source, target, _RENAME_NOREPLACE_LINUX, _RENAME_EXCL_MACOS):
         return
@@ -101,7 +101,7 @@ def fsync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
-def fsync_file(path: Path) -> None:
+def fsync_file(path: Path | str) -> None:
     """Make a file's content durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -114,7 +114,15 @@ def fsync_file(path: Path) -> None:
 _MANY = 16
 
 
-def sync_files(paths: Sequence[Path]) -> None:
+def sync_folders(paths: Sequence[Path]) -> None:
+    """Make renames in folders of one file system durable: in many at once where the platform can."""
+    if len(paths) > _MANY and sys.platform.startswith("linux") and _sync_file_system(paths[0]):
+        return
+    for path in paths:
+        fsync_dir(path)
+
+
+def sync_files(paths: Sequence[Path | str]) -> None:
     """Make the content of files on one file system durable: of many at once where the platform can."""
     if len(paths) > _MANY and sys.platform.startswith("linux") and _sync_file_system(paths[0]):
         return
@@ -122,7 +130,7 @@ def sync_files(paths: Sequence[Path]) -> None:
         fsync_file(path)
 
 
-def _sync_file_system(path: Path) -> bool:
+def _sync_file_system(path: Path | str) -> bool:
     """Linux: everything that was written to the file system of `path`; False where that call is not to be had."""
     try:
         call = ctypes.CDLL(None, use_errno=True).syncfs

@@ -1,18 +1,51 @@
 """Making many new files at once: each is whole from its first moment, and the disk is waited for once, not per file.
 
-One file after the other would wait for the disk twice each; ten thousand cards would take minutes.
+One file after the other would wait for the disk twice each; ten thousand cards would take minutes. Paths are plain
+strings here, and a folder is listed once, because at this number both count.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from loravault.failpoints import reach
-from loravault.osdep import fsync_dir, replace_no_overwrite, sync_files
+from loravault.osdep import replace_no_overwrite, sync_files, sync_folders
 from loravault.vault.paths import inside
+
+OWN_PREFIX = ".lv-own-"
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+def temp_name_of(name: str) -> str:
+    """One temp name per file of ours, so that a leftover of a crash is found by the next write of the same file."""
+    return f"{OWN_PREFIX}{hashlib.blake2b(os.fsencode(name), digest_size=6).hexdigest()}.tmp"
+
+
+class _Folders:
+    """Where files go: resolved, made and listed once."""
+
+    def __init__(self, root: Path, make: Callable[[Path], None]) -> None:
+        self._root = root
+        self._make = make
+        self._known: dict[str, tuple[str, set[str]]] = {}
+
+    def of(self, rel: str) -> tuple[str, set[str]]:
+        """The real folder of a vault-relative path, and the names in it."""
+        folder = rel.rpartition("/")[0]
+        if folder not in self._known:
+            home = inside(self._root, rel).parent
+            self._make(home)
+            self._known[folder] = str(home), set(os.listdir(home))
+        return self._known[folder]
+
+    @property
+    def all(self) -> list[Path]:
+        """Every real folder that was used."""
+        return [Path(home) for home, _ in self._known.values()]
 
 
 def create_many(
@@ -23,24 +56,27 @@ def create_many(
 ) -> list[str]:
     """Make every file of `items` (vault-relative path, bytes). Returns the paths whose name was taken: left alone.
 
-    Until the last step a file has a hidden temp name, `own_temp` of its path; a crash leaves those, or whole files.
+    Until the last step a file has a hidden temp name, `temp_name_of` its own; a crash leaves those, or whole files.
+    `own_temp` clears the temp name of a path.
     """
-    homes: dict[str, Path] = {}
-    ready: list[tuple[str, Path, Path]] = []
+    folders = _Folders(root, make_folders)
+    ready: list[tuple[str, str, str]] = []
     taken: list[str] = []
+    placed = 0
     try:
         for rel, data in items:
-            folder, _, name = rel.rpartition("/")
-            if folder not in homes:
-                homes[folder] = inside(root, rel).parent
-                make_folders(homes[folder])
-            path = homes[folder] / name
-            if os.path.lexists(path):
+            home, names = folders.of(rel)
+            name = rel.rpartition("/")[2]
+            if name in names:
                 taken.append(rel)
                 continue
-            temp = own_temp(path)
-            temp.write_bytes(data)
+            path = f"{home}{os.sep}{name}"
+            temp_name = temp_name_of(name)
+            if temp_name in names:  # a crash left it: it is put where nothing is lost
+                own_temp(Path(path))
+            temp = f"{home}{os.sep}{temp_name}"
             ready.append((rel, temp, path))
+            _write(temp, data)
         reach("bulk.written")
         sync_files([temp for _, temp, _ in ready])
         reach("bulk.synced")
@@ -49,11 +85,22 @@ def create_many(
                 replace_no_overwrite(temp, path)
             except FileExistsError:
                 taken.append(rel)
+                os.unlink(temp)
+            placed += 1
         reach("bulk.linked")
     finally:
-        for _, temp, _ in ready:
+        for _, temp, _ in ready[placed:]:
             with contextlib.suppress(OSError):
-                temp.unlink(missing_ok=True)
-    for folder_path in {path.parent for _, _, path in ready}:
-        fsync_dir(folder_path)
+                os.unlink(temp)
+    sync_folders(folders.all)
     return taken
+
+
+def _write(path: str, data: bytes) -> None:
+    descriptor = os.open(path, _FLAGS, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)

@@ -21,7 +21,7 @@ from typing import Any
 from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.osdep import advance_mtime, copy_metadata, exchange, fsync_dir, fsync_file, replace_no_overwrite
-from loravault.vault.bulk import create_many
+from loravault.vault.bulk import create_many, temp_name_of
 from loravault.vault.displaced import Displaced
 from loravault.vault.ledger import Ledger
 from loravault.vault.paths import Home, inside
@@ -31,7 +31,6 @@ from loravault.vault.recovery import in_words as _why
 _PATIENCE = 10  # graces to wait for an editor that is still writing into the displaced copy
 _RETRY_S = 1.0
 _TEMP_PREFIX = ".lv-"
-_OWN_PREFIX = ".lv-own-"
 
 
 class NoteChanged(UserError):  # noqa: N818 - caught by whoever planned the write, who plans again
@@ -364,9 +363,8 @@ class VaultWriter:
     # ---- helpers
 
     def _own_temp(self, path: Path) -> Path:
-        """One temp name per file of ours, so that a leftover of a crash is found by the next write of the same file."""
-        digest = hashlib.blake2b(os.fsencode(path.name), digest_size=6).hexdigest()
-        temp = path.parent / f"{_OWN_PREFIX}{digest}.tmp"
+        """The temp name for a file of ours, cleared of what a crash left there."""
+        temp = path.parent / temp_name_of(path.name)
         temp.with_suffix(".part").unlink(missing_ok=True)
         if temp.exists():
             self._displaced.keep(temp, path.name)
