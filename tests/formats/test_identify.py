@@ -351,3 +351,26 @@ def test_no_soup_of_names_and_shapes_is_more_than_a_file_that_is_no_adapter(shap
     with contextlib.suppress(BrokenFile):
         found = identify(header(shapes), name="x", folder="y")
         assert found.family == "unknown" or found.family in families.FAMILY_TITLES
+
+
+class TestHeights:
+    """A stack of blocks that is there from the first to the last says how high it is."""
+
+    ROWS = some(layers("flux"), "attn.to_q")
+
+    def test_nineteen_double_blocks_are_flux_even_without_its_single_blocks(self) -> None:
+        double = {path: shape for path, shape in self.ROWS.items() if path.startswith("transformer_blocks")}
+        assert set(seen(kohya(double)).possible) == {"flux", "chroma"}
+        assert seen(kohya(double)).family == "flux"
+
+    def test_twenty_are_hunyuan_video(self) -> None:
+        double = {f"transformer_blocks.{number}.attn.to_q": (3072, 3072) for number in range(20)}
+        assert seen(kohya(double)).possible == ("hunyuan-video",)
+
+    def test_a_stack_with_a_hole_says_nothing(self) -> None:
+        double = {f"transformer_blocks.{number}.attn.to_q": (3072, 3072) for number in range(19) if number != 7}
+        assert "qwen-image" in seen(kohya(double)).possible
+
+    def test_a_height_that_no_model_has_changes_nothing(self) -> None:
+        double = {f"transformer_blocks.{number}.attn.to_q": (3072, 3072) for number in range(11)}
+        assert {"qwen-image", "flux"} <= set(seen(kohya(double)).possible)

@@ -6,6 +6,7 @@ layers" is a few `and`s. A tensor's name is taken apart once and remembered: nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
@@ -62,12 +63,18 @@ class Kind:
         self.own = part != "" and part not in keys.PLAIN_PARTS
 
 
+# The path up to its first number (the stack of equal blocks), what its numbers may be, and the models.
+_Place = tuple[str, tuple[tuple[int, int], ...], Entry]
+
+
 class _Names(dict[str, tuple[Kind, str]]):
     """Tensor name → its kind, and the module it belongs to."""
 
     def __init__(self) -> None:
         super().__init__()
         self.kinds: dict[tuple[str, str, tuple[Entry, ...], bool], Kind] = {}
+        #: Module → its stack of blocks and its number there.
+        self.blocks: dict[str, tuple[str, int]] = {}
         self.places: dict[tuple[str, str], tuple[str, tuple[Entry, ...], bool]] = {}
 
     def __missing__(self, name: str) -> tuple[Kind, str]:
@@ -87,6 +94,9 @@ class _Names(dict[str, tuple[Kind, str]]):
             known = (f"{component}:{path}", entries_of(*place), bool(unet.CROSS.search(path)))
             if len(path) <= _LONGEST:
                 self.places[place] = known
+                block = _block(known[0])
+                if block:
+                    self.blocks[known[0]] = block
         module, entries, cross = known
         return self._kind(component, part, entries, cross), module
 
@@ -106,6 +116,49 @@ def kinds_of(names: Iterable[str]) -> list[tuple[Kind, str]]:
     return list(map(known.__getitem__, names))
 
 
+def complete_stacks(modules: Iterable[str]) -> dict[str, int]:
+    """Of module names: the stacks of which every block from the first on is there → number of the last one."""
+    stacks: dict[str, set[int]] = {}
+    known = _NAMES[0].blocks
+    for block in {known.get(module) or _block(module) for module in modules}:
+        if block is not None:
+            stacks.setdefault(block[0], set()).add(block[1])
+    return {stack: max(found) for stack, found in stacks.items() if len(found) == max(found) + 1 >= _STACK}
+
+
+def of_height(models: int, stacks: Mapping[str, int]) -> int:
+    """Of models that all fit, those whose stacks end where the file's do, if there are any; else all."""
+    for stack, last in stacks.items():
+        exact = _heights().get((stack, last), 0) & models
+        models = exact or models
+    return models
+
+
+def _block(module: str) -> tuple[str, int] | None:
+    match = _BLOCK.match(module)
+    return (match[1], int(match[2])) if match else None
+
+
+_BLOCK = re.compile(r"([^0-9]+)([0-9]{1,4})(?![0-9])")
+_STACK = 4
+
+
+@cache
+def _heights() -> dict[tuple[str, int], int]:
+    """(stack, number of its last block) → the models that have such a stack."""
+    tops: dict[tuple[str, int], int] = {}
+    for (component, _), rows in _index().items():
+        for stack, ranges, entry in rows:
+            for bit in range(len(MODELS)):
+                if ranges and entry.models >> bit & 1:
+                    key = (f"{component}:{stack}", bit)
+                    tops[key] = max(tops.get(key, 0), ranges[0][1])
+    result: dict[tuple[str, int], int] = {}
+    for (stack, bit), last in tops.items():
+        result[stack, last] = result.get((stack, last), 0) | 1 << bit
+    return result
+
+
 def entries_of(component: str, path: str) -> tuple[Entry, ...]:
     """The models that have a module of this path (with underscores), and its widths there; empty if none has."""
     pattern, numbers = fold_numbers(path)
@@ -116,7 +169,7 @@ def entries_of(component: str, path: str) -> tuple[Entry, ...]:
         fused = found.count("#") < len(numbers)  # one of the layers that others have fused: it writes a part of that
         return tuple(
             entry._replace(out=None) if fused else entry
-            for ranges, entry in rows
+            for _, ranges, entry in rows
             if all(first <= number <= last for number, (first, last) in zip(numbers, ranges, strict=False))
         )
     return ()
@@ -141,17 +194,18 @@ def _place(component: str, name: str) -> str:
 
 
 @cache
-def _index() -> dict[tuple[str, str], list[tuple[tuple[tuple[int, int], ...], Entry]]]:
-    """(component, pattern) → rows of (numbers in it, entry); entries of several models that are alike are one."""
+def _index() -> dict[tuple[str, str], list[_Place]]:
+    """(component, pattern) → its rows; entries of several models that are alike are one."""
     rows: dict[tuple[str, Layer], int] = {}
     for bit, (family, model) in enumerate(MODELS):
         for component, part in (("unet", model), *_text_models(family)):
             for layer in layers_of(part):
                 rows[component, layer] = rows.get((component, layer), 0) | 1 << bit
-    result: dict[tuple[str, str], list[tuple[tuple[tuple[int, int], ...], Entry]]] = {}
+    result: dict[tuple[str, str], list[_Place]] = {}
     for (component, layer), models in rows.items():
         entry = Entry(models, layer.into, layer.out, layer.kernel)
-        result.setdefault((component, layer.pattern), []).append((layer.numbers, entry))
+        stack = layer.pattern.partition("#")[0]
+        result.setdefault((component, layer.pattern), []).append((stack, layer.numbers, entry))
     return result
 
 

@@ -8,10 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from loravault.formats import keys
-from loravault.formats.families.index import ANY, FAMILIES, MODELS, Entry, Kind, kinds_of
+from loravault.formats.families.index import (
+    ANY,
+    FAMILIES,
+    MODELS,
+    Entry,
+    Kind,
+    complete_stacks,
+    kinds_of,
+    of_height,
+)  # fmt: skip
 from loravault.formats.families.unet import WIDTHS
 from loravault.formats.keys import Shape, Widths
 from loravault.formats.safetensors_header import TensorInfo
@@ -70,6 +80,8 @@ def count(tensors: Mapping[str, TensorInfo]) -> Census:
     total = sum(networks.values())
     halves, half = _halves(rows)
     models, contradicted, known = _models(evidence)
+    if _several_families(models):  # a whole stack says how high it is
+        models = of_height(models, complete_stacks({module for kind, module in rows if kind.own}))
     own = sum(number for (kind, _), number in groups.items() if kind.own) + _plain_ia3(groups)
     return Census(
         own, len(tensors), total, halves, half, networks, ranks, frozenset(parts - {""}),
@@ -202,6 +214,11 @@ def _models(rows: Sequence[_Row]) -> tuple[int, bool, bool]:
     if len(settled) == 1 and FAMILIES[next(iter(settled))].names_settle:
         return by_name, False, True
     return 0, True, True
+
+
+@cache
+def _several_families(models: int) -> bool:
+    return len({MODELS[bit][0].name for bit in _bits(models)}) > 1
 
 
 def _crossing(widths: Collection[int]) -> int:
