@@ -227,8 +227,8 @@ def _foreign(start: bytes) -> str | None:
 def _parse_quickly(raw: bytes, area: int) -> tuple[dict[str, str], dict[str, TensorInfo]] | None:
     """As `_parse_thoroughly`, or None where that has to decide.
 
-    The table is decoded straight into its rows. A name that stands twice leaves no trace in the result, but its
-    quotation marks are in the text: so the marks are counted. (With a backslash among them the count is not exact.)
+    The table is decoded straight into its rows. A name that stands twice leaves no trace in them, but its quotation
+    marks are in the text: so the marks are counted. (With a backslash among them the count is not exact.)
     """
     cut = _first_row(raw)
     if not 0 < cut < _QUICK_BYTES or len(raw) > _QUICK_BYTES:
@@ -251,8 +251,7 @@ def _parse_quickly(raw: bytes, area: int) -> tuple[dict[str, str], dict[str, Ten
 def _first_row(raw: bytes) -> int:
     """Where the row of the first tensor begins if metadata or nothing stands before it; 0 if that cannot be told.
 
-    The row is found by its `"dtype"`, which cannot stand inside a string. Where the guess is wrong, what is before the
-    cut is not a complete object, so that it cannot be parsed.
+    It is found by its `"dtype"`. If that stood elsewhere, what is before the cut is no complete object and not parsed.
     """
     if raw[:2] != b'{"':
         return 0
