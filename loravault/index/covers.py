@@ -32,13 +32,6 @@ def store(session: Session, rows: Iterable[CoverRow]) -> None:
         session.merge(row)
 
 
-def forget(session: Session, weight_id: str) -> None:
-    """Nothing is known of a cover any more."""
-    row = session.get(CoverRow, weight_id)
-    if row is not None:
-        session.delete(row)
-
-
 def problems(session: Session) -> dict[str, str]:
     """Weight id -> what was wrong with the pictures of an adapter."""
     rows = session.exec(select(CoverRow).where(col(CoverRow.problem).is_not(None))).all()
