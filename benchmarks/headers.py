@@ -24,7 +24,7 @@ from loravault.formats.families import identify
 from loravault.formats.families.index import FAMILIES
 from loravault.formats.safetensors_header import FIRST_READ_BYTES, header_of, read_metadata, reader
 from loravault.formats.weight_id import weight_id
-from tests.formats import confusions, derived
+from tests.formats import confusions, derived, original_names
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures" / "headers"
@@ -67,7 +67,7 @@ def real_headers() -> dict[str, derived.Shapes]:
 
 def sdxl() -> derived.Shapes:
     """kohya's adapter of all of SDXL's blocks and both text encoders."""
-    layers = derived.sgm(derived.architectures()["sdxl", None])
+    layers = original_names.sgm(derived.architectures()["sdxl", None])
     spell, parts = derived.SPELLINGS["kohya"]
     shapes = derived.tensors(
         {path: shape for path, shape in layers.items() if "_blocks" in path or "middle" in path}, spell, parts

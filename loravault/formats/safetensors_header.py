@@ -22,7 +22,7 @@ import msgspec
 
 from loravault.errors import UserError
 
-#: No real adapter comes near these; a header above them is made to exhaust memory.
+#: No real adapter comes near these; what is above them is made to exhaust memory.
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_TENSORS = 20_000
 MAX_METADATA_VALUE_BYTES = 1024 * 1024
@@ -40,7 +40,7 @@ DTYPE_BITS: dict[str, int] = {
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
 
-# What the quick way takes of a number format: the keys of `DTYPE_BITS`, which a test compares.
+# The keys of `DTYPE_BITS` (a test compares them).
 _Dtype = Literal[
     "BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64", "C64", "C128",
     "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4",
@@ -71,12 +71,12 @@ class TensorInfo(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def start(self) -> int:
-        """First byte in the tensor area."""
+        """First byte."""
         return self.data_offsets[0]
 
     @property
     def end(self) -> int:
-        """The byte after the last in the tensor area."""
+        """The byte after the last."""
         return self.data_offsets[1]
 
 
@@ -299,8 +299,7 @@ class _Sizes(dict[tuple[str, tuple[int, ...]], int]):
         return size
 
 
-_BYTES = _Sizes()
-_REMEMBERED_SIZES = 50_000
+_BYTES, _REMEMBERED_SIZES = _Sizes(), 50_000
 
 
 def _parse_thoroughly(raw: bytes, area: int) -> tuple[dict[str, str], dict[str, TensorInfo]]:
