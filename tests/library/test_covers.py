@@ -23,8 +23,8 @@ ID = "w1-0123456789abcdef"
 def entry(preview: str | None = None, nsfw: int = 0, **facts: Any) -> Entry:
     return Entry(
         weight_id=ID, name="ink", places=(Place("loras", "Styles/ink.safetensors", "ok", 1, 1),), state="ok",
-        family="demo", variant=None, network="lora", rank=4, alpha=None, title=None, trigger_words=(), preview=preview, nsfw=nsfw,
-        facts=facts,
+        family="demo", variant=None, network="lora", rank=4, alpha=None, title=None, trigger_words=(),
+        preview=preview, nsfw=nsfw, facts=facts,
     )  # fmt: skip
 
 
