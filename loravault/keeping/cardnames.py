@@ -27,14 +27,16 @@ def plan_paths(entries: Iterable[Entry], folder: str, taken: set[str], rules: Ig
     """
 
     def is_free(stem: str) -> bool:
-        name = f"{stem}.md"
-        if conflict_original(name) is not None or rules.reason(name) is not None:
-            return False
         return name_key(stem) not in taken and name_key(f"{stem} pictures") not in taken
+
+    def is_looked_at(stem: str) -> bool:
+        return conflict_original(f"{stem}.md") is None and rules.reason(f"{stem}.md") is None
 
     paths = {}
     for entry in sorted(entries, key=lambda e: (e.place.rel, e.place.root, e.weight_id)):
         stem = free_stem(safe_stem(entry.name), is_free)
+        if not is_looked_at(stem):  # named like a temporary file or a sync tool's copy: as a note nobody would read it
+            stem = free_stem(f"LoRA {entry.weight_id.removeprefix('w1-')}", is_free)
         taken |= {name_key(stem), name_key(f"{stem} pictures")}
         parts = [safe_stem(part, FOLDER_BYTES) for part in entry.category.split("/") if part]
         paths[entry.weight_id] = "/".join([folder, CARDS, *parts, f"{stem}.md"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from loravault.vault.inert import inert
+from loravault.vault.inert import inert, inert_value
 from loravault.vault.note import parse_note
 
 TOKENS = [
@@ -129,3 +129,34 @@ def test_a_limit_cuts_with_an_ellipsis():
 
 def test_teeth_the_scanner_finds_what_an_unguarded_writer_leaves():
     assert all(ACTIVE.search(token) for token in TOKENS if len(token.strip()) > 2 and token not in HARMLESS_ALONE)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain words, 0.8", "plain words, 0.8"),
+        ("style #2 ~ $5 a_b--c (x:1.2) \\(y\\)", "style #2 ~ $5 a_b--c (x:1.2) \\(y\\)"),
+        ("[PDXL] x", "[PDXL] x"),
+        ("<% evil %>", "< % evil % >"),
+        ("<%* x -%>", "< %* x -% >"),
+        ("<b onload=x>", "< b onload=x>"),
+        ("<lora:x:1>", "< lora:x:1>"),
+        ("a <3 b", "a <3 b"),
+        ("[[[x]]]", "[ [ [x] ] ]"),
+        ("{{date}}", "{ {date} }"),
+        ("%%hidden%%", "% %hidden% %"),
+        ("`= this`", "'= this'"),
+        ("two\nlines\t\u202eturned\u200b", "two lines turned"),
+    ],
+)
+def test_a_value_keeps_what_a_person_may_copy_and_runs_nothing(text, shown):
+    assert inert_value(text) == shown
+    assert inert_value(shown) == shown
+
+
+@given(st.text(max_size=60))
+def test_no_value_runs_or_links_anything(text):
+    line = inert_value(text)
+    assert not re.search(r"<%|%>|\[\[|\]\]|\{\{|\}\}|%%|`|[\r\n]", line)
+    assert inert_value(line) == line
+    assert len(inert_value(text, 10).replace("…", "")) <= 2 * 10

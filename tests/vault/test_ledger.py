@@ -44,3 +44,11 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
     ledger.path.write_bytes(b'{"v": 2, "op": "write"}\n')
     with pytest.raises(UserError, match="newer loravault"):
         list(ledger.read())
+
+
+def test_several_records_are_written_at_once_and_none_makes_no_file(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append_many([])
+    assert not ledger.path.exists()
+    ledger.append_many({"op": "x", "n": number} for number in range(3))
+    assert [record["n"] for record in ledger.read()] == [0, 1, 2]
