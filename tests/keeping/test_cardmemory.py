@@ -12,7 +12,10 @@ A, B, C = (f"w1-{number:016x}" for number in range(3))
 
 
 def told(memory: CardMemory) -> list[object]:
-    return [(memory.may_make(key), memory.is_deleted(key), memory.blank(key), memory.cover_was_filled(key)) for key in (A, B, C)]  # fmt: skip
+    def of(key: str) -> tuple[object, ...]:
+        return memory.may_make(key), memory.is_deleted(key), memory.blank(key), memory.cover_was_filled(key)
+
+    return [of(key) for key in (A, B, C)]
 
 
 def test_everything_is_known_again_after_a_restart_and_after_compaction(tmp_path: Path, monkeypatch):
