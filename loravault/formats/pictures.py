@@ -13,6 +13,8 @@ from loravault.formats import plain
 HEAD = 64
 #: Largest embedded picture, as base64 text.
 MAX_EMBEDDED = 8 * 1024 * 1024
+#: Brackets and commas in a list of embedded pictures.
+_MOST_PARTS = 512
 STILLS = frozenset({"png", "jpeg", "webp", "gif", "avif", "heic", "jxl", "bmp", "tiff"})
 VIDEOS = frozenset({"mp4", "webm", "avi"})
 
@@ -49,6 +51,11 @@ def media_kind(head: bytes) -> str | None:
 def holds_picture(value: Any) -> bool:
     """Whether `embedded_picture` would find one, from its first bytes."""
     return _kind(_base64(value)) in STILLS
+
+
+def is_large_picture(text: str) -> bool:
+    """As `holds_picture`, of a text of any length: one that would become many objects when parsed is none."""
+    return sum(map(text.count, "[{,")) <= _MOST_PARTS and holds_picture(text)
 
 
 def embedded_picture(value: Any) -> bytes | None:

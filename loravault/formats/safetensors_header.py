@@ -21,10 +21,12 @@ from typing import Annotated, Any, BinaryIO, Literal
 import msgspec
 
 from loravault.errors import UserError
+from loravault.formats.pictures import is_large_picture
 
 #: No real adapter comes near these; what is above them is made to exhaust memory.
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_TENSORS = 20_000
+#: A longer entry is left out and told, unless it is an embedded picture: no text of a trainer's is so long.
 MAX_METADATA_VALUE_BYTES = 1024 * 1024
 MAX_DIMENSIONS = 16
 _MAX_DIMENSION = 2**63 - 1
@@ -100,6 +102,8 @@ class Header:
     #: Bytes of JSON, padding included.
     header_length: int
     file_length: int
+    #: Metadata entries that were left out because they are too long.
+    left_out: tuple[str, ...] = ()
     #: First bytes of the tensor area in the file.
     data_start: int = field(init=False)
 
@@ -124,8 +128,9 @@ def header_of(file: BinaryIO) -> Header:
     """As `read_header`, of an open file, so that the header and further bytes come from the same one."""
     raw, size = _raw_header(file)
     area = size - 8 - len(raw)
-    metadata, tensors = _parse_quickly(raw, area) or _parse_thoroughly(raw, area)
-    return Header(metadata, tensors, len(raw), size)
+    quick = _parse_quickly(raw, area)
+    metadata, tensors, left_out = (*quick, ()) if quick is not None else _parse_thoroughly(raw, area)
+    return Header(metadata, tensors, len(raw), size, left_out)
 
 
 def read_metadata(file: BinaryIO) -> dict[str, str]:
@@ -302,8 +307,11 @@ class _Sizes(dict[tuple[str, tuple[int, ...]], int]):
 _BYTES, _REMEMBERED_SIZES = _Sizes(), 50_000
 
 
-def _parse_thoroughly(raw: bytes, area: int) -> tuple[dict[str, str], dict[str, TensorInfo]]:
-    """Metadata and tensor table of a header; `BrokenFile` with the reason. `area`: bytes that follow the header."""
+def _parse_thoroughly(raw: bytes, area: int) -> tuple[dict[str, str], dict[str, TensorInfo], tuple[str, ...]]:
+    """Metadata, tensor table and what was left out of the metadata; `BrokenFile` with the reason.
+
+    `area`: bytes that follow the header.
+    """
     _check_structure(raw)
     try:
         table = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
@@ -313,10 +321,10 @@ def _parse_thoroughly(raw: bytes, area: int) -> tuple[dict[str, str], dict[str, 
         raise BrokenFile("its header is not valid JSON") from None
     if not isinstance(table, dict):
         raise BrokenFile("its header is not a table of tensors")
-    metadata = _metadata(table.pop("__metadata__", None))
+    metadata, left_out = _metadata(table.pop("__metadata__", None))
     tensors = {_text(name): _tensor(name, entry) for name, entry in table.items()}
     _check_cover(tensors, area)
-    return metadata, tensors
+    return metadata, tensors, left_out
 
 
 def _check_structure(raw: bytes) -> None:
@@ -350,16 +358,19 @@ def _text(value: str) -> str:
     return value
 
 
-def _metadata(entry: Any) -> dict[str, str]:
+def _metadata(entry: Any) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The entries, and the names of those that are too long to be of use. The cap of the header bounds all of them."""
     if entry is None:
-        return {}
+        return {}, ()
     if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
         raise BrokenFile("its metadata is not a table of texts")
-    for key, value in entry.items():
-        if len(value) > MAX_METADATA_VALUE_BYTES or len(_text(value).encode()) > MAX_METADATA_VALUE_BYTES:
-            raise BrokenFile(f"its metadata entry {_text(key)[:60]!r} is larger than 1 MiB")
+    for key in entry:
         _text(key)
-    return entry
+    long = [key for key, value in entry.items() if len(_text(value).encode()) > MAX_METADATA_VALUE_BYTES]
+    left_out = tuple(key for key in long if not is_large_picture(entry[key]))
+    for key in left_out:
+        del entry[key]
+    return entry, left_out
 
 
 def _is_count(value: Any) -> bool:

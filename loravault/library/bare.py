@@ -11,7 +11,7 @@ from pathlib import Path
 from loravault.errors import UserError
 from loravault.formats.safetensors_header import Header, ReadAt, header_of, reader
 from loravault.formats.weight_id import weight_id
-from loravault.library.identify import INCOMPLETE, identify_with
+from loravault.library.identify import INCOMPLETE, identify_with, with_left_out
 from loravault.library.previews import preview_of
 from loravault.library.sidecars import read_facts
 
@@ -77,7 +77,7 @@ def _name(path: Path) -> str:
 
 
 def _whole(path: Path, header: Header, read_at: ReadAt) -> BareFile:
-    facts = read_facts(path, path.name, header.metadata, None, header.file_length)
+    facts = with_left_out(read_facts(path, path.name, header.metadata, None, header.file_length), header)
     absolute = path.absolute()
     identity = identify_with(facts, header, read_at, f"{absolute.parent.name}/{absolute.name}")
     preview = preview_of(facts)

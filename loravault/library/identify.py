@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import msgspec
+
 from loravault.errors import UserError
 from loravault.formats import families
 from loravault.formats.hashes import FileHashes, file_hashes
-from loravault.formats.plain import one_line
-from loravault.formats.safetensors_header import Header, ReadAt, header_of, reader
+from loravault.formats.plain import cut_line, one_line
+from loravault.formats.safetensors_header import MAX_METADATA_VALUE_BYTES, Header, ReadAt, header_of, reader
 from loravault.formats.weight_id import weight_id
 from loravault.library.facts import AdapterFacts, encode
 from loravault.library.previews import preview_of
@@ -80,7 +82,7 @@ def read_adapter(path: Path, root: str, rel: str, beside: Sequence[str] | None =
         size, mtime_ns, *_ = key_of(status)
         with open(path, "rb") as file:
             header = header_of(file)
-            facts = read_facts(path, rel, header.metadata, beside, size)
+            facts = with_left_out(read_facts(path, rel, header.metadata, beside, size), header)
             identity = identify_with(facts, header, reader(file), rel)
             identifier = weight_id(header, reader(file))
     except UserError as error:
@@ -119,6 +121,16 @@ def read_adapter(path: Path, root: str, rel: str, beside: Sequence[str] | None =
         blake3=hashes.blake3 if hashes else None,
         crc32=hashes.crc32 if hashes else None,
     )
+
+
+def with_left_out(facts: AdapterFacts, header: Header) -> AdapterFacts:
+    """The facts with a warning for every metadata entry that is too long to be read."""
+    told = [
+        f"The metadata entry {cut_line(key, 60) or '?'} is larger than {MAX_METADATA_VALUE_BYTES >> 20} MiB "
+        "and was not read."
+        for key in header.left_out
+    ]
+    return msgspec.structs.replace(facts, warnings=(*facts.warnings, *told)) if told else facts
 
 
 def identify_with(facts: AdapterFacts, header: Header, read_at: ReadAt, rel: str) -> families.Identity:

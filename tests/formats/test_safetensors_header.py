@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loravault.formats import safetensors_header as sh
+from loravault.formats.pictures import embedded_picture
 from tests.formats import headers
 
 
@@ -132,7 +134,9 @@ BOMBS = {
     "16 MB of short keys": lambda: headers.blob(b'{"a":' + b'{"b":0},"c":' * 1_300_000 + b"0}"),
     "16 MB of empty lists": lambda: headers.blob(b'{"a":[' + b"[]," * 5_000_000 + b"0]}"),
     "16 MB of escaped quotes in a string that never ends": lambda: headers.blob(b'{"a":"' + b'\\"' * 8_000_000),
-    "one huge metadata value": lambda: headers.blob(b'{"__metadata__":{"x":"' + b"y" * (2**20 + 1) + b'"}}'),
+    "16 MB of lists that claim to be pictures": lambda: headers.blob(
+        b'{"__metadata__":{"x":"[\\"iVBORw0KGgoAAAANSUhEUg==\\"' + b",[]" * 5_000_000 + b']"}}', b"too many"
+    ),
     "a header of 90 MB": lambda: (90_000_000).to_bytes(8, "little") + b"{" + b" " * 100,
 }
 
@@ -151,6 +155,42 @@ def test_a_header_bomb_is_refused_quickly_and_without_memory(name: str) -> None:
         tracemalloc.stop()
     assert peak < 64 * 2**20
     assert took < 2
+
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + os.urandom(5_000_000)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_metadata_entry_that_is_too_long_costs_the_entry_and_not_the_file(first: bool) -> None:
+    """A trainer that wrote 2 MB of captions made its whole file "broken", for one entry that nobody needs."""
+    entries, size = headers.table(headers.lora())
+    metadata = {"ss_captions": "ä" * 600_000, "ss_network_dim": "4", "fits": "x" * 2**20}
+    table = {"__metadata__": metadata, **entries} if first else {**entries, "__metadata__": metadata}
+    data = headers.blob(json.dumps(table, ensure_ascii=False).encode(), bytes(size))
+
+    header = read(data)
+
+    assert header.metadata == {"ss_network_dim": "4", "fits": "x" * 2**20}
+    assert header.left_out == ("ss_captions",)
+    assert len(header.tensors) == 3
+    assert read_metadata(data) == header.metadata
+
+
+@pytest.mark.parametrize("written", ["{}", "data:image/png;base64,{}", '["{}","{}"]'])
+def test_an_embedded_cover_may_be_longer(written: str) -> None:
+    value = written.replace("{}", base64.b64encode(PNG).decode(), 1).replace("{}", "x")
+    data = headers.adapter(headers.lora(), {"ssmd_cover_images": value, "modelspec.thumbnail": "y" * 2_000_000})
+
+    header = read(data)
+
+    assert header.left_out == ("modelspec.thumbnail",)
+    assert embedded_picture(header.metadata["ssmd_cover_images"]) == PNG
+    assert embedded_picture(read_metadata(data)["ssmd_cover_images"]) == PNG
+
+
+def test_a_cover_beyond_the_cap_of_embedded_pictures_is_left_out() -> None:
+    value = base64.b64encode(PNG + bytes(2_000_000)).decode()
+    assert read(headers.adapter(headers.lora(), {"cover": value})).left_out == ("cover",)
 
 
 def test_a_large_but_honest_tag_table_is_read() -> None:
@@ -225,7 +265,7 @@ def test_a_header_longer_than_the_first_read_is_read_to_its_end() -> None:
 def test_both_ways_know_the_same_number_formats() -> None:
     for dtype in sh.DTYPE_BITS:
         raw = b'{"t":{"dtype":"%s","shape":[0],"data_offsets":[0,0]}}' % dtype.encode()
-        assert sh._parse_quickly(raw, 0) == sh._parse_thoroughly(raw, 0)
+        assert sh._parse_quickly(raw, 0) == sh._parse_thoroughly(raw, 0)[:2]
 
 
 def test_a_directory_or_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -302,7 +342,7 @@ def test_the_quick_way_never_takes_what_the_thorough_way_refuses_or_reads_otherw
     raw, area = case
     quick = sh._parse_quickly(raw, area)
     if quick is not None:
-        assert quick == sh._parse_thoroughly(raw, area)
+        assert (*quick, ()) == sh._parse_thoroughly(raw, area)
 
 
 rows = st.fixed_dictionaries(

@@ -10,6 +10,7 @@ import pytest
 from loravault.formats.hashes import POISON
 from loravault.formats.weight_id import is_weight_id
 from loravault.library import identify
+from loravault.library.bare import read_bare
 from loravault.library.facts import decode
 from loravault.library.identify import read_adapter
 from tests.formats import headers
@@ -55,6 +56,17 @@ def test_a_bad_file_is_broken_with_a_reason(tmp_path: Path, data: bytes, words: 
     assert (record.state, record.weight_id, record.size) == (state, None, len(data))
     assert record.reason
     assert words in record.reason
+
+
+def test_a_metadata_entry_that_is_too_long_is_a_warning(tmp_path: Path) -> None:
+    metadata = {"ss_captions\x1b[2J": "x" * (2**20 + 1), "modelspec.title": "Ink"}
+    path = headers.write(tmp_path / "x.safetensors", headers.adapter(headers.lora(), metadata))
+
+    record = read_adapter(path, "main", "x.safetensors")
+
+    assert (record.state, record.title) == ("ok", "Ink")
+    warnings = ("The metadata entry ss_captions[2J is larger than 1 MiB and was not read.",)
+    assert decode(record.facts).warnings == read_bare(path).warnings == warnings
 
 
 def test_a_file_that_is_gone_is_broken_not_an_error(tmp_path: Path) -> None:
