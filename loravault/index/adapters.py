@@ -114,7 +114,10 @@ def forget_left_places(session: Session, root: str, found: Collection[str]) -> s
 
     `found` are the paths that the last look found. Returns the weight ids.
     """
-    gone = [row for row in adapters_of_root(session, root) if row.unseen and row.rel not in found and row.weight_id]
+    unseen = select(AdapterRow).where(
+        AdapterRow.root == root, AdapterRow.unseen > 0, col(AdapterRow.weight_id).is_not(None)
+    )
+    gone = [row for row in session.exec(unseen).all() if row.rel not in found]
     left: set[str] = set()
     for row in gone:
         here = (row.root, row.rel)
@@ -216,17 +219,23 @@ def store_file_hashes(
     return row.weight_id
 
 
-def trust_hashes(session: Session, weight_id: str, shown: str, hashes: tuple[str, str, str]) -> bool:
+def trust_hashes(
+    session: Session, weight_id: str, shown: str, hashes: tuple[str, str, str], size_mb: float | None = None
+) -> bool:
     """After a rebuild: what the card of these weights says of the file at `shown` (root/path) need not be measured.
 
-    `hashes`: SHA256, AutoV2, AutoV3 (12 digits).
+    `hashes`: SHA256, AutoV2, AutoV3 (12 digits). `size_mb`: as on the card; an edited header mostly changes it.
+    A card does not say AutoV1, BLAKE3 and CRC32: they stay unknown.
     """
     sha256, autov2, autov3 = hashes
     for row in adapters_by_weight_id(session, weight_id):
-        if f"{row.root}/{row.rel}" == shown and not row.hashed and row.state in ("ok", "duplicate"):
-            row.hashed, row.sha256, row.autov2, row.autov3 = True, sha256, autov2, autov3
-            session.add(row)
-            return True
+        if f"{row.root}/{row.rel}" != shown or row.hashed or row.state not in ("ok", "duplicate"):
+            continue
+        if size_mb is not None and abs(row.size / 1e6 - size_mb) > (0.051 if row.size >= 1e6 else 0.00051):
+            continue
+        row.hashed, row.sha256, row.autov2, row.autov3 = True, sha256, autov2, autov3
+        session.add(row)
+        return True
     return False
 
 

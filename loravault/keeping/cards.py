@@ -20,7 +20,7 @@ from loravault.keeping.cardmemory import CardMemory
 from loravault.keeping.cardreading import CardReading, row_of_new
 from loravault.keeping.cardshelf import Card, CardShelf
 from loravault.library.entry import Entry
-from loravault.pages.cardfields import is_card, weight_id_of
+from loravault.pages.cardfields import CardHashes, hashes_of_card, is_card, weight_id_of
 from loravault.pages.cards import (
     card_update,
     plan_digest,
@@ -44,7 +44,8 @@ class CardKeeper:
     """Looks after the cards of one vault, for the holder of its lock.
 
     `notes_read` says whether every note of the vault has been handed to us since the start: before that, no card is
-    made and none counts as deleted. `cover_of` tells the vault-relative path of an adapter's cover.
+    made and none counts as deleted. `cover_of` tells the vault-relative path of an adapter's cover; `on_hashes` is told
+    what a card that is new to the index says of its file.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class CardKeeper:
         *,
         notes_read: Callable[[], bool] = lambda: True,
         cover_of: Callable[[str], str | None] = lambda _weight_id: None,
+        on_hashes: Callable[[CardHashes], None] = lambda _hashes: None,
         templates: Path | None = None,
     ) -> None:
         self._ctx = ctx
         self._notes_read = notes_read
         self._cover_of = cover_of
+        self._on_hashes = on_hashes
         self._memory = CardMemory(ctx.ledger)
         self._reading = CardReading(ctx.index, self._memory)
         self._making = CardMaking(ctx, self._reading, cover_of, templates or resources.templates())
@@ -101,6 +104,8 @@ class CardKeeper:
             self.card_gone(rel)
             return
         before = self._shelf.get(rel)
+        if before is None and problem is None and (hashes := hashes_of_card(note)) is not None:
+            self._on_hashes(hashes)
         self._shelf.put(self._reading.row_of(rel, note, key, problem, before.weight_id if before else None))
         card = self._shelf.get(rel)
         if card is not None and card.weight_id is not None:

@@ -39,9 +39,11 @@ class Keepers:
         self._note_paths = note_paths
         with ctx.index.session() as session:
             self._covers_known = {key: row.path for key, row in cover_rows.covers(session).items() if row.path}
-        self.hashes = HashKeeper(ctx, wake=wake, on_changed=self._tell_cards)
+        self.hashes = HashKeeper(ctx, wake=wake, on_changed=self._tell_cards, notes_read=notes_read)
         self.covers = CoverKeeper(ctx, wake=wake, on_changed=self._covers_changed)
-        self.cards = CardKeeper(ctx, notes_read=notes_read, cover_of=self._covers_known.get)
+        self.cards = CardKeeper(
+            ctx, notes_read=notes_read, cover_of=self._covers_known.get, on_hashes=self.hashes.claimed
+        )
         self.galleries = GalleryKeeper(ctx, may_remove=self._all_is_there, taken=self._names_taken)
         self.search = SearchKeeper(ctx)
         #: A whole look at the files is over: before it nothing is made or taken away.

@@ -44,6 +44,21 @@ class CardFields:
     doubts: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class CardHashes:
+    """The hashes that a card says of a file, and of which."""
+
+    weight_id: str
+    #: Its `lora_file`.
+    file: str
+    #: Its `size_mb`.
+    size_mb: float
+    sha256: str
+    autov2: str
+    #: 12 digits.
+    autov3: str
+
+
 def is_card(note: Note) -> bool:
     """Whether a note says `loravault: card`, also where its properties cannot be read otherwise."""
     front = note.frontmatter
@@ -90,6 +105,19 @@ def fields_of_card(note: Note) -> CardFields | str:
             doubts.append(f"`{key}` {error}")
     file = front.get("lora_file")
     return CardFields(weight_id_of(note), _one(file) if file not in (None, "") else None, values, tuple(doubts))
+
+
+def hashes_of_card(note: Note) -> CardHashes | None:
+    """The hashes on a card, as we wrote them; None if there are none, or somebody has changed them."""
+    front, weight_id = note.frontmatter, weight_id_of(note)
+    if front is None or front.problem or weight_id is None:
+        return None
+    file, size = front.get("lora_file"), front.get("size_mb")
+    hashes = [str(front.get(key)) for key in ("sha256", "autov2", "autov3")]
+    whole = all(re.fullmatch(f"[0-9a-f]{{{n}}}", value) for n, value in zip((64, 10, 12), hashes, strict=True))
+    if not isinstance(file, str) or not isinstance(size, int | float) or not whole or hashes[0][:10] != hashes[1]:
+        return None
+    return CardHashes(weight_id, file, float(size), *hashes)
 
 
 def said(values: Mapping[str, Any], blank: Collection[str]) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from loravault.index.tables import AdapterRow
 from loravault.jobs.context import Context
 from loravault.keeping.hashes import HashKeeper
 from loravault.library.hashing import BackgroundHasher
+from loravault.pages.cardfields import CardHashes
 from loravault.vault.ignore import IgnoreRules
 from loravault.vault.ledger import Ledger
 from loravault.vault.safewrite import VaultWriter
 from tests.formats import headers
-
 
 #: SHA256, AutoV2 and AutoV3 as a card says them.
 SAID = ("ab" * 32, "ab" * 5, "cd" * 6)
@@ -49,8 +49,10 @@ class Scene:
         self.changed: set[str] = set()
         self.keeper = self.new_keeper()
 
-    def new_keeper(self) -> HashKeeper:
-        return HashKeeper(self.ctx, on_changed=self.changed.update, hasher=BackgroundHasher(duty=1.0))
+    def new_keeper(self, notes_read: Callable[[], bool] = lambda: True) -> HashKeeper:
+        return HashKeeper(
+            self.ctx, on_changed=self.changed.update, notes_read=notes_read, hasher=BackgroundHasher(duty=1.0)
+        )
 
     def put(self, name: str, fill: int) -> Path:
         path = headers.write(self.root / name, headers.adapter(headers.lora(), fill=fill))
@@ -136,6 +138,38 @@ def test_what_a_card_says_of_its_file_is_believed_after_a_rebuild_and_of_no_othe
         assert adapters.trust_hashes(session, weight_id, "main/a.safetensors", SAID)
         assert not adapters.trust_hashes(session, weight_id, "main/moved.safetensors", SAID)
     assert [row.hashed for row in scene.rows().values()] == [True, False]
+
+
+def test_a_card_is_not_believed_of_a_file_of_another_size(scene: Scene) -> None:
+    """Somebody edited the header while the index was away: the weights are the same, the SHA256 is not."""
+    path = scene.put("a.safetensors", 1)
+    scene.look()
+    weight_id = scene.rows()["a.safetensors"].weight_id or ""
+    size_mb = round(path.stat().st_size / 1e6, 3)
+    with scene.ctx.index.session() as session:
+        assert not adapters.trust_hashes(session, weight_id, "main/a.safetensors", SAID, size_mb + 0.002)
+        assert adapters.trust_hashes(session, weight_id, "main/a.safetensors", SAID, size_mb)
+
+
+def test_nothing_is_hashed_before_the_cards_were_read_nor_what_they_tell(scene: Scene) -> None:
+    path = scene.put("a.safetensors", 1)
+    scene.put("b.safetensors", 2)
+    read = False
+    scene.keeper = scene.new_keeper(notes_read=lambda: read)
+    sha256, autov2, autov3 = SAID
+    scene.look()
+    weight_id = scene.rows()["a.safetensors"].weight_id or ""
+    for known in (weight_id, "w1-0000000000000000"):
+        scene.keeper.claimed(
+            CardHashes(known, "main/a.safetensors", round(path.stat().st_size / 1e6, 3), sha256, autov2, autov3)
+        )
+    assert not scene.work(lambda: any(row.hashed for row in scene.rows().values()), seconds=0.3)
+    read = True
+    assert scene.work(lambda: all(row.hashed for row in scene.rows().values()))
+    rows = scene.rows()
+    assert (rows["a.safetensors"].sha256, rows["a.safetensors"].crc32) == (sha256, None), "told, not measured"
+    assert rows["b.safetensors"].sha256 == file_hashes(scene.root / "b.safetensors").sha256
+    assert scene.changed >= {weight_id}
 
 
 def test_switched_off_nothing_is_read(scene: Scene) -> None:

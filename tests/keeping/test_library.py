@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from loravault.daemon import Daemon
-from loravault.index import search
+from loravault.index import adapters, search
+from loravault.library.hash_plan import HashWish
+from loravault.library.hashing import BackgroundHasher
 from tests.world import World
 
 
@@ -48,7 +50,8 @@ def settle(world: World, daemon: Daemon, quiet_s: float = 1.0) -> None:
         daemon.tick()
         now = {path: path.stat().st_mtime_ns for path in world.vault.rglob("*") if path.is_file()}
         now = {path: when for path, when in now.items() if path != world.vault / "LoraVault" / "LoraVault.md"}
-        if now != before or daemon.keepers.waiting or daemon.keepers.hashes.progress.busy:
+        busy = daemon.keepers.waiting or daemon.keepers.galleries.is_behind or daemon.keepers.hashes.progress.busy
+        if now != before or busy:
             since, before = time.monotonic(), now
         time.sleep(0.01)
 
@@ -132,6 +135,42 @@ def test_without_the_index_the_same_pages_byte_for_byte_and_a_deleted_card_stays
     after = everything(world)
     assert after.keys() == before.keys()
     assert [rel for rel in after if after[rel] != before[rel]] == []
+
+
+def test_without_the_index_no_file_is_hashed_again_whose_card_tells_its_hashes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashing a library takes hours; deleting the index must not cost them again."""
+    monkeypatch.setattr("loravault.library.identify.HASH_AT_ONCE_BYTES", 0)
+    monkeypatch.setattr("loravault.keeping.cards.SPREAD_S", 0.0)
+    monkeypatch.setattr("loravault.keeping.hashes.LIST_S", 0.1)
+    wished: list[str] = []
+    real = BackgroundHasher.want
+
+    def want(self: BackgroundHasher, wishes: Iterable[HashWish]) -> None:
+        listed = list(wishes)
+        wished.extend(wish.rel for wish in listed)
+        real(self, listed)
+
+    monkeypatch.setattr(BackgroundHasher, "want", want)
+    with running(world) as daemon:
+        settle(world, daemon)
+        cards = sorted((world.vault / "LoraVault" / "LoRAs").rglob("*.md"))
+        assert all(world.properties(card.relative_to(world.vault).as_posix())["sha256"] for card in cards)
+    before = everything(world)
+    assert "doll.safetensors" in wished
+    wished.clear()
+    for path in world.config.state_dir.glob("index.sqlite*"):
+        path.unlink()
+    world.adapter("new.safetensors")
+    with running(world) as daemon:
+        settle(world, daemon)
+        with daemon.ctx.index.session() as session:
+            rows = {row.name: row for row in adapters.adapters(session)}
+    assert set(wished) == {"new.safetensors"}
+    assert all(row.hashed and row.sha256 and row.autov3 for row in rows.values())
+    after = everything(world)
+    assert [rel for rel in before if "/LoRAs/" in rel and after[rel] != before[rel]] == []
 
 
 def test_a_drive_that_is_away_changes_no_card_and_a_file_that_is_gone_says_so_on_its_card(world: World) -> None:
