@@ -350,6 +350,7 @@ class TestAsking:
         """It waited two minutes beside a new, empty index of its own making."""
         monkeypatch.setattr(following, "INDEX_S", 0.2)
         monkeypatch.setattr(Index, "is_replaced", lambda _self: False)
+        until((world.vault / "LoraVault" / "LoraVault.md").exists)  # its first look at the index is over
         path = world.config.state_dir / "index.sqlite"
         hidden = path.rename(path.with_suffix(".hidden"))
         try:

@@ -6,6 +6,7 @@ import json
 import struct
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -156,5 +157,5 @@ def adapter_bytes(width: int, rank: int, metadata: dict[str, str], seed: str = "
         at += size
     header = json.dumps(table).encode()
     header += b" " * (-len(header) % 8)
-    letter = struct.pack("<f", 0.001 * (1 + sum(seed.encode()) % 97))
+    letter = struct.pack("<f", 0.001 * (1 + zlib.crc32(seed.encode()) % 9973 / 100))
     return struct.pack("<Q", len(header)) + header + letter * (at // 4)

@@ -110,7 +110,7 @@ class Orders:
             counts = adapters.count_adapters(session)
             return {
                 "adapters": counts.get("ok", 0),
-                "broken": counts.get("broken", 0),
+                "broken": counts.get("broken", 0) + counts.get("incomplete", 0),
                 "missing": counts.get("missing", 0),
                 "images": images.count_images(session),
                 "notes": requests,
