@@ -124,10 +124,15 @@ class GalleryKeeper:
         self._ctx.troubles.pop("galleries", None)
         return False
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether pages are still to be brought up to date, now or when the next round is due."""
+        untold = self._adapters is None or self._pictures is None or self._adapters or self._pictures or self._again
+        return self._round is not None or bool(untold)
+
     def _is_due(self, now: float) -> bool:
-        waiting = self._adapters is None or self._pictures is None or self._adapters or self._pictures or self._again
         in_bounds = len(self._begun) < BURST or now - self._begun[0] >= BURST_S
-        return bool(waiting) and in_bounds and now >= self._not_before
+        return self.is_behind and in_bounds and now >= self._not_before
 
     def _start_over(self) -> None:
         """A round that ended halfway is made again from the beginning."""
