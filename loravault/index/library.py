@@ -4,17 +4,53 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import msgspec
 from sqlmodel import Session, col, select
 
 from loravault.index import images
-from loravault.index.tables import AdapterRow, CardRow
+from loravault.index.tables import AdapterRow
 from loravault.library.entry import Entry, Place
 
 #: SQLite takes this many variables in one statement, whatever its build.
 _CHUNK = 900
+
+
+class _File(NamedTuple):
+    """The columns of an adapter file that an entry is made of; plain tuples, because ten thousand are read at once."""
+
+    weight_id: str
+    root: str
+    rel: str
+    name: str
+    size: int
+    mtime_ns: int
+    family: str
+    variant: str | None
+    network: str | None
+    rank: int | None
+    alpha: float | None
+    trigger_words: str
+    title: str | None
+    preview: str | None
+    state: str
+    sources: str
+    facts: str
+    hashed: int
+    sha256: str | None
+    autov2: str | None
+    autov3: str | None
+
+
+class _Card(NamedTuple):
+    """The columns of a card."""
+
+    weight_id: str
+    path: str
+    fields: str
+    body: str
 
 
 def entries(session: Session, only: Collection[str] | None = None, *, with_cards: bool = True) -> list[Entry]:
@@ -22,11 +58,12 @@ def entries(session: Session, only: Collection[str] | None = None, *, with_cards
 
     Without cards it is what was known before anybody wrote into one.
     """
-    files: dict[str, list[AdapterRow]] = defaultdict(list)
-    for row in _files(session, only):
-        if row.weight_id:
-            files[row.weight_id].append(row)
-    cards = {row.weight_id: row for row in reversed(_cards(session, only)) if row.weight_id} if with_cards else {}
+    files: dict[str, list[_File]] = defaultdict(list)
+    statement = f"SELECT {', '.join(_File._fields)} FROM adapter WHERE weight_id IS NOT NULL"
+    for file in map(_File._make, _rows(session, statement, only)):
+        if file.weight_id:
+            files[file.weight_id].append(file)
+    cards = {card.weight_id: card for card in reversed(_cards(session, only))} if with_cards else {}
     made = images.counts_by_adapter(session)
     found = [_entry(key, rows, cards.get(key), made.get(key, 0)) for key, rows in files.items()]
     return sorted(found, key=lambda entry: (entry.name.casefold(), entry.weight_id))
@@ -34,27 +71,30 @@ def entries(session: Session, only: Collection[str] | None = None, *, with_cards
 
 def card_paths(session: Session, weight_ids: Collection[str]) -> dict[str, str]:
     """weight id -> vault-relative path of its card, for those that have one."""
-    return {str(row.weight_id): row.path for row in reversed(_cards(session, weight_ids))}
+    return {card.weight_id: card.path for card in reversed(_cards(session, weight_ids))}
 
 
-def _files(session: Session, only: Collection[str] | None) -> Iterable[AdapterRow]:
+def _cards(session: Session, only: Collection[str] | None) -> list[_Card]:
+    """By path: of two cards of one adapter the first counts."""
+    statement = f"SELECT {', '.join(_Card._fields)} FROM card WHERE weight_id IS NOT NULL AND problem IS NULL"
+    return sorted(map(_Card._make, _rows(session, statement, only)), key=lambda card: card.path)
+
+
+def _rows(session: Session, statement: str, only: Collection[str] | None) -> Iterator[tuple[Any, ...]]:
+    """What the statement finds, of all weight ids or of these only."""
+    session.flush()  # the statement is none of the session's own
+    connection = session.connection()
     if only is None:
-        yield from session.exec(select(AdapterRow)).all()
+        yield from _fetched(connection.exec_driver_sql(statement))
         return
     for some in _chunks(only):
-        yield from session.exec(select(AdapterRow).where(col(AdapterRow.weight_id).in_(some))).all()
+        marks = ", ".join("?" * len(some))
+        yield from _fetched(connection.exec_driver_sql(f"{statement} AND weight_id IN ({marks})", tuple(some)))
 
 
-def _cards(session: Session, only: Collection[str] | None) -> list[CardRow]:
-    """By path: of two cards of one adapter the first counts."""
-    usable = select(CardRow).where(col(CardRow.weight_id).is_not(None), col(CardRow.problem).is_(None))
-    if only is None:
-        found = list(session.exec(usable).all())
-    else:
-        found = [
-            row for some in _chunks(only) for row in session.exec(usable.where(col(CardRow.weight_id).in_(some))).all()
-        ]
-    return sorted(found, key=lambda row: row.path)
+def _fetched(result: Any) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = result.cursor.fetchall()
+    return found
 
 
 def _chunks(values: Collection[str]) -> Iterable[Sequence[str]]:
@@ -63,17 +103,28 @@ def _chunks(values: Collection[str]) -> Iterable[Sequence[str]]:
         yield ordered[start : start + _CHUNK]
 
 
-def order_of_use(row: AdapterRow) -> tuple[Any, ...]:
+def order_of_use(row: AdapterRow | _File) -> tuple[Any, ...]:
     """Which of several copies is used: one that can be, then by place."""
     return (row.state in ("missing", "broken", "incomplete"), row.root, row.rel)
 
 
-def _entry(weight_id: str, rows: Sequence[AdapterRow], card: CardRow | None, pictures: int) -> Entry:
-    ordered = sorted(rows, key=order_of_use)
+_quickly: Callable[[str], Any] = msgspec.json.Decoder().decode
+
+
+def _read(text: str) -> Any:
+    """A value that was stored as JSON."""
+    try:
+        return _quickly(text)
+    except (msgspec.MsgspecError, UnicodeError):  # a number without bounds, half a character: `json` wrote it
+        return json.loads(text)
+
+
+def _entry(weight_id: str, rows: Sequence[_File], card: _Card | None, pictures: int) -> Entry:
+    ordered = sorted(rows, key=order_of_use) if len(rows) > 1 else rows
     first = ordered[0]
-    facts: dict[str, Any] = json.loads(first.facts)
-    sources: dict[str, str] = json.loads(first.sources)
-    own: dict[str, Any] = json.loads(card.fields) if card else {}
+    facts: dict[str, Any] = _read(first.facts)
+    sources: dict[str, str] = _read(first.sources)
+    own: dict[str, Any] = _read(card.fields) if card else {}
     sources |= dict.fromkeys(own, "card")
     hashed = next((row for row in ordered if row.hashed), first)
     return Entry(
@@ -87,7 +138,7 @@ def _entry(weight_id: str, rows: Sequence[AdapterRow], card: CardRow | None, pic
         rank=first.rank,
         alpha=first.alpha,
         title=first.title,
-        trigger_words=tuple(_own(own, "trigger_words", json.loads(first.trigger_words)) or ()),
+        trigger_words=tuple(_own(own, "trigger_words", _read(first.trigger_words)) or ()),
         weight=_own(own, "weight", facts.get("weight")),
         negative=_own(own, "negative", facts.get("negative")),
         base=_own(own, "base", None),
@@ -98,7 +149,7 @@ def _entry(weight_id: str, rows: Sequence[AdapterRow], card: CardRow | None, pic
         favourite=bool(_own(own, "favourite", facts.get("favourite"))),
         cover=own.get("cover"),
         nsfw=int(facts.get("nsfw") or 0),
-        hashed=hashed.hashed,
+        hashed=bool(hashed.hashed),
         sha256=hashed.sha256,
         autov2=hashed.autov2,
         autov3=hashed.autov3,

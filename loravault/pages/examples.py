@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
+from functools import lru_cache
+from itertools import islice
 from urllib.parse import quote
 
 from loravault.formats.prompt_block import parse_block
@@ -18,6 +21,11 @@ _MAX_WORDS = 12
 _CAPTIONS, _CAPTION_TAGS = 40, 6
 _ARTICLES = ("a ", "an ", "the ")
 _ANGLES = re.compile(r"<[^<>]*>|[<>]")
+_COMMAS = re.compile(r"(?:\s*,){2,}")
+#: Nearly every name: no sign in it means anything to a tag or to a note.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.()+-]+(?: [A-Za-z0-9_.()+-]+)*\Z")
+#: Texts up to this length are cleaned once: the captions of a library are a few thousand tags over and over.
+_SHORT = 80
 _SCENES = {"demo": "a red house in a meadow"}
 _SCENE = "portrait, soft light"
 
@@ -32,11 +40,12 @@ def example_prompt(entry: Entry, call: str) -> str:
     tag = lora_tag(call, entry.weight)
     said = {word.casefold() for word in triggers}
     captions = _captions(entry)
-    shown = [word for word in captions if len(word.split()) <= 5 and word.casefold() not in said]
+    fitting = (word for word in captions if len(word.split()) <= 5 and word.casefold() not in said)
+    shown = list(islice(fitting, _CAPTION_TAGS))
     scene = _SCENES.get(entry.family, _SCENE)
     tried = (
         *(_with_triggers(triggers, words) for words in (*_samples(entry), *_caption_sentence(captions, triggers))),
-        [*triggers, *(shown[:_CAPTION_TAGS] or [scene])],
+        [*triggers, *(shown or [scene])],
     )
     prompts = (_joined(parts, tag) for parts in tried)
     return next((prompt for prompt in prompts if _reads_as(prompt, tag)), _joined([scene], tag))
@@ -44,9 +53,12 @@ def example_prompt(entry: Entry, call: str) -> str:
 
 def lora_tag(call: str, weight: float | None) -> str:
     """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`) or that a note would run."""
+    factor = 1 if weight is None else weight
+    tag = f"<lora:{call}:{factor:g}>"
+    if math.isfinite(factor) and _PLAIN_NAME.match(call):
+        return tag
     if inert_value(call) != call:
         return ""
-    tag = f"<lora:{call}:{weight if weight is not None else 1:g}>"
     _, tags = parse_tags(tag)
     return tag if len(tags) == 1 and tags[0].raw == tag and tags[0].name == call and not tags[0].problem else ""
 
@@ -80,7 +92,7 @@ def _with_triggers(triggers: list[str], words: str) -> list[str]:
 
 def _caption_sentence(captions: list[str], triggers: list[str]) -> list[str]:
     """The commonest caption that is a short sentence, best one with the trigger words; none if captions are tags."""
-    sentences = [one for one in captions if 4 <= len(one.split()) <= _MAX_WORDS and one.startswith(_ARTICLES)]
+    sentences = [one for one in captions if one.startswith(_ARTICLES) and 4 <= len(one.split()) <= _MAX_WORDS]
     best = [one for one in sentences if any(word.casefold() in one.casefold() for word in triggers)]
     return (best or sentences)[:1]
 
@@ -93,8 +105,15 @@ def _captions(entry: Entry) -> list[str]:
 
 def _clean(text: str) -> str:
     """One line without tags of any program, and without anything that is active in a note."""
+    return _cleaned_short(text) if len(text) <= _SHORT else _cleaned(text)
+
+
+def _cleaned(text: str) -> str:
     line = _ANGLES.sub(" ", inert_value(" ".join(text.split())))
-    return re.sub(r"(?:\s*,){2,}", ",", " ".join(line.split())).strip(" ,").removeprefix("#|").strip()
+    return _COMMAS.sub(",", " ".join(line.split())).strip(" ,").removeprefix("#|").strip()
+
+
+_cleaned_short = lru_cache(maxsize=8192)(_cleaned)
 
 
 def _joined(parts: list[str], tag: str) -> str:

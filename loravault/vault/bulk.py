@@ -28,36 +28,38 @@ def temp_name_of(name: str) -> str:
 class _Folders:
     """Where files go: resolved, made and listed once."""
 
-    def __init__(self, root: Path, make: Callable[[Path], None]) -> None:
+    def __init__(self, root: Path, make: Callable[[Path], list[Path]]) -> None:
         self._root = root
         self._make = make
         self._known: dict[str, tuple[str, set[str]]] = {}
+        self._grown: dict[Path, None] = {}
 
     def of(self, rel: str) -> tuple[str, set[str]]:
         """The real folder of a vault-relative path, and the names in it."""
         folder = rel.rpartition("/")[0]
         if folder not in self._known:
             home = inside(self._root, rel).parent
-            self._make(home)
+            self._grown.update(dict.fromkeys(self._make(home)))
             self._known[folder] = str(home), set(os.listdir(home))
         return self._known[folder]
 
     @property
     def all(self) -> list[Path]:
-        """Every real folder that was used."""
-        return [Path(home) for home, _ in self._known.values()]
+        """Every real folder that was used, and those in which folders were made: the outer ones first."""
+        return list(dict.fromkeys([*self._grown, *(Path(home) for home, _ in self._known.values())]))
 
 
 def create_many(
     root: Path,
     items: Iterable[tuple[str, bytes]],
     own_temp: Callable[[Path], Path],
-    make_folders: Callable[[Path], None],
+    make_folders: Callable[[Path], list[Path]],
 ) -> list[str]:
     """Make every file of `items` (vault-relative path, bytes). Returns the paths whose name was taken: left alone.
 
     Until the last step a file has a hidden temp name, `temp_name_of` its own; a crash leaves those, or whole files.
-    `own_temp` clears the temp name of a path.
+    `own_temp` clears the temp name of a path; `make_folders` makes a folder with those above it, and returns the
+    folders in which it made some: they become durable together with the files.
     """
     folders = _Folders(root, make_folders)
     ready: list[tuple[str, str, str]] = []

@@ -132,7 +132,7 @@ class VaultWriter:
     def create_many(self, items: Iterable[tuple[str, bytes]]) -> list[str]:
         """Make many new files, waiting for the disk once. Returns those whose name was taken: they were left alone."""
         self._home.must_be_there()
-        return create_many(self.root, items, self._own_temp, self._make_folders)
+        return create_many(self.root, items, self._own_temp, self._folders_made)
 
     def publish(self, rel: str, data: bytes) -> None:
         """Make a file that is ours by its name (a generated picture), replacing an earlier one of that name.
@@ -371,6 +371,11 @@ class VaultWriter:
         return temp
 
     def _make_folders(self, folder: Path) -> None:
+        for grown in self._folders_made(folder):
+            fsync_dir(grown)
+
+    def _folders_made(self, folder: Path) -> list[Path]:
+        """Make a folder with those above it. Returns the folders that have one more now, to be made durable."""
         self._home.must_be_there()
         missing = []
         while not folder.is_dir():
@@ -378,7 +383,7 @@ class VaultWriter:
             folder = folder.parent
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
-            fsync_dir(path.parent)
+        return [path.parent for path in reversed(missing)]
 
     def _rel(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from loravault.formats.prompt_tags import parse_tags
 from loravault.library.entry import Entry, Place
-from loravault.pages.examples import example_prompt
+from loravault.pages.examples import example_prompt, lora_tag
 
 
 def entry(words: tuple[str, ...] = (), **facts: Any) -> Entry:
@@ -37,3 +40,27 @@ def test_captions_that_are_sentences_give_one_scene_and_tags_give_a_list(caption
 def test_a_good_sample_prompt_goes_before_captions() -> None:
     asked = entry(("sks",), captions=[["a sks on a beach", 3]], sample_prompts=["<lora:old:1> sks, at the sea"])
     assert example_prompt(replace(asked, weight=0.7), "ink") == "sks, at the sea <lora:ink:0.7>"
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "tag"),
+    [
+        ("ink_outline (v2.1)", None, "<lora:ink_outline (v2.1):1>"),
+        ("水墨 v2", 0.5, "<lora:水墨 v2:0.5>"),
+        ("a=b", 1, ""),
+        ("a:b", 1, ""),
+        (" ink", 1, ""),
+        ("<% x %>", 1, ""),
+        ("ink", float("inf"), ""),
+    ],
+)
+def test_a_tag_is_only_given_if_it_reads_as_this_name_and_weight(name: str, weight: float | None, tag: str) -> None:
+    assert lora_tag(name, weight) == tag
+
+
+@given(st.text("aZ09_.()+- :=<>[]%\n`é", max_size=8), st.none() | st.floats())
+def test_a_plain_name_is_one_that_the_parser_reads_back(name: str, weight: float | None) -> None:
+    """The shortcut for plain names gives no tag that its own reader does not understand."""
+    tag = lora_tag(name, weight)
+    _, tags = parse_tags(tag)
+    assert [one.name for one in tags if not one.problem] == ([name] if tag else [])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from loravault.vault import inert as rules
 from loravault.vault.inert import inert, inert_value
 from loravault.vault.note import parse_note
 
@@ -160,3 +161,33 @@ def test_no_value_runs_or_links_anything(text):
     assert not re.search(r"<%|%>|\[\[|\]\]|\{\{|\}\}|%%|`|[\r\n]", line)
     assert inert_value(line) == line
     assert len(inert_value(text, 10).replace("…", "")) <= 2 * 10
+
+
+class _NothingIsHarmless:
+    """In the place of the shortcut."""
+
+    def match(self, _text: str) -> None:
+        return None
+
+
+_NEAR_HARMLESS = st.one_of(
+    st.text(max_size=20),
+    st.text("abzA09 ,;./()'\"&+@?·×_-:#=*[]{}%!<>\n\t\u00a0", max_size=12),
+    st.lists(st.sampled_from([*TOKENS, "1", "12)", "3. x", "_", "-", "--", "word"]), max_size=5).map("".join),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(_NEAR_HARMLESS, st.none() | st.integers(0, 12))
+def test_the_shortcut_for_plain_words_says_what_the_rules_say(text, limit):
+    quick = inert(text, limit), inert_value(text, limit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "_HARMLESS", _NothingIsHarmless())
+        assert quick == (inert(text, limit), inert_value(text, limit))
+
+
+def test_teeth_most_texts_take_the_shortcut():
+    texts = ["long hair", "1girl", "ink_outline-v2", "12,000 steps · 10 epochs", "Styles/ink.safetensors", "it's (a) b"]
+    assert all(rules._HARMLESS.match(text) for text in texts)
+    others = ["", "1. x", "- x", "a  b", "a ", "a--b", "__a", "a: b", "é"]
+    assert not any(rules._HARMLESS.match(text) for text in others)
