@@ -50,14 +50,17 @@ class IndexCatalog:
 
     def find_adapter_by_hash(self, text: str) -> KnownAdapter | None:
         """The adapter whose file this hash names."""
-        usable = [row for row in self.rows if row.state in ("ok", "duplicate")]
-        found = names.find_by_hash(text, usable, _hashes)
+        found = self._by_hash.find(text)
         return None if found is None or isinstance(found, names.Ambiguous) else self._known(found)
 
     def adapter_of(self, weight_id: str) -> KnownAdapter | None:
         """The adapter with these weights; of several files one that can be used."""
         row = self._by_weight_id.get(weight_id)
         return None if row is None else self._known(row)
+
+    @cached_property
+    def _by_hash(self) -> names.HashIndex[NamedAdapter]:
+        return names.HashIndex((row for row in self.rows if row.state in ("ok", "duplicate")), _hashes)
 
     @cached_property
     def _by_weight_id(self) -> dict[str, NamedAdapter]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from loravault.formats.hashes import names_file
+from loravault.formats.hashes import MIN_LOOKUP, clean_hash, names_file
 
 CLOSEST = 3
 
@@ -84,10 +84,21 @@ def find(name: str, records: Iterable[R]) -> R | Ambiguous[R] | Missing:
     return Missing(closest(wanted, known))
 
 
-def find_by_hash(text: str, records: Iterable[R], hashes: Callable[[R], Iterable[str]]) -> R | Ambiguous[R] | None:
-    """The adapter whose file a hash of an image's text names; `hashes` gives the texts known of a record."""
-    found = [record for record in records if names_file(text, hashes(record))]
-    return _one(found) if found else None
+class HashIndex(Generic[R]):
+    """The adapters by their hashes: made once for many that are looked up. `hashes` gives the texts of a record."""
+
+    def __init__(self, records: Iterable[R], hashes: Callable[[R], Iterable[str]]) -> None:
+        self._by_beginning: dict[str, list[tuple[str, R]]] = {}
+        for record in records:
+            for known in hashes(record):
+                if len(known) >= MIN_LOOKUP:
+                    self._by_beginning.setdefault(known[:MIN_LOOKUP].lower(), []).append((known, record))
+
+    def find(self, text: str) -> R | Ambiguous[R] | None:
+        """The adapter whose file a hash of an image's text names."""
+        near = self._by_beginning.get((clean_hash(text) or "")[:MIN_LOOKUP], ())  # what matches begins alike
+        found = {(one.root, one.rel): one for known, one in near if names_file(text, (known,))}
+        return _one(list(found.values())) if found else None
 
 
 def closest(name: str, records: Iterable[Named], limit: int = CLOSEST) -> tuple[str, ...]:
