@@ -136,7 +136,7 @@ class Daemon:
         self.intake = Intake(ctx, self.keepers.cards)
         self.dispatcher = Dispatcher(ctx, self._supervisor, self._only)
         self.deliverer = Deliverer(ctx)
-        self.board = Board(ctx, self.dispatcher, self._supervisor)
+        self.board = Board(ctx, self.dispatcher, self._supervisor, self.keepers.keeping)
         more = {**dict.fromkeys(HOUSE_COMMANDS, self.housekeeper.obey), "recreate": self._recreate}
         self.orders = Orders(ctx, self.intake, self.feed, self.refresh, more)
         self.dispatcher.recover()

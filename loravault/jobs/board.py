@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 
 from loravault import resources
 from loravault.errors import UserError
-from loravault.index import adapters, commands, images, notes, work
+from loravault.index import commands, notes, work
 from loravault.index.tables import JobRow, NoteRow, RunRow
 from loravault.jobs.context import Context, log
 from loravault.jobs.dispatch import Dispatcher
+from loravault.jobs.libraryboard import LINES, Keeping, library, notes_to_look_at
 from loravault.jobs.supervisor import Supervisor
 from loravault.pages import own
 from loravault.pages.dashboard import Dashboard, NoteLine, QueueLine, render
@@ -21,15 +23,19 @@ LEAST_S, MOST_S = 10.0, 600.0
 #: The progress of the running job is written for the command line at most this often (seconds).
 PROGRESS_S = 0.5
 
-#: How many lines a list has before it ends in "and N more".
-LINES = 12
-
 
 class Board:
     """The daemon's own account of itself."""
 
-    def __init__(self, ctx: Context, dispatcher: Dispatcher, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        dispatcher: Dispatcher,
+        supervisor: Supervisor,
+        keeping: Callable[[], Keeping] = Keeping,
+    ) -> None:
         self._ctx = ctx
+        self._keeping = keeping
         self._dispatcher = dispatcher
         self._supervisor = supervisor
         self._shown: Dashboard | None = None
@@ -51,7 +57,7 @@ class Board:
         elapsed = self._ctx.steady() - self._written_at
         if elapsed < LEAST_S and not stopped:
             return
-        seen = (self._ctx.index.data_version(), dict(self._ctx.troubles))
+        seen = (self._ctx.index.data_version(), dict(self._ctx.troubles), self._keeping())
         if elapsed < MOST_S and not stopped and seen == self._seen:
             return
         try:
@@ -60,7 +66,7 @@ class Board:
                 self._put(board)
                 self._shown = board
                 self._written_at = self._ctx.steady()
-            self._seen = (self._ctx.index.data_version(), dict(self._ctx.troubles))
+            self._seen = seen
         except (OSError, UserError) as error:
             log.warning("the dashboard cannot be written: %s", error)
             self._written_at = self._ctx.steady()
@@ -88,12 +94,15 @@ class Board:
         self._ctx.writer.write_own(self.rel, new, old)
 
     def _gather(self, *, stopped: bool) -> Dashboard:
-        ctx = self._ctx
+        ctx, keeping = self._ctx, self._keeping()
+        if stopped:
+            keeping = Keeping(notices=keeping.notices)
         with ctx.index.session() as session:
             jobs = work.open_jobs(session)
             running = next((job for job in jobs if job.id == self._dispatcher.job), None)
             waiting = [job for job in jobs if job is not running]
-            counts = adapters.count_adapters(session)
+            needy = [_problem_line(row) for row in notes.notes_with_problems(session)]
+            needy += notes_to_look_at(session, keeping)
             return Dashboard(
                 heartbeat="stopped" if stopped else "running",
                 when=datetime.fromtimestamp(ctx.now()).strftime("%Y-%m-%d %H:%M"),
@@ -104,13 +113,10 @@ class Board:
                 waiting=tuple(QueueLine(job.note, _short(job)) for job in waiting[:LINES]),
                 troubles=tuple(ctx.troubles[key] for key in sorted(ctx.troubles)) + _and_more(len(waiting)),
                 failures=tuple(_run_line(run) for run in work.last_runs(session, 5, "failed")),
-                skipped=tuple(_problem_line(row) for row in notes.notes_with_problems(session)[:LINES]),
+                skipped=tuple(needy[:LINES]),
+                skipped_more=max(0, len(needy) - LINES),
                 recent=tuple(_run_line(run) for run in work.last_runs(session, 5, "done")),
-                adapters=counts.get("ok", 0),
-                families=adapters.count_families(session),
-                broken=counts.get("broken", 0),
-                missing=counts.get("missing", 0),
-                images=images.count_images(session),
+                library=library(session, ctx, keeping),
             )
 
 

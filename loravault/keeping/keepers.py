@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from loravault.index import covers as cover_rows
 from loravault.index.refresh import Refreshed
 from loravault.jobs.context import Context
+from loravault.jobs.libraryboard import Keeping
 from loravault.keeping.cards import CardKeeper
 from loravault.keeping.covers import CoverKeeper
 from loravault.keeping.galleries import GalleryKeeper
@@ -116,6 +117,15 @@ class Keepers:
     def waiting(self) -> int:
         """How many covers and cards are still to be made or looked at, as far as is known."""
         return self.covers.waiting + self.cards.waiting
+
+    def keeping(self) -> Keeping:
+        """What is being done, for the dashboard."""
+        hashes = self.hashes.progress
+        return Keeping(
+            hashing=(hashes.done, hashes.total, int(100 * hashes.fraction)) if hashes.busy else None,
+            covers=self.covers.waiting,
+            notices=tuple(sorted(self.galleries.notices.items())),
+        )
 
     def close(self) -> None:
         """Leave. What is not done is found again at the next start."""

@@ -35,6 +35,35 @@ class NoteLine:
 
 
 @dataclass(frozen=True)
+class Library:
+    """The library in numbers, what is being done for it, and what is wrong in it. Its lists are cut already."""
+
+    adapters: int = 0
+    families: dict[str, int] = field(default_factory=dict)
+    #: Files with the same weights as another one.
+    copies: int = 0
+    broken: int = 0
+    incomplete: int = 0
+    missing: int = 0
+    #: Adapters without trigger words.
+    wordless: int = 0
+    #: Pictures that were made.
+    images: int = 0
+    #: Hashed files, of how many, and whole percent of their bytes; None: nothing is to be hashed.
+    hashing: tuple[int, int, int] | None = None
+    covers_due: int = 0
+    #: Vault-relative paths of the galleries.
+    links: tuple[str, ...] = ()
+    #: Files that cannot be used, with the reason.
+    unusable: tuple[str, ...] = ()
+    #: Cards of adapters whose pictures cannot be shown; without a card the note is empty.
+    uncovered: tuple[NoteLine, ...] = ()
+    uncovered_more: int = 0
+    #: Files that are never opened.
+    pickles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Dashboard:
     """Everything the page shows."""
 
@@ -49,12 +78,10 @@ class Dashboard:
     troubles: tuple[str, ...] = ()
     failures: tuple[NoteLine, ...] = ()
     skipped: tuple[NoteLine, ...] = ()
+    #: How many more notes need the user than are named.
+    skipped_more: int = 0
     recent: tuple[NoteLine, ...] = ()
-    adapters: int = 0
-    families: dict[str, int] = field(default_factory=dict)
-    broken: int = 0
-    missing: int = 0
-    images: int = 0
+    library: Library = field(default_factory=Library)
 
 
 def render(dashboard: Dashboard, templates: Path) -> str:
@@ -68,12 +95,16 @@ def render(dashboard: Dashboard, templates: Path) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["inert"] = inert
-    environment.filters["link"] = lambda path: wikilink(
-        path.removesuffix(".md"), path.rsplit("/", 1)[-1].removesuffix(".md")
-    )
+    environment.filters["link"] = _link
     return environment.get_template("dashboard.md.j2").render(
         page=dashboard, new_picture=new_picture_uri(dashboard.vault_name)
     )
+
+
+def _link(path: str) -> str:
+    """A link that shows the name alone."""
+    name = path.rsplit("/", 1)[-1]
+    return wikilink(path.removesuffix(".md"), name.removesuffix(".md").removesuffix(".base"))
 
 
 def new_picture_uri(vault_name: str) -> str:
