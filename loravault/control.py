@@ -25,7 +25,7 @@ from loravault.daemon import Daemon, check_vault, holder
 from loravault.errors import UserError
 from loravault.following import STUCK_S, Asking, OnEvent, Runs, Window, window
 from loravault.index import adapters as adapter_rows
-from loravault.index import commands, images, overview, search, work
+from loravault.index import commands, overview, search, work
 from loravault.index.database import IndexAbsent
 from loravault.index.search import Found, Sort
 from loravault.index.search_words import Filter
@@ -34,9 +34,9 @@ from loravault.jobs.context import Event
 from loravault.library import overview as library
 from loravault.library.overview import Duplicate, Statistics
 from loravault.tidying import Tidying
-from loravault.views import CancelView, JobView, ReindexView, RunView, job_view, run_view
+from loravault.views import AdapterView, CancelView, JobView, ReindexView, RunView, adapter_view, job_view, run_view
 
-__all__ = ["CancelView", "Control", "JobView", "OnEvent", "ReindexView", "RunView"]
+__all__ = ["AdapterView", "CancelView", "Control", "JobView", "OnEvent", "ReindexView", "RunView"]
 
 log = logging.getLogger("loravault")
 
@@ -191,9 +191,13 @@ class Control:
         """The library in numbers."""
         return self._look(overview.statistics, library.statistics([]))
 
-    def images_made_with(self, weight_id: str) -> list[str]:
-        """Vault-relative paths of the pictures that an adapter made, newest first."""
-        return self._look(lambda session: images.images_of_adapter(session, weight_id), [])
+    def adapter(self, row: AdapterRow) -> AdapterView:
+        """Everything that is known of one of `adapters`."""
+        nothing = AdapterView(
+            row.name, row.title, row.root, row.rel, row.size, row.weight_id, row.family, row.variant, row.network,
+            row.rank, row.alpha, (), row.preview, row.state, row.reason,
+        )  # fmt: skip
+        return self._look(lambda session: adapter_view(session, row), nothing)
 
     def _look(self, look: Callable[[Session], T], nothing: T) -> T:
         with window(self._config) as opened:

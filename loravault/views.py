@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loravault.index.tables import JobRow, RunRow
+from sqlmodel import Session
+
+from loravault.index import adapters, covers, images, library
+from loravault.index.tables import AdapterRow, JobRow, RunRow
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,96 @@ class ReindexView:
     notes: int
     seconds: float
     troubles: tuple[str, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class AdapterView:
+    """Everything that is known of one adapter of the vault; the order of the fields is that of `show --json`."""
+
+    name: str
+    title: str | None
+    root: str
+    rel: str
+    #: Bytes.
+    size: int
+    weight_id: str | None
+    family: str
+    variant: str | None
+    network: str | None
+    rank: int | None
+    alpha: float | None
+    trigger_words: tuple[str, ...]
+    preview: str | None
+    state: str
+    reason: str | None
+    #: Every file with these weights, as `root/path` -> its state.
+    places: Mapping[str, str] = field(default_factory=dict)
+    weight: float | None = None
+    negative: str | None = None
+    base: str | None = None
+    rating: float | None = None
+    favourite: bool = False
+    tags: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    version: str | None = None
+    author: str | None = None
+    license: str | None = None
+    description: str | None = None
+    civitai_model: int | None = None
+    civitai_version: int | None = None
+    #: As on Civitai: 0 unknown, 1 PG, 2 PG-13, 4 R, 8 X, 16 XXX.
+    nsfw: int = 0
+    #: The hashes were measured; else they are what other files claim.
+    hashed: bool = False
+    #: Kind -> lower-case hex.
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    #: Vault-relative paths.
+    card: str | None = None
+    cover: str | None = None
+    #: Why some of its pictures cannot be shown.
+    cover_problem: str | None = None
+    #: Field -> where it was found.
+    source: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    #: Vault-relative paths of the pictures it had a part in, newest first.
+    images: tuple[str, ...] = ()
+
+
+def adapter_view(session: Session, row: AdapterRow) -> AdapterView:
+    """What is known of the adapter in this file. One that never could be read is known by its place alone."""
+    known = {key: getattr(row, key) for key in ("name", "title", "root", "rel", "size", "weight_id", "state", "reason")}
+    found = library.entries(session, [row.weight_id]) if row.weight_id else []
+    if not found or row.weight_id is None:
+        told = {key: getattr(row, key) for key in ("family", "variant", "network", "rank", "alpha", "preview")}
+        return AdapterView(**known, **told, trigger_words=tuple(json.loads(row.trigger_words)))
+    entry, facts = found[0], found[0].facts
+    kinds = ("family", "variant", "network", "rank", "alpha", "trigger_words", "preview", "weight", "negative", "base")
+    users = ("rating", "favourite", "tags", "topics", "aliases", "nsfw", "hashed", "card")
+    told = {key: getattr(entry, key) for key in (*kinds, *users)}
+    told |= {key: facts.get(key) for key in ("version", "author", "license", "description")}
+    cover = covers.covers(session, [row.weight_id]).get(row.weight_id)
+    return AdapterView(
+        **known,
+        **told,
+        places={place.shown: place.state for place in entry.places},
+        civitai_model=facts.get("civitai_model"),
+        civitai_version=facts.get("civitai_version"),
+        hashes=_hashes(adapters.adapters_by_weight_id(session, row.weight_id), facts.get("hashes") or {}),
+        cover=entry.cover or (cover.path if cover else None),
+        cover_problem=cover.problem if cover else None,
+        source=dict(entry.sources),
+        warnings=tuple(facts.get("warnings") or ()),
+        images=tuple(images.images_of_adapter(session, row.weight_id)),
+    )
+
+
+def _hashes(rows: Sequence[AdapterRow], claims: Mapping[str, str]) -> dict[str, str]:
+    """Those that were measured; where none was, those that are claimed."""
+    kinds = ("sha256", "autov1", "autov2", "autov3", "blake3", "crc32")
+    best = next((row for row in rows if row.hashed), rows[0])
+    found = {kind: getattr(best, kind) or ("" if best.hashed else claims.get(kind, "")) for kind in kinds}
+    return {kind: value for kind, value in found.items() if value}
 
 
 def run_view(run: RunRow, jobs: Sequence[JobRow]) -> RunView:

@@ -38,7 +38,7 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _from_vault(app: App, name: str) -> dict[str, Any]:
-    import json
+    from dataclasses import asdict
 
     from loravault.library.names import Ambiguous, Missing, find
 
@@ -49,30 +49,11 @@ def _from_vault(app: App, name: str) -> dict[str, Any]:
     if isinstance(found, Missing):
         near = f" Close names: {', '.join(found.closest)}." if found.closest else ""
         raise UserError(f"There is no LoRA {name!r} in the vault's folders, and no file of that name here.{near}")
-    facts = {key: getattr(found, key) for key in _FACTS}
-    facts["trigger_words"] = json.loads(found.trigger_words)
-    facts["images"] = control.images_made_with(found.weight_id) if found.weight_id else []
-    return facts
+    return asdict(control.adapter(found))
 
 
-#: What a file's record and a row of the index both tell, in the order of the output.
-_FACTS = (
-    "name",
-    "title",
-    "root",
-    "rel",
-    "size",
-    "weight_id",
-    "family",
-    "variant",
-    "network",
-    "rank",
-    "alpha",
-    "trigger_words",
-    "preview",
-    "state",
-    "reason",
-)
+#: Levels of Civitai's.
+_LEVELS = {1: "PG", 2: "PG-13", 4: "R", 8: "X", 16: "XXX", 32: "blocked"}
 
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -86,20 +67,65 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     made_for = " ".join(part for part in (family, facts["variant"], facts.get("expert")) if part)
     rows = [
         ("name", facts["name"]),
-        ("title", facts["title"]),
+        ("title", _title(facts)),
         ("file", f"{facts['root'] + ': ' if facts['root'] else ''}{facts['rel']} ({size(facts['size'])})"),
+        *(("also at", place) for place in _copies(facts)),
         ("id", facts["weight_id"]),
         ("family", _with_source(made_for, source.get("variant") or source.get("family"))),
         ("could be", " or ".join(facts.get("possible") or ())),
         ("network", network.removeprefix(", ")),
         ("changes", _modules(facts)),
         ("trigger words", _with_source(", ".join(facts["trigger_words"]), source.get("trigger_words"))),
+        *_users_rows(facts, source),
+        ("civitai", _civitai(facts)),
+        ("licence", facts.get("license") or ""),
+        *((kind, value) for kind, value in (facts.get("hashes") or {}).items()),
+        ("hashes", "what other files claim; not measured yet" if facts.get("hashes") and not facts["hashed"] else ""),
         ("preview", facts["preview"]),
+        ("cover", facts.get("cover")),
+        ("no picture", facts.get("cover_problem")),
+        ("card", facts.get("card")),
         ("made", counted(len(facts["images"]), "picture") if facts.get("images") else ""),
         ("state", facts["state"] + (f": {facts['reason']}" if facts["reason"] else "")),
         *(("warning", text) for text in facts.get("warnings") or ()),
     ]
     return [(label, value) for label, value in rows if value]
+
+
+def _title(facts: dict[str, Any]) -> str:
+    author = f"by {facts['author']}" if facts.get("author") else ""
+    return " ".join(part for part in (facts["title"], facts.get("version"), author) if part)
+
+
+def _copies(facts: dict[str, Any]) -> list[str]:
+    """Its other places, with their state where that is not what one expects."""
+    here = f"{facts['root']}/{facts['rel']}"
+    others = {place: state for place, state in (facts.get("places") or {}).items() if place != here}
+    return [place if state in ("ok", "duplicate") else f"{place} ({state})" for place, state in others.items()]
+
+
+def _users_rows(facts: dict[str, Any], source: dict[str, str]) -> list[tuple[str, str]]:
+    """What decides how it is used and found; a bare file has none of it."""
+    weight, rating = facts.get("weight"), facts.get("rating")
+    told = {
+        "weight": "" if weight is None else f"{weight:g}",
+        "negative": facts.get("negative") or "",
+        "base": facts.get("base") or "",
+        "rating": "" if rating is None else f"{rating:g} of 5",
+        "favourite": "yes" if facts.get("favourite") else "",
+        "tags": ", ".join(facts.get("tags") or ()),
+        "topics": ", ".join(facts.get("topics") or ()),
+        "aliases": ", ".join(facts.get("aliases") or ()),
+    }
+    rows = [(label, _with_source(text, source.get(label))) for label, text in told.items()]
+    return [*rows, ("level", _LEVELS.get(facts.get("nsfw") or 0, ""))]
+
+
+def _civitai(facts: dict[str, Any]) -> str:
+    model, version = facts.get("civitai_model"), facts.get("civitai_version")
+    if model:
+        return f"https://civitai.com/models/{model}" + (f"?modelVersionId={version}" if version else "")
+    return f"https://civitai.com/model-versions/{version}" if version else ""
 
 
 def _with_source(text: str, source: str | None) -> str:

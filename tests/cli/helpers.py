@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from loravault import cli
 from loravault.cli.app import App
 from loravault.config import VaultConfig
-from loravault.control import CancelView, JobView, ReindexView, RunView
+from loravault.control import AdapterView, CancelView, JobView, ReindexView, RunView
 from loravault.errors import UserError
 from loravault.index.tables import AdapterRow
 from loravault.jobs.context import Event
@@ -30,6 +31,8 @@ class FakeControl:
     finished: list[RunView] = field(default_factory=list)
     rows: list[AdapterRow] = field(default_factory=list)
     found: ReindexView = REINDEXED
+    #: What is known of every adapter besides its row.
+    told: dict[str, Any] = field(default_factory=dict)
     problem: BaseException | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -68,8 +71,13 @@ class FakeControl:
     def adapters(self) -> list[AdapterRow]:
         return self.rows
 
-    def images_made_with(self, weight_id: str) -> list[str]:
-        return ["LoraVault/Images/a.webp"]
+    def adapter(self, row: AdapterRow) -> AdapterView:
+        told = {key: getattr(row, key) for key in ("name", "title", "root", "rel", "size", "weight_id", "family")}
+        told |= {
+            key: getattr(row, key) for key in ("variant", "network", "rank", "alpha", "preview", "state", "reason")
+        }
+        words = tuple(json.loads(row.trigger_words))
+        return AdapterView(**told, trigger_words=words, images=("LoraVault/Images/a.webp",), **self.told)
 
 
 @dataclass(frozen=True)

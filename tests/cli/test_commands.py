@@ -305,6 +305,40 @@ class TestShow:
             "state          ok",
         ]
 
+    def test_what_the_card_and_the_index_know_is_shown_too(self, tmp_path: Path) -> None:
+        control = FakeControl(rows=[self.ROW])
+        control.told = {
+            "places": {"loras/styles/ink.safetensors": "ok", "usb/ink.safetensors": "missing"},
+            "weight": 0.8, "rating": 4.0, "favourite": True, "nsfw": 2, "version": "v2", "author": "me\x1b[31m",
+            "civitai_model": 7, "civitai_version": 70, "hashes": {"autov2": "0123456789"},
+            "card": "LoraVault/LoRAs/ink.md", "cover_problem": "ink.png: it is damaged",
+            "source": {"weight": "card"}, "warnings": ("ink.json is not valid.",),
+        }  # fmt: skip
+
+        out = call(app_in(tmp_path, control), "show", "ink").out
+
+        assert [
+            line for line in out.splitlines() if not line.startswith(("name", "file", "id", "family", "state"))
+        ] == [
+            "title          v2 by me�[31m",
+            "also at        usb/ink.safetensors (missing)",
+            "network        lora, rank 8, alpha 4",
+            "trigger words  ink outline",
+            "weight         0.8 (from: card)",
+            "rating         4 of 5",
+            "favourite      yes",
+            "level          PG-13",
+            "civitai        https://civitai.com/models/7?modelVersionId=70",
+            "autov2         0123456789",
+            "hashes         what other files claim; not measured yet",
+            "no picture     ink.png: it is damaged",
+            "card           LoraVault/LoRAs/ink.md",
+            "made           1 picture",
+            "warning        ink.json is not valid.",
+        ]
+        told = json.loads(call(app_in(tmp_path, control), "show", "ink", "--json").out)
+        assert (told["card"], told["places"]["usb/ink.safetensors"]) == ("LoraVault/LoRAs/ink.md", "missing")
+
     def test_an_unknown_name_is_told_with_close_ones(self, tmp_path: Path) -> None:
         result = call(app_in(tmp_path, FakeControl(rows=[self.ROW])), "show", "inc")
 
