@@ -14,11 +14,20 @@ from pathlib import Path
 import loravault
 from loravault import osdep
 from loravault.config import VaultConfig
+from loravault.errors import UserError
+from loravault.following import window
+from loravault.index import adapters, troubled
+from loravault.index.database import IndexAbsent
 from loravault.library.bases import list_bases
+from loravault.pages import bases as base_files
+from loravault.pages import own
 from loravault.resources import demo_base
 
 #: The worker's first import of torch from a cold disk takes its time (seconds).
 DEVICE_WAIT_S = 120.0
+
+#: Pages that the user changed are named up to this number.
+_NAMED = 8
 
 #: File systems that do not report changes made elsewhere, by their name in /proc/mounts.
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.rclone", "afs", "davfs"})
@@ -45,6 +54,8 @@ def examine(config: VaultConfig | None, ask_device: Callable[[str], Finding] | N
     yield daemon(config)
     yield Finding("state", f"{config.state_path} (worker.log there is what the worker said)")
     yield from roots(config)
+    yield from library(config)
+    yield from edited(config)
     bases = list_bases(config.bases, demo_base())
     yield Finding("bases", ", ".join(f"{base.name} ({base.family})" for base in bases))
 
@@ -142,3 +153,50 @@ def roots(config: VaultConfig) -> Iterator[Finding]:
         else:
             advice = "Plug its drive in, or change it in config.toml; nothing was forgotten."
             yield Finding(f"loras {root.name}", f"{root.path} is not there", advice)
+
+
+def library(config: VaultConfig) -> Iterator[Finding]:
+    """What the index knows of the adapters: how many cannot be used, and whether all are hashed."""
+    try:
+        with window(config) as opened, opened.index().session() as session:
+            counts = adapters.count_adapters(session)
+            hashed, files = troubled.hashing(session)
+    except IndexAbsent:
+        yield Finding("library", "not indexed yet: `loravault watch` or `loravault reindex` does that")
+        return
+    except UserError as error:
+        yield Finding("library", "the index cannot be read", error.message)
+        return
+    copies = counts.get("duplicate", 0)
+    there = f"{counts.get('ok', 0):,} usable" + (f", {copies:,} {'copy' if copies == 1 else 'copies'}" if copies else "")
+    wrong = {word: counts.get(word, 0) for word in ("broken", "incomplete", "missing")}
+    told = [f"{number:,} {word}" for word, number in wrong.items() if number]
+    advice = f"{config.folder}/ in the vault has a dashboard that names them and says what is wrong." if told else None
+    yield Finding("library", ", ".join([there, *told]), advice)
+    state = "complete" if hashed >= files else f"{hashed:,} of {files:,} files"
+    off = "" if config.hashing else " (switched off: `hashing = false`)"
+    yield Finding("hashing", f"{state}{off}")
+
+
+def edited(config: VaultConfig) -> Iterator[Finding]:
+    """Pages of ours that the user changed: they are left alone, which is no fault but explains what is old in them."""
+    folder, dashboard = config.own_folder, f"{config.own_folder.name}.md"
+    found = [name for name in base_files.NAMES if _is(folder / name, lambda data: not base_files.is_ours(data))]
+    found += [dashboard] if _is(folder / dashboard, lambda data: not own.is_ours(data)) else []
+    pages = sorted((folder / "Gallery").rglob("*.md"))
+    found += [path.relative_to(folder).as_posix() for path in pages if _is(path, _was_ours)]
+    if found:
+        more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+        named = ", ".join(found[:_NAMED]) + more
+        yield Finding("edited by you", f"{named} (left alone; delete one, and the newest is made)")
+
+
+def _was_ours(data: bytes) -> bool:
+    return own.is_sealed(data) and not own.is_ours(data)
+
+
+def _is(path: Path, what: Callable[[bytes], bool]) -> bool:
+    try:
+        return what(path.read_bytes())
+    except OSError:
+        return False

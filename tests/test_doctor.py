@@ -10,6 +10,10 @@ import pytest
 from loravault import doctor, osdep
 from loravault.config import VaultConfig
 from loravault.doctor import Finding, can_exchange, examine, file_system
+from loravault.index.database import Index
+from loravault.index.tables import AdapterRow
+from loravault.pages import bases as base_files
+from loravault.pages import own
 from loravault.settings import Root
 
 from .cli.helpers import FakeControl, app_in, call
@@ -66,6 +70,59 @@ def test_a_drive_that_is_not_plugged_in_is_told(tmp_path: Path) -> None:
     assert "Plug its drive in" in (found["loras usb"].advice or "")
     assert found["daemon"].text.startswith("not running")
     assert "demo (demo)" in found["bases"].text
+
+
+def indexed(tmp_path: Path, *states: str) -> VaultConfig:
+    """A vault whose index knows one file in each of these states."""
+    (tmp_path / "LoraVault").mkdir()
+    config = VaultConfig(vault=tmp_path, state_root=tmp_path / "state")
+    index = Index(config.state_dir / "index.sqlite")
+    with index.session() as session:
+        for number, state in enumerate(states):
+            session.add(AdapterRow(root="a", rel=f"{number}", name="x", state=state, hashed=number == 0))
+    index.close()
+    return config
+
+
+def test_the_library_in_numbers_and_what_is_wrong_in_it(tmp_path: Path) -> None:
+    found = list(doctor.library(indexed(tmp_path, "ok", "ok", "duplicate", "broken", "missing")))
+
+    assert [finding.text for finding in found] == ["2 usable, 1 copy, 1 broken, 1 missing", "1 of 3 files"]
+    assert "dashboard" in (found[0].advice or "")
+
+
+def test_a_healthy_library_is_no_trouble_and_one_without_index_is_said_to_be_that(tmp_path: Path) -> None:
+    bare = VaultConfig(vault=tmp_path, state_root=tmp_path / "nothing")
+    assert [finding.text[:15] for finding in doctor.library(bare)] == ["not indexed yet"]
+    assert not (tmp_path / "nothing").exists(), "doctor only looks"
+
+    found = list(doctor.library(indexed(tmp_path, "ok")))
+
+    assert [(finding.text, finding.advice) for finding in found] == [("1 usable", None), ("complete", None)]
+
+
+def test_pages_that_the_user_changed_are_named_and_no_fault(tmp_path: Path) -> None:
+    config = indexed(tmp_path)
+    (tmp_path / "LoraVault" / "Gallery").mkdir()
+    page, base = own.seal("---\nx: 1\n---\nText\n"), base_files.seal("views: []\n")
+    files = {
+        "LoRAs.base": base,
+        "Images.base": base + b"# mine\n",
+        "LoraVault.md": page,
+        "Gallery/All.md": page,
+        "Gallery/Sorted.md": page + b"my words",
+        "Gallery/My own.md": b"# never ours\n",
+    }
+    for name, data in files.items():
+        (tmp_path / "LoraVault" / name).write_bytes(data)
+
+    (found,) = doctor.edited(config)
+
+    assert found.text.startswith("Images.base, Gallery/Sorted.md (left alone")
+    assert found.advice is None
+    for name in ("Images.base", "Gallery/Sorted.md"):
+        (tmp_path / "LoraVault" / name).unlink()
+    assert list(doctor.edited(config)) == []
 
 
 def test_a_gpu_that_torch_cannot_use_comes_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,11 @@ def seal(text: str) -> bytes:
     return f"{head}\n{_MARK}{_sum(text)}{separator}{rest}".encode()
 
 
+def is_sealed(data: bytes) -> bool:
+    """Whether the page carries a checksum, be it one that matches or not."""
+    return _SUM_LINE.search(data[:65536]) is not None
+
+
 def is_ours(data: bytes) -> bool:
     """Whether the page is as we wrote it. Line ends may have been changed by a sync tool."""
     match = _SUM_LINE.search(data[:65536])
