@@ -13,6 +13,7 @@ from typing import Any
 
 from loravault import resources
 from loravault.errors import UserError
+from loravault.index.cards import CardRead
 from loravault.index.library import entries
 from loravault.jobs.context import Context, log
 from loravault.keeping.cardmaking import CardMaking
@@ -35,7 +36,7 @@ SPREAD_S = 180.0
 #: After an error of the disk (seconds).
 TROUBLE_S = 60.0
 #: Adapters that are looked at in one go, and cards that are made in one.
-CHUNK, BATCH = 100, 300
+CHUNK, BATCH = 250, 500
 #: A command waits so long for the cards it asked for; the others are made after it (seconds).
 RECREATE_S = 5.0
 
@@ -45,7 +46,7 @@ class CardKeeper:
 
     `notes_read` says whether every note of the vault has been handed to us since the start: before that, no card is
     made and none counts as deleted. `cover_of` tells the vault-relative path of an adapter's cover; `on_hashes` is told
-    what a card that is new to the index says of its file.
+    what a card that is new to the index says of its file, `on_read` what a known one says now, before it is remembered.
     """
 
     def __init__(
@@ -55,12 +56,13 @@ class CardKeeper:
         notes_read: Callable[[], bool] = lambda: True,
         cover_of: Callable[[str], str | None] = lambda _weight_id: None,
         on_hashes: Callable[[CardHashes], None] = lambda _hashes: None,
+        on_read: Callable[[CardRead], None] = lambda _read: None,
         templates: Path | None = None,
     ) -> None:
         self._ctx = ctx
         self._notes_read = notes_read
         self._cover_of = cover_of
-        self._on_hashes = on_hashes
+        self._on_hashes, self._on_read = on_hashes, on_read
         self._memory = CardMemory(ctx.ledger)
         self._reading = CardReading(ctx.index, self._memory)
         self._making = CardMaking(ctx, self._reading, cover_of, templates or resources.templates())
@@ -106,7 +108,10 @@ class CardKeeper:
         before = self._shelf.get(rel)
         if before is None and problem is None and (hashes := hashes_of_card(note)) is not None:
             self._on_hashes(hashes)
-        self._shelf.put(self._reading.row_of(rel, note, key, problem, before.weight_id if before else None))
+        read = self._reading.row_of(rel, note, key, problem, before.weight_id if before else None)
+        if before is not None and before.weight_id == read.weight_id:
+            self._on_read(read)
+        self._shelf.put(read)
         card = self._shelf.get(rel)
         if card is not None and card.weight_id is not None:
             if self._memory.is_deleted(card.weight_id):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ _COVER_NAME = re.compile(r"lv-cover-([0-9a-f]{16})-[0-9a-f]{8}\.webp\Z")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _URL = re.compile(r"https?://(?P<host>[A-Za-z0-9.-]+)(?::[0-9]+)?(?P<rest>/[^\s\"'<>()\[\]{}|\\^`]*)?\Z")
 _CAPTION_TAGS = 12
+_SEQUENCE = (list, tuple)
 _PARAGRAPHS, _TEXT = 12, 600
 
 
@@ -289,9 +291,9 @@ def _training(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(told, Mapping):
         known = {key: value for key, value in told.items() if key in TrainingFacts.__dataclass_fields__}
         rows = [(label, _cell(text, _MAX_VALUE)) for label, text in training_words(TrainingFacts(**known))]
-    captions = [pair for pair in _list(facts.get("captions")) if isinstance(pair, list | tuple) and len(pair) == 2]
-    if captions:
-        tags = [f"{_cell(str(tag), 60)} ({count})" for tag, count in captions[:_CAPTION_TAGS]]
+    captions = (pair for pair in _list(facts.get("captions")) if isinstance(pair, _SEQUENCE) and len(pair) == 2)
+    tags = [f"{_cell(str(tag), 60)} ({count})" for tag, count in islice(captions, _CAPTION_TAGS)]
+    if tags:
         rows.append(("captions", ", ".join(tags)))
     return rows
 
@@ -330,7 +332,7 @@ def _paragraphs(text: Any) -> list[str]:
 
 
 def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else []
+    return list(value) if isinstance(value, _SEQUENCE) else []
 
 
 def _texts(texts: Iterable[str], limit: int | None) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.()+-]+(?: [A-Za-z0-9_.()+-]+)*\Z")
 #: Texts up to this length are cleaned once: the captions of a library are a few thousand tags over and over.
 _SHORT = 80
 _SCENES = {"demo": "a red house in a meadow"}
+_SEQUENCE = (list, tuple)
 _SCENE = "portrait, soft light"
 
 
@@ -51,6 +52,7 @@ def example_prompt(entry: Entry, call: str) -> str:
     return next((prompt for prompt in prompts if _reads_as(prompt, tag)), _joined([scene], tag))
 
 
+@lru_cache(maxsize=64)  # a card and a page ask several times for the same one
 def lora_tag(call: str, weight: float | None) -> str:
     """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`) or that a note would run."""
     factor = 1 if weight is None else weight
@@ -71,7 +73,15 @@ def request_uri(vault_name: str, title: str, block: str, loras: str = "") -> str
     named = f"loras:\n  - {loras}\n" if loras else ""
     content = f"---\nloravault: generate\nrun: false\n{named}---\n\n```prompt\n{block}\n```\n"
     parts = {"vault": vault_name, "name": safe_stem(title, 100), "content": content}
-    return "obsidian://new?" + "&".join(f"{key}={quote(value, safe='')}" for key, value in parts.items())
+    return "obsidian://new?" + "&".join(f"{key}={_quoted(value)}" for key, value in parts.items())
+
+
+_ESCAPES = str.maketrans({sign: quote(sign, safe="") for sign in map(chr, range(128))})
+
+
+def _quoted(text: str) -> str:
+    """`urllib.parse.quote` with nothing safe, in one go for nearly every text."""
+    return text.translate(_ESCAPES) if text.isascii() else quote(text, safe="")
 
 
 def _triggers(entry: Entry) -> list[str]:
@@ -100,7 +110,7 @@ def _caption_sentence(captions: list[str], triggers: list[str]) -> list[str]:
 def _captions(entry: Entry) -> list[str]:
     """The commonest captions, or tags of captions."""
     pairs = list(entry.facts.get("captions") or ())[:_CAPTIONS]
-    return [text for pair in pairs if isinstance(pair, list | tuple) and pair and (text := _clean(str(pair[0])))]
+    return [text for pair in pairs if isinstance(pair, _SEQUENCE) and pair and (text := _clean(str(pair[0])))]
 
 
 def _clean(text: str) -> str:

@@ -14,6 +14,8 @@ FOLDER_BYTES = 100
 # What Windows, Obsidian Sync or a wikilink cannot hold. Brackets become round: `[PDXL] style` stays legible.
 _ROUND = str.maketrans({"[": "(", "]": ")"})
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f"*/:<>?\\|#^\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]+|%{2,}')
+#: What most names are: they stay as they are, if they are short and none of Windows' devices.
+_PLAIN = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_().,+'-]*(?: [A-Za-z0-9_().,+'-]+)*(?<!\.)\Z")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?=\.|\Z)", re.IGNORECASE)
 
 
@@ -28,6 +30,8 @@ def safe_stem(text: str, limit: int = STEM_BYTES) -> str:
     What a file system or a link cannot hold becomes a blank; a device name of Windows gets a `_`, as does a dot in
     front (a hidden file is invisible to Obsidian).
     """
+    if len(text) < limit and _PLAIN.match(text) and not _DEVICE.match(text):
+        return text
     clean = unicodedata.normalize("NFC", text).translate(_ROUND)
     clean = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn", "Zs") else c for c in clean)
     clean = " ".join(_FORBIDDEN.sub(" ", clean).split())

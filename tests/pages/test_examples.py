@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from loravault.formats.prompt_tags import parse_tags
 from loravault.library.entry import Entry, Place
-from loravault.pages.examples import example_prompt, lora_tag
+from loravault.pages.examples import example_prompt, lora_tag, request_uri
 
 
 def entry(words: tuple[str, ...] = (), **facts: Any) -> Entry:
@@ -64,3 +66,12 @@ def test_a_plain_name_is_one_that_the_parser_reads_back(name: str, weight: float
     tag = lora_tag(name, weight)
     _, tags = parse_tags(tag)
     assert [one.name for one in tags if not one.problem] == ([name] if tag else [])
+
+
+@given(st.text(max_size=30))
+def test_what_a_link_holds_is_quoted_whole(text: str) -> None:
+    block = text.encode("utf-8", "replace").decode()
+    uri = request_uri("vault", "Try", block)
+    content = parse_qs(uri.partition("?")[2], strict_parsing=True)["content"][0]
+    assert content == f"---\nloravault: generate\nrun: false\n---\n\n```prompt\n{block}\n```\n"
+    assert re.fullmatch(r"[A-Za-z0-9_.~&=%:/?-]*", uri)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from loravault.vault import names
 from loravault.vault.links import embed, parse_wikilink, wikilink
 from loravault.vault.names import STEM_BYTES, free_stem, image_stem, name_key, safe_stem
 
@@ -73,3 +74,24 @@ def test_a_taken_name_gets_the_kind_behind_it_whatever_its_case_or_composition()
     assert free_stem("ghibli", is_free) == "ghibli (LoRA 2)"
     assert free_stem("CAF\xc9", is_free) == "CAF\xc9 (LoRA)"
     assert free_stem("other", is_free) == "other"
+
+
+class _NothingIsPlain:
+    """In the place of the shortcut."""
+
+    def match(self, _text: str) -> None:
+        return None
+
+
+_PARTS = st.sampled_from(
+    ["a", "Z", "9", "_", "-", ".", " ", "(", ")", "[", "+", ",", "'", "%", "con", "NUL", "com1", "é"]
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(_PARTS, max_size=6).map("".join), st.integers(2, 12))
+def test_the_shortcut_for_plain_names_gives_the_same_names(text, limit):
+    quick = safe_stem(text, limit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names, "_PLAIN", _NothingIsPlain())
+        assert quick == safe_stem(text, limit)
