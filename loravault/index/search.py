@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from sqlmodel import Session
@@ -35,6 +35,9 @@ DDL = (
 
 #: Characters of a query that are read: nobody types more, and an expression may not become too large for SQLite.
 MAX_QUERY = 1000
+
+#: A query of more words than `_LONG` that more than `_BROAD` adapters have is ranked by what they are called.
+_LONG, _BROAD = 4, 2000
 
 #: SQLite takes this many variables in one statement, whatever its build.
 _CHUNK = 900
@@ -159,7 +162,7 @@ def _expression(term: Term, *, prefix: bool) -> str:
 
 
 def _run(session: Session, query: Query, words: str | None, sort: Sort, limit: int | None) -> Found:
-    """One way to read a query. A wide row is read for what is shown only, and counted is only what goes beyond it."""
+    """One way to read a query. A wide row is read for what is shown only."""
     conditions, values = _conditions(query)
     source = "search_facet AS f"
     if words is not None:
@@ -170,20 +173,50 @@ def _run(session: Session, query: Query, words: str | None, sort: Sort, limit: i
     if without:
         values["without"] = " OR ".join(_expression(term, prefix=False) for term in without)
         conditions.append("f.id NOT IN (SELECT rowid FROM search_text WHERE search_text MATCH :without)")
-    which = f"FROM {source} " + (f"WHERE {' AND '.join(conditions)}" if conditions else "")
-    order = _ORDER["name" if sort == "relevance" and words is None else sort]
-    connection = session.connection()
-    numbers = [
-        number
-        for (number,) in connection.exec_driver_sql(
-            f"SELECT f.id {which} ORDER BY {order}, f.folded, f.key LIMIT :most",
-            {**values, "whole": query.whole, "most": -1 if limit is None else limit},
-        )
-    ]
+    if sort == "relevance" and words is None:
+        sort = "name"
+    which = _Which(session, f"FROM {source} " + (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values)
+    values |= {"whole": query.whole, "most": -1 if limit is None else limit}
+    long = sort == "relevance" and sum(len(term.compounds) for term in query.terms) > _LONG
+    if long and limit is not None and (total := which.count()) > _BROAD:
+        return Found(tuple(_hits(session, which.broadly(words or "", limit))), total)
+    numbers = which.ordered(sort)
     total = len(numbers)
     if limit is not None and total >= limit:
-        ((total,),) = connection.exec_driver_sql(f"SELECT COUNT(*) {which}", values).all()
+        total = which.count()
     return Found(tuple(_hits(session, numbers)), total)
+
+
+@dataclass(frozen=True)
+class _Which:
+    """The rows that a query means, as SQL from `FROM` on."""
+
+    session: Session
+    sql: str
+    values: Mapping[str, Any]
+
+    def count(self) -> int:
+        """How many there are."""
+        ((total,),) = self._rows(f"SELECT COUNT(*) {self.sql}")
+        return int(total)
+
+    def ordered(self, sort: Sort) -> list[int]:
+        """Their numbers, at most `:most`."""
+        return [number for (number,) in self._rows(f"SELECT f.id {self.sql} ORDER BY {_ORDER[sort]}, {_TIE}")]
+
+    def broadly(self, words: str, limit: int) -> list[int]:
+        """Of many rows that have many words, by relevance as far as it tells something.
+
+        Ranking costs the number of rows times that of words, and where most rows have all of them it says little: only
+        those are ranked that have them in what people call an adapter by, the others follow by name.
+        """
+        exact = "search_text.rowid IN (SELECT id FROM search_facet WHERE folded = :whole)"
+        called = replace(self, values={**self.values, "words": f"{{{' '.join(_TEXTS[:3])}}} : ({words})"})
+        parts = (replace(self, sql=f"{self.sql} AND {exact}").ordered("name"), called.ordered("relevance"))
+        return list(dict.fromkeys([*parts[0], *parts[1], *self.ordered("name")]))[:limit]
+
+    def _rows(self, sql: str) -> Sequence[Any]:
+        return self.session.connection().exec_driver_sql(sql, dict(self.values)).all()
 
 
 def _hits(session: Session, numbers: Sequence[int]) -> Iterator[Hit]:
@@ -196,6 +229,8 @@ def _hits(session: Session, numbers: Sequence[int]) -> Iterator[Hit]:
 
 
 _MADE = "(SELECT COUNT(*) FROM made WHERE weight_id = f.key)"
+#: Equal ones by name.
+_TIE = "f.folded, f.key LIMIT :most"
 #: An adapter of exactly the name that was asked for comes first.
 _ORDER: dict[Sort, str] = {
     "relevance": f"f.folded = :whole DESC, bm25(search_text, {', '.join(map(str, _WEIGHTS))})",
