@@ -21,9 +21,10 @@ from sqlmodel import Session
 
 from loravault import __version__
 from loravault.config import VaultConfig
-from loravault.daemon import Daemon, check_vault, holder
+from loravault.daemon import Daemon
 from loravault.errors import UserError
 from loravault.following import STUCK_S, Asking, OnEvent, Runs, Window, window
+from loravault.holding import check_vault, holder
 from loravault.index import adapters as adapter_rows
 from loravault.index import commands, overview, search, work
 from loravault.index.database import IndexAbsent

@@ -15,13 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import DatabaseError
 
 from loravault.config import VaultConfig
-from loravault.errors import AlreadyRunning, UserError
+from loravault.holding import check_vault, take_lock
 from loravault.index import commands
 from loravault.index.database import Index, is_passing, set_aside
 from loravault.index.refresh import Refreshed, refresh_adapters, refresh_images
@@ -36,7 +35,7 @@ from loravault.jobs.supervisor import Supervisor
 from loravault.keeping.house import COMMANDS as HOUSE_COMMANDS
 from loravault.keeping.house import Housekeeper
 from loravault.keeping.keepers import Keepers
-from loravault.osdep import Lock, lock_file, lock_holder
+from loravault.osdep import Lock
 from loravault.vault.ignore import IgnoreRules
 from loravault.vault.ledger import Ledger
 from loravault.vault.safewrite import VaultWriter
@@ -285,7 +284,7 @@ class Daemon:
         return self._more_to_keep
 
     def settle_library(self, on_progress: Callable[[int], None] = lambda _left: None) -> None:
-        """Without a loop: bring cards, covers, galleries and search in line with the files, as far as notes are at rest.
+        """Without a loop: bring cards, covers, galleries and search in line with the files, where notes are at rest.
 
         Hashes are left to the daemon: they may take hours.
         """
@@ -397,48 +396,3 @@ class Daemon:
                 self._next_adapters = min(self._next_adapters, self.ctx.steady() + ADAPTER_SETTLE_S)
             else:
                 self._next_rescan = 0.0
-
-
-def check_vault(config: VaultConfig) -> None:
-    """Raises `UserError` when there is no vault, or it cannot be written to."""
-    vault = config.vault
-    if not vault.is_dir():
-        raise UserError(f"There is no vault at {vault}: there is no such folder.")
-    probe = config.own_folder
-    try:
-        probe.mkdir(parents=True, exist_ok=True)
-        (probe / ".lv-probe").write_bytes(b"")
-        (probe / ".lv-probe").unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"The vault at {vault} cannot be written to ({reason}); make {config.folder}/ writable and start again."
-        ) from error
-
-
-def take_lock(config: VaultConfig) -> Lock:
-    """The vault's lock, or `AlreadyRunning`. The kernel frees it when its holder dies, however it dies.
-
-    Asking who holds it takes it for a moment, so one refusal proves nothing.
-    """
-    holder_pid: int | None = None
-    for _ in range(4):
-        lock = lock_file(lock_path(config))
-        if isinstance(lock, Lock):
-            return lock
-        holder_pid = lock
-        time.sleep(0.1)
-    raise AlreadyRunning(
-        f"A loravault daemon already looks after {config.vault} (pid {holder_pid}); stop it first, or let it work.",
-        holder_pid,
-    )
-
-
-def lock_path(config: VaultConfig) -> Path:
-    """The file whose lock says who serves the vault."""
-    return config.state_dir / "lock"
-
-
-def holder(config: VaultConfig) -> int | None:
-    """The pid of the daemon (or of a command that works in the foreground) that holds the vault."""
-    return lock_holder(lock_path(config))

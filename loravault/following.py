@@ -13,8 +13,8 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session
 
 from loravault.config import VaultConfig
-from loravault.daemon import holder
 from loravault.errors import UserError
+from loravault.holding import holder
 from loravault.index import commands, notes, work
 from loravault.index.database import Index, IndexAbsent, is_passing
 from loravault.jobs.context import Event
