@@ -68,6 +68,8 @@ class VaultConfig:
     images: str = "loravault"
     #: Width of the thumbnails in Markdown galleries, in pixels.
     thumbnail_width: int = 144
+    #: `none`, or `a1111`: what the user changes on a card is written beside the adapter, where other programs look.
+    export: str = "none"
     #: A folder outside the vault for lossless PNGs of everything made; None = they are not kept.
     originals: Path | None = None
     #: Seconds a note must be unchanged before it is read.

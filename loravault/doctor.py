@@ -168,7 +168,8 @@ def library(config: VaultConfig) -> Iterator[Finding]:
         yield Finding("library", "the index cannot be read", error.message)
         return
     copies = counts.get("duplicate", 0)
-    there = f"{counts.get('ok', 0):,} usable" + (f", {copies:,} {'copy' if copies == 1 else 'copies'}" if copies else "")
+    there = f"{counts.get('ok', 0):,} usable"
+    there += f", {copies:,} {'copy' if copies == 1 else 'copies'}" if copies else ""
     wrong = {word: counts.get(word, 0) for word in ("broken", "incomplete", "missing")}
     told = [f"{number:,} {word}" for word, number in wrong.items() if number]
     advice = f"{config.folder}/ in the vault has a dashboard that names them and says what is wrong." if told else None

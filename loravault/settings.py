@@ -144,6 +144,7 @@ SHARED: dict[str, _Check] = {
     "device": _matching(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:<number> or mps"),
     "default_base": _matching(r"\S.*", "the name of a base"),
     "bases": _paths,
+    "export": _choice("none", "a1111"),
     "galleries": _switch,
     "grace_s": _number(0, 60),
     "hashing": _switch,

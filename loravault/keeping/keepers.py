@@ -15,6 +15,7 @@ from loravault.jobs.context import Context
 from loravault.jobs.libraryboard import Keeping
 from loravault.keeping.cards import CardKeeper
 from loravault.keeping.covers import CoverKeeper
+from loravault.keeping.exporting import ExportKeeper
 from loravault.keeping.galleries import GalleryKeeper
 from loravault.keeping.hashes import HashKeeper
 from loravault.keeping.search import SearchKeeper
@@ -42,9 +43,11 @@ class Keepers:
             self._covers_known = {key: row.path for key, row in cover_rows.covers(session).items() if row.path}
         self.hashes = HashKeeper(ctx, wake=wake, on_changed=self._tell_cards, notes_read=notes_read)
         self.covers = CoverKeeper(ctx, wake=wake, on_changed=self._covers_changed)
+        self.exports = ExportKeeper(ctx, wake=wake)
         self.cards = CardKeeper(
-            ctx, notes_read=notes_read, cover_of=self._covers_known.get, on_hashes=self.hashes.claimed
-        )
+            ctx, notes_read=notes_read, cover_of=self._covers_known.get, on_hashes=self.hashes.claimed,
+            on_read=self.exports.card_read,
+        )  # fmt: skip
         self.galleries = GalleryKeeper(ctx, may_remove=self._all_is_there, taken=self._names_taken)
         self.search = SearchKeeper(ctx)
         #: A whole look at the files is over: before it nothing is made or taken away.
@@ -67,6 +70,7 @@ class Keepers:
     def everything_changed(self) -> None:
         """Compare all of it with the disk: at the start, and when somebody asks for it."""
         self.library_changed(None)
+        self.exports.covers_changed(None)
 
     def library_changed(self, weight_ids: set[str] | None) -> None:
         """These adapters (None: perhaps any) are not what they were."""
@@ -86,6 +90,7 @@ class Keepers:
             else:
                 self._covers_known.pop(weight_id, None)
         self._tell_cards(weight_ids)
+        self.exports.covers_changed(weight_ids)
         self.search.library_changed(weight_ids)
 
     def _tell_cards(self, weight_ids: set[str]) -> None:
@@ -108,6 +113,7 @@ class Keepers:
                 self.fields_changed = True
                 self.galleries.library_changed(changed)
                 self.search.library_changed(changed)
+        more = self.exports.step(slice_s) or more
         # A picture is embedded by a card that is there; the first round waits for the first cards.
         if not more or not self._ctx.config.cards:
             more = self.galleries.step(slice_s) or more
@@ -130,6 +136,7 @@ class Keepers:
     def close(self) -> None:
         """Leave. What is not done is found again at the next start."""
         self.covers.close()
+        self.exports.close()
         self.hashes.close()
 
     def _all_is_there(self) -> bool:

@@ -58,11 +58,13 @@ class Order:
     blur: bool = False
     #: Written into what comes out, as our chunk of it.
     chunk: str = ""
+    #: A PNG for other programs instead of a WebP; without a chunk.
+    png: bool = False
 
 
 @dataclass(frozen=True)
 class Small:
-    """What came of an order: the bytes of a WebP file, or why there are none."""
+    """What came of an order: the bytes of a WebP (or PNG) file, or why there are none."""
 
     id: int
     #: Half a sentence that fits behind the name of the file and a colon.
@@ -201,7 +203,7 @@ def small_picture(file: BinaryIO, order: Order) -> Small:
         digest=hashlib.blake2b(pixels, digest_size=4).hexdigest(),
         width=small.width,
         height=small.height,
-        data=_encoded(small, order.chunk),
+        data=_png(small) if order.png else _encoded(small, order.chunk),
     )
 
 
@@ -232,6 +234,14 @@ def _blurred(image: Image) -> Image:
     tiny = image.copy()
     tiny.thumbnail((BLUR_SIDE, BLUR_SIDE), Image.Resampling.BOX)
     return tiny.resize(image.size, Image.Resampling.BICUBIC)
+
+
+def _png(image: Image) -> bytes:
+    from PIL import Image  # noqa: PLC0415
+
+    buffer = io.BytesIO()
+    Image.frombytes(image.mode, image.size, image.tobytes()).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _encoded(image: Image, chunk: str) -> bytes:

@@ -21,12 +21,11 @@ from loravault.errors import UserError
 from loravault.formats.sidecars import MAX_BYTES
 from loravault.formats.trigger_words import plain_and_groups
 from loravault.library.beside import MEDIA_ENDING, beside_of, ending_of, is_adapter, stem_of
+from loravault.library.exportmark import CHUNK
 from loravault.library.imagemeta import read_chunk
 from loravault.osdep import copy_metadata, fsync_dir, fsync_file, replace_no_overwrite
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-#: Our mark inside a preview that we wrote, by which we know it again.
-_MARK = json.dumps({"v": 1, "preview": True}).encode()
 _OUTFITS = " || "
 
 
@@ -164,7 +163,7 @@ def _marked(png: bytes) -> bytes:
     end = len(_PNG) + 25
     if not png.startswith(_PNG) or png[12:16] != b"IHDR" or len(png) <= end:
         raise UserError("The preview was not written: its bytes are not those of a PNG file.")
-    body = b"tEXt" + b"loravault\0" + _MARK
+    body = CHUNK
     chunk = struct.pack(">L", len(body) - 4) + body + struct.pack(">L", zlib.crc32(body))
     return png if chunk in png[: end + len(chunk)] else png[:end] + chunk + png[end:]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loravault.formats.pictures import HEAD, STILLS, VIDEOS, embedded_picture, media_kind
 from loravault.library.beside import MEDIA_ENDING, PICTURE_SUFFIXES, VIDEO_SUFFIXES, ending_of
+from loravault.library.exportmark import is_exported
 from loravault.library.facts import AdapterFacts
 
 #: Pictures of one adapter that are looked at.
@@ -42,7 +43,7 @@ class Preview:
 def media_beside(folder: Path, adapter: str, beside: Iterable[str]) -> Media:
     """The pictures among what belongs to an adapter: `.preview.*`, then the plain name, `.thumb.*`, `.example.N.*`."""
     ranked = sorted((place, name) for name in beside if (place := _place(ending_of(name, adapter))) is not None)
-    kinds = [(name, _kind_of(folder / name)) for _, name in ranked[:MAX_MEDIA]]
+    kinds = [(name, _kind_of(folder / name)) for _, name in ranked[:MAX_MEDIA]]  # what we exported has none
     stills = [(name, kind) for name, kind in kinds if kind in STILLS]
     stills.sort(key=lambda item: item[1] in _LAST_KINDS)
     return Media(tuple(name for name, _ in stills), tuple(name for name, kind in kinds if kind in VIDEOS))
@@ -62,7 +63,8 @@ def _kind_of(path: Path) -> str | None:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
             return None
         with open(path, "rb", buffering=0) as file:
-            return media_kind(file.read(HEAD))
+            head = file.read(HEAD)
+            return None if is_exported(head) else media_kind(head)
     except OSError:
         return None
 

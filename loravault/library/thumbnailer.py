@@ -64,14 +64,14 @@ class Thumbnailer:
         process = self._process
         return None if process is None else process.pid
 
-    def order(self, source: str | bytes, *, blur: bool = False, chunk: str = "") -> int:
+    def order(self, source: str | bytes, *, blur: bool = False, chunk: str = "", png: bool = False) -> int:
         """Have a file (absolute path) or the bytes of one made small. Returns the number that its answer will have."""
         path, body = (source, b"") if isinstance(source, str) else (None, source)
         with self._lock:
             if self._closed:
                 raise RuntimeError("this thumbnailer is closed")
             self._number += 1
-            self._orders.put(_Wanted(Order(self._number, path, blur, chunk), body))
+            self._orders.put(_Wanted(Order(self._number, path, blur, chunk, png), body))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="thumbnails", daemon=True)
                 self._thread.start()
