@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loravault import firstrun, osdep
+from loravault import firstrun, osdep, resources
 from loravault.config import load
 from loravault.errors import AlreadyRunning, UserError
 from loravault.firstrun import InitPlan, carry_out, name_roots, plan_init
 from loravault.settings import OWN, Root
+from loravault.vault.note import parse_note
 
 from .cli.helpers import app_in, call
 from .cli.test_commands import safetensors
@@ -189,3 +190,15 @@ def test_the_forecast_counts_cards_and_the_pictures_that_become_covers(tmp_path:
     assert found.library_bytes > 40_000
     off = firstrun.replace(found, config=firstrun.replace(found.config, cards=False, galleries=False))
     assert off.library_notes == 0
+
+
+def test_templates_hold_properties_that_obsidian_shows_and_no_comments_that_it_would_drop() -> None:
+    """Obsidian writes properties anew when one is changed in its window; a YAML comment would be gone then."""
+    for template in (resources.templates() / "notes").glob("*.md"):
+        note = parse_note(template.read_bytes())
+        front = note.frontmatter
+        assert front is not None
+        assert front.problem is None, template.name
+        assert b"#" not in note.data[front.yaml_start : front.yaml_end], template.name
+        assert front.get("loravault") in ("generate", "preview")
+        assert front.get("run") is False
