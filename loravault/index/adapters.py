@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlmodel import Session, col, func, or_, select
 
 from loravault.index.tables import AdapterRow
+from loravault.vault.inert import inert_value
 
 if TYPE_CHECKING:
     from loravault.formats.hashes import FileHashes
@@ -170,12 +171,25 @@ def adapters_by_weight_id(session: Session, weight_id: str) -> Sequence[AdapterR
     return session.exec(select(AdapterRow).where(AdapterRow.weight_id == weight_id)).all()
 
 
-def store_hashes(session: Session, weight_id: str, autov2: str | None, autov3: str | None) -> None:
-    """Hashes that the worker computed while it read the file."""
+def store_hashes(session: Session, weight_id: str, place: tuple[str, str] | None, autov2: str, autov3: str) -> None:
+    """Hashes that the worker computed while it read the file at `place` (root, path in it).
+
+    Copies have the same weights, but perhaps another header: only the hash of the weights is theirs too. What was
+    measured of a file itself stays.
+    """
     for row in adapters_by_weight_id(session, weight_id):
-        row.autov2 = autov2 or row.autov2
-        row.autov3 = autov3 or row.autov3
+        if row.hashed:
+            continue
+        if (row.root, row.rel) == place:
+            row.autov2 = autov2
+        row.autov3 = autov3
         session.add(row)
+
+
+def present_places(session: Session, weight_id: str) -> list[tuple[str, str]]:
+    """(root, path in it) of every file of these weights that can be used, the one that is used first in front."""
+    usable = [row for row in adapters_by_weight_id(session, weight_id) if row.state in ("ok", "duplicate")]
+    return [(row.root, row.rel) for row in sorted(usable, key=lambda row: (row.state != "ok", row.root, row.rel))]
 
 
 class Unhashed(NamedTuple):
@@ -229,7 +243,8 @@ def trust_hashes(
     """
     sha256, autov2, autov3 = hashes
     for row in adapters_by_weight_id(session, weight_id):
-        if f"{row.root}/{row.rel}" != shown or row.hashed or row.state not in ("ok", "duplicate"):
+        place = f"{row.root}/{row.rel}"  # on a card its active signs are broken
+        if shown not in (place, inert_value(place)) or row.hashed or row.state not in ("ok", "duplicate"):
             continue
         if size_mb is not None and abs(row.size / 1e6 - size_mb) > (0.051 if row.size >= 1e6 else 0.00051):
             continue

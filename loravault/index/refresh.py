@@ -286,8 +286,9 @@ def refresh_images(
     They are looked for in our folder, or `everywhere` in the vault where they go to Obsidian's folder for attachments.
 
     Returns how many of ours there are; the paths of those that came, changed or went are put into `changed`. Only the
-    small chunk that each of ours carries is read, never a pixel; what carries none is remembered too, so that it is not read again. What is wrong is set as `troubles["images"]`, which is
-    removed when all is well: if the folder is gone or has suddenly lost over half of our pictures, no row is.
+    small chunk that each of ours carries is read, never a pixel; what carries none is remembered too, so that it is not
+    read again. What is wrong is set as `troubles["images"]`, which is removed when all is well: if the folder is gone
+    or has suddenly lost over half of our pictures, no row is.
     """
     home = vault if everywhere else vault / folder / "Images"
     present = dict(_pictures(vault, home))

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -104,7 +105,7 @@ class Dispatcher:
             return
         reach("job.claimed")
         self._job, self._setup, self.phase, self.fraction = job.id, job.setup, "starting", None
-        spec = msgspec.json.decode(job.spec, type=GenerationSpec)
+        spec = self._with_files_that_are_there(_spec_of(job))
         log.info("job %s starts: %s (%s)", job.id, job.first_line[:80], job.note)
         ctx.to_deliver.add(job.note)
         try:
@@ -117,6 +118,27 @@ class Dispatcher:
             return
         ctx.troubles.pop("worker", None)
         ctx.tell(Event("phase", f"{job.note}: {job.first_line[:60]}", job=job.id, run=job.run))
+
+    def _with_files_that_are_there(self, spec: GenerationSpec) -> GenerationSpec:
+        """Between wish and work a drive may have gone: a copy of the same weights that is there does as well."""
+        uses = []
+        for use in spec.adapters:
+            paths = [use.path]
+            if not os.path.isfile(use.path):
+                roots = {root.name: root.path for root in self._ctx.config.loras}
+                with self._ctx.index.session() as session:
+                    places = adapters.present_places(session, use.weight_id)
+                paths = [str(roots[root] / rel) for root, rel in places if root in roots]
+            found = next((path for path in paths if os.path.isfile(path)), use.path)
+            uses.append(replace(use, path=found))
+        return replace(spec, adapters=tuple(uses))
+
+    def _place(self, path: str) -> tuple[str, str] | None:
+        """The root and the path in it of an adapter file; None if it is in none."""
+        for root in self._ctx.config.loras:
+            if Path(path).is_relative_to(root.path):
+                return root.name, Path(path).relative_to(root.path).as_posix()
+        return None
 
     def _hand_over(self, job: JobRow, spec: GenerationSpec) -> None:
         self._supervisor.start_job(
@@ -196,7 +218,7 @@ class Dispatcher:
         self._free(event.job)
 
     def _finished(self, job: JobRow, outcome: GenerationOutcome) -> None:
-        spec = msgspec.json.decode(job.spec, type=GenerationSpec)
+        spec = _spec_of(job)
         published = self._publish(job, spec, outcome.images)
         remarks = (*json.loads(job.remarks), *outcome.warnings)
         if not published:
@@ -207,7 +229,7 @@ class Dispatcher:
         self._end(job, "done", lines, pictures=published, seconds=outcome.seconds, hashes=outcome.adapter_hashes)
 
     def _cancelled(self, job: JobRow, made: Sequence[MadeImage]) -> None:
-        spec = msgspec.json.decode(job.spec, type=GenerationSpec)
+        spec = _spec_of(job)
         published = self._publish(job, spec, made)
         if not published:
             self._end(job, "cancelled", [])
@@ -274,8 +296,11 @@ class Dispatcher:
                 return
             row.seconds = seconds
             work.finish(session, row, state, lines, now=ctx.now(), pictures=pictures)
-            for known in hashes:
-                adapters.store_hashes(session, known.weight_id, known.autov2, known.autov3)
+            if hashes:
+                read = {use.weight_id: self._place(use.path) for use in _spec_of(job).adapters}
+                for known in hashes:
+                    place = read.get(known.weight_id)
+                    adapters.store_hashes(session, known.weight_id, place, known.autov2, known.autov3)
         reach("job.finished")
         shutil.rmtree(self.staging / job.id, ignore_errors=True)
         log.info("job %s %s", job.id, state)
@@ -314,6 +339,10 @@ class Dispatcher:
         self._ctx.to_cancel.discard(job_id)
         if self._job == job_id:
             self._job, self.phase, self.fraction = None, "", None
+
+
+def _spec_of(job: JobRow) -> GenerationSpec:
+    return msgspec.json.decode(job.spec, type=GenerationSpec)
 
 
 def image_row(job: JobRow, spec: GenerationSpec, image: MadeImage, rel: str, path: Path) -> ImageRow:
