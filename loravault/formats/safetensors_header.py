@@ -295,12 +295,16 @@ def _small(metadata: dict[str, str]) -> bool:
     return not metadata or max(map(len, metadata.values())) <= limit
 
 
+#: What no two offsets have between them, in either order.
+_NO_LENGTH = -(2**64)
+
+
 class _Sizes(dict[tuple[str, tuple[int, ...]], int]):
-    """(dtype, shape) → bytes, as far as it was needed; -1 if that is no whole number. Few shapes make many tensors."""
+    """(dtype, shape) → bytes, as far as it was needed; `_NO_LENGTH` if that is no whole number. Few shapes make many."""
 
     def __missing__(self, key: tuple[str, tuple[int, ...]]) -> int:
         bits = DTYPE_BITS[key[0]] * math.prod(key[1])
-        self[key] = size = -1 if bits % 8 else bits // 8
+        self[key] = size = _NO_LENGTH if bits % 8 else bits // 8
         return size
 
 

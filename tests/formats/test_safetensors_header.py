@@ -119,6 +119,17 @@ def test_a_header_of_640_bytes_is_not_taken_for_a_pickle() -> None:
         assert read(headers.blob(b"{}".ljust(length))).header_length == length
 
 
+def test_half_a_byte_is_no_length_however_the_offsets_stand() -> None:
+    """A tensor of one 4-bit number that ends before it begins passed the quick check, and its neighbour overlapped."""
+    rows = {
+        "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+        "b": {"dtype": "F4", "shape": [1], "data_offsets": [8, 7]},
+        "c": {"dtype": "U8", "shape": [1], "data_offsets": [7, 8]},
+    }
+    raw = json.dumps(rows, separators=(",", ":")).encode()
+    assert "contradict" in reason(len(raw).to_bytes(8, "little") + raw + bytes(8))
+
+
 def test_two_tensors_on_the_same_bytes_are_refused() -> None:
     entry = b'{"dtype":"F16","shape":[1],"data_offsets":[0,2]}'
     assert "does not begin where" in reason(headers.blob(b'{"a":%b,"b":%b}' % (entry, entry), b"ab"))
