@@ -300,7 +300,7 @@ _NO_LENGTH = -(2**64)
 
 
 class _Sizes(dict[tuple[str, tuple[int, ...]], int]):
-    """(dtype, shape) → bytes, as far as it was needed; `_NO_LENGTH` if that is no whole number. Few shapes make many."""
+    """(dtype, shape) → bytes, as far as it was needed; `_NO_LENGTH` if that is none. Few shapes make many."""
 
     def __missing__(self, key: tuple[str, tuple[int, ...]]) -> int:
         bits = DTYPE_BITS[key[0]] * math.prod(key[1])
