@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from typing import Generic, Protocol, TypeVar
 from loravault.formats.hashes import MIN_LOOKUP, clean_hash, names_file
 
 CLOSEST = 3
+
+
+#: What a name may hold if it was copied from a card, where active signs are broken.
+_TAMED = re.compile("[\\[\\]<>%{}:=!＃¦ˆ∼∖＄\u2060]")
 
 
 class Named(Protocol):
@@ -75,7 +80,7 @@ def find(name: str, records: Iterable[R]) -> R | Ambiguous[R] | Missing:
     """
     known = list(records)
     wanted = _bare(name)
-    for fold in (_exact, _any_case):
+    for fold in (_exact, _any_case, *([_as_on_a_card] if _TAMED.search(wanted) else [])):
         key = fold(wanted)
         for keys in (_file_name, _path, _alias):
             found = [record for record in known if key in map(fold, keys(record))]
@@ -143,6 +148,11 @@ def _exact(text: str) -> str:
 
 def _any_case(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
+
+
+def _as_on_a_card(text: str) -> str:
+    """Cards break the active signs of a name: what is copied from one finds it too."""
+    return _any_case(inert_value(text))
 
 
 def _bare(name: str) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from loravault.formats.hashes import names_file
 from loravault.library.names import Ambiguous, HashIndex, Missing, find
+from loravault.vault.inert import inert_value
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ ALL = [INK, WASH, OLD, NEW, COPY, BROKEN]
 )
 def test_names_people_write(name: str, record: Record) -> None:
     assert find(name, ALL) == record
+
+
+def test_a_name_copied_from_a_card_finds_its_file() -> None:
+    """On a card active signs are broken, and what was copied from there named nothing."""
+    strange = Record("Cat [[x]] #1/a [[b]] $.safetensors", "w1-9")
+    assert find(inert_value("Cat [[x]] #1/a [[b]] $.safetensors"), [*ALL, strange]) == strange
 
 
 def test_two_different_adapters_of_one_name_are_ambiguous_and_listed_by_place() -> None:
