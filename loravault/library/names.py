@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from loravault.formats.hashes import MIN_LOOKUP, clean_hash, names_file
+from loravault.vault.inert import inert_value
 
 CLOSEST = 3
 
