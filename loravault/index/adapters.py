@@ -279,6 +279,8 @@ def to_row(record: AdapterRecord, dev: int, ino: int, old: AdapterRow | None, be
     kept = old if old is not None and old.weight_id == record.weight_id and record.weight_id else None
     whole = kept if kept is not None and kept.size == record.size else None
     claimed = record.autov2 is None  # a file that was hashed has both
+    if record.weight_id is None and old is not None and old.weight_id is not None:
+        return _damaged(record, dev, ino, old, beside)
     return AdapterRow(
         root=record.root,
         rel=record.rel,
@@ -310,3 +312,13 @@ def to_row(record: AdapterRecord, dev: int, ino: int, old: AdapterRow | None, be
         blake3=record.blake3 or (whole.blake3 if whole else None),
         crc32=record.crc32 or (whole.crc32 if whole else None),
     )
+
+
+def _damaged(record: AdapterRecord, dev: int, ino: int, old: AdapterRow, beside: str) -> AdapterRow:
+    """A file that could be read once and cannot any more: what was known of it stays, for its card and its pictures.
+
+    Its hashes were those of the whole file; it is hashed again when it is whole again.
+    """
+    now = {"dev": dev, "ino": ino, "beside": beside, "size": record.size, "mtime_ns": record.mtime_ns}
+    told = {"state": record.state, "reason": record.reason, "unseen": 0, "hashed": False}
+    return AdapterRow(**{**old.model_dump(), **now, **told})

@@ -239,7 +239,7 @@ def _store(index: Index, batch: list[tuple[AdapterRecord, Found]], result: Refre
                 inode = (item.dev, item.ino)
                 known = adapters.same_file(session, record.weight_id, record.size, record.mtime_ns, inode) or old
             result.weights |= {row for row in (record.weight_id, old.weight_id if old else None) if row}
-            result.unreadable |= record.weight_id is None
+            result.unreadable |= record.weight_id is None and (old is None or old.weight_id is None)
             session.merge(adapters.to_row(record, item.dev, item.ino, known, item.beside))
     batch.clear()
 
