@@ -70,6 +70,15 @@ def ending_of(entry: str, adapter: str) -> str:
     return _fold(entry)[len(_fold(stem_of(adapter))) :]
 
 
+def rest_of(entry: str, adapter: str) -> str:
+    """The ending of an entry that belongs to an adapter, as it is spelled in the entry's own name.
+
+    Cut at a dot counted from the end: the two names may spell the stem with different numbers of characters (NFC and
+    NFD, `ß` and `SS`), and no folding makes or takes a dot.
+    """
+    return "." + ".".join(entry.split(".")[-ending_of(entry, adapter).count(".") :])
+
+
 def orphans(listing: Sequence[str]) -> tuple[str, ...]:
     """Sidecars and previews that were made for a model that is not there (nor on its way), sorted.
 

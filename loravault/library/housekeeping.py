@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loravault.errors import UserError
-from loravault.library.beside import group, orphans
+from loravault.library.beside import ending_of, group, orphans, rest_of
 from loravault.library.entry import Entry
 from loravault.library.scan import PICKLE_SUFFIXES, SUFFIX
 
@@ -238,11 +238,10 @@ def rename_moves(rel: str, target: str, sidecars: Iterable[str]) -> list[tuple[s
     """(from, to) for an adapter and the names beside it: each keeps what follows the adapter's own name."""
     folder, _, name = rel.rpartition("/")
     new_folder, _, new_name = target.rpartition("/")
-    stem, new_stem = name[: -len(SUFFIX)], new_name[: -len(SUFFIX)]
+    new_stem = new_name[: -len(SUFFIX)]
     moves = [(rel, target)]
     for other in sidecars:
-        rest = other[len(stem) :]
-        moves.append((_joined(folder, other), _joined(new_folder, new_stem + rest)))
+        moves.append((_joined(folder, other), _joined(new_folder, new_stem + rest_of(other, name))))
     return [move for move in moves if move[0] != move[1]]
 
 
@@ -258,12 +257,11 @@ def sidecars_of_twin(
         return []
     keep_folder, _, keep_name = keep.rel.rpartition("/")
     go_folder, _, go_name = go.rel.rpartition("/")
-    keep_stem, go_stem = keep_name[: -len(SUFFIX)], go_name[: -len(SUFFIX)]
-    has = {name[len(keep_stem) :].casefold() for name in kept}
+    keep_stem = keep_name[: -len(SUFFIX)]
+    has = {ending_of(name, keep_name) for name in kept}
     moves = []
     for name in going:
-        rest = name[len(go_stem) :]
-        target = _joined(keep_folder, keep_stem + rest)
-        if rest.casefold() not in has and free(target):
+        target = _joined(keep_folder, keep_stem + rest_of(name, go_name))
+        if ending_of(name, go_name) not in has and free(target):
             moves.append((_joined(go_folder, name), target))
     return moves

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import unicodedata
+from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loravault.errors import UserError
+from loravault.library.beside import beside_of
 from loravault.library.entry import Entry, Place
 from loravault.library.housekeeping import (
     AdapterFile,
@@ -175,6 +179,39 @@ def test_sidecars_keep_what_follows_the_name() -> None:
         ("Styles/ink.safetensors.rgthree-info.json", "Art/feather.safetensors.rgthree-info.json"),
     ]
     assert rename_moves("ink.safetensors", "ink.safetensors", ["ink.json"]) == []
+
+
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+CASES = (str, str.upper, str.lower, str.casefold)
+
+
+@given(
+    st.text("aéßİΐﬁ한.-1", min_size=1, max_size=9).filter(lambda stem: stem.strip(". ") == stem),
+    st.tuples(st.sampled_from(FORMS), st.sampled_from(CASES), st.sampled_from(FORMS)),
+    st.sampled_from([".json", ".preview.PNG", ".civitai.info", ".safetensors.rgthree-info.json", ".example.1.jpeg"]),
+)
+def test_a_sidecar_keeps_its_ending_however_its_name_is_spelled(stem: str, spelling: tuple[Any, ...], end: str) -> None:
+    """`café.json` in NFD became `neẃ.json`, and `STRASSE.json` of `Straße.safetensors` became `newE.json`."""
+    form, case, other_form = spelling
+    adapter = unicodedata.normalize(form, stem) + ".safetensors"
+    other = unicodedata.normalize(other_form, case(stem)) + end
+    if beside_of(adapter, [adapter, other]) != (other,):  # the case of İ has no way back: another name, then
+        return
+    moves = rename_moves(f"a/{adapter}", "b/new.v2.safetensors", [other])
+    assert moves == [(f"a/{adapter}", "b/new.v2.safetensors"), (f"a/{other}", f"b/new.v2{end}")]
+    keep, gone = file("kept.safetensors"), file(adapter)
+    assert sidecars_of_twin(keep, gone, [], [other], lambda _: True) == [(other, f"kept{end}")]
+    assert sidecars_of_twin(gone, keep, [other], [f"kept{end}"], lambda _: True) == []
+
+
+@pytest.mark.parametrize(
+    ("adapter", "other"),
+    [("cafe\u0301", "caf\u00e9"), ("caf\u00e9", "cafe\u0301"), ("Straße", "STRASSE"), ("STRASSE", "straße")],
+)
+def test_two_spellings_of_one_name_belong_together_and_stay_together(adapter: str, other: str) -> None:
+    """The case above must not pass because nothing belongs to anything."""
+    found = beside_of(f"{adapter}.safetensors", [f"{adapter}.safetensors", f"{other}.json"])
+    assert rename_moves(f"{adapter}.safetensors", "new.safetensors", found)[1:] == [(f"{other}.json", "new.json")]
 
 
 def test_what_a_kept_copy_lacks_moves_over_to_it() -> None:
