@@ -232,6 +232,8 @@ class _Look:
         for root in self._config.loras:
             for folder, listing in self._folders(root):
                 lost = [name for name in lost_sidecars(listing) if _is_file(root.path / folder / name)]
+                if lost and lies_in(root.path / folder, self._config.vault):
+                    lost = [name for name in lost if name in lost_sidecars(listing, in_vault=True)]
                 for name in lost:
                     rel = f"{folder}/{name}" if folder else name
                     piece = Piece(root.name, rel, _size(root.path / rel))
@@ -322,7 +324,10 @@ class _Look:
         known = self._besides.get((root, folder))
         if known is None:  # a folder with thousands of files is listed once
             known = self._besides[root, folder] = all_beside(names_in(home / folder))
-        return known[name].own if name in known else ()
+        own = known[name].own if name in known else ()
+        if any(map(_is_note, own)) and lies_in(home / folder, self._config.vault):
+            own = tuple(other for other in own if not _is_note(other))  # a note of the vault, whatever else it may be
+        return own
 
     def _folders(self, root: Root) -> Iterator[tuple[str, Sequence[str]]]:
         """(path inside the root, names) of every folder that a scan would look at. Links are not followed."""
@@ -334,6 +339,19 @@ class _Look:
             folders[:] = sorted(n for n in folders if not n.startswith(".") and n.casefold() not in _SYSTEM)
             rel = os.path.relpath(at, root.path).replace(os.sep, "/")
             yield ("" if rel == "." else rel), [*folders, *files]
+
+
+def lies_in(folder: Path, vault: Path) -> bool:
+    """Whether a folder is the vault or inside it, by whatever way and spelling it was reached."""
+    try:
+        real, home = folder.resolve(), vault.stat()
+        return any(os.path.samestat(at.stat(), home) for at in (real, *real.parents))
+    except OSError:
+        return True  # nothing is known of it: nothing of it goes that could be somebody's
+
+
+def _is_note(name: str) -> bool:
+    return name.lower().endswith(".md")
 
 
 def _size(path: Path) -> int:

@@ -20,12 +20,14 @@ from loravault.library.scan import PICKLE_SUFFIXES, SUFFIX
 
 #: Other files that may own what stands beside them under their name.
 _MODEL_SUFFIXES = frozenset({*PICKLE_SUFFIXES, ".gguf", ".onnx", ".sft", ".zip"})
-_CERTAIN_ENDING = re.compile(
-    r"\.(?:civitai\.info|metadata\.json(?:\.bak)?|swarm\.json|cm-info\.json|api_info\.json|rgthree-info\.json"
-    r"|(?:preview|thumb|example\.\d{1,4})\.[a-z0-9]{3,4})\Z",
-    re.IGNORECASE,
-)
-_LIKELY_ENDING = re.compile(r"\.(?:json|html|md|txt|png|jpe?g|webp|gif|mp4|webm)\Z", re.IGNORECASE)
+_FACTS = r"\.(?:civitai\.info|metadata\.json(?:\.bak)?|swarm\.json|cm-info\.json|api_info\.json|rgthree-info\.json)"
+_PICTURE = r"\.(?:preview|thumb|example\.\d{1,4})\.[a-z0-9]{3,4}"
+#: Facts about a model, which nobody writes by hand.
+_FACTS_ENDING = re.compile(rf"{_FACTS}\Z", re.IGNORECASE)
+_CERTAIN_ENDING = re.compile(rf"(?:{_FACTS}|{_PICTURE})\Z", re.IGNORECASE)
+_LIKELY_ENDING = re.compile(r"\.(?:json|png|jpe?g|webp|gif|mp4|webm)\Z", re.IGNORECASE)
+#: What people write. `recipe.preview.png` beside `recipe.md` may be the picture of a cake.
+_TEXT_ENDING = re.compile(r"\.(?:html|md|txt)\Z", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[\\:*?"<>|\x00-\x1f]')
 
 
@@ -187,21 +189,32 @@ def all_beside(listing: Collection[str]) -> dict[str, Beside]:
     }
 
 
-def lost_sidecars(listing: Sequence[str]) -> tuple[str, ...]:
+def lost_sidecars(listing: Sequence[str], *, in_vault: bool = False) -> tuple[str, ...]:
     """Files of a folder (names) that tools wrote for a model that is not there (any more).
 
-    What may be anybody's by its name (`ink.json`, `ink.png`) goes along with one that surely was made for the model.
+    What may be anybody's by its name (`ink.json`, `ink.png`) goes along with one that surely was made for the model;
+    a text only with facts about the model, not with a picture alone. In a vault notes and attachments are the user's
+    whatever they are called: there only facts go.
     """
     certain = orphans(listing)
-    stems = {
-        stem for name in certain if (match := _CERTAIN_ENDING.search(name)) and (stem := folded(name[: match.start()]))
-    }
+    if in_vault:
+        return tuple(name for name in certain if _FACTS_ENDING.search(name))
+    made, known = _stems_before(_CERTAIN_ENDING, certain), _stems_before(_FACTS_ENDING, certain)
     companions = [
         name
         for name in listing
-        if _LIKELY_ENDING.search(name) and folded_stem(name) in stems and not name.startswith(".")
+        if not name.startswith(".")
+        and (
+            (_LIKELY_ENDING.search(name) and folded_stem(name) in made)
+            or (_TEXT_ENDING.search(name) and folded_stem(name) in known)
+        )
     ]
     return tuple(sorted({*certain, *companions}))
+
+
+def _stems_before(ending: re.Pattern[str], names: Iterable[str]) -> set[str]:
+    """The stems of those names that have such an ending."""
+    return {stem for name in names if (match := ending.search(name)) and (stem := folded(name[: match.start()]))}
 
 
 def folded_stem(name: str) -> str:

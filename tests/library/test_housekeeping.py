@@ -141,6 +141,21 @@ def test_orphans_are_what_only_tools_write_and_what_has_its_name() -> None:
     assert lost_sidecars([*listing, "INK.ckpt"]) == ()
 
 
+def test_a_text_goes_only_with_facts_about_its_model() -> None:
+    """`recipe.example.1.png` beside `recipe.md` made an orphaned sidecar of the recipe."""
+    texts = ["cat.md", "cat.txt", "cat.html"]
+    for picture in ("cat.preview.png", "cat.thumb.jpg", "cat.example.1.png"):
+        assert lost_sidecars([picture, *texts]) == (picture,)
+    for facts in ("cat.civitai.info", "cat.metadata.json", "cat.safetensors.rgthree-info.json"):
+        assert lost_sidecars([facts, *texts]) == tuple(sorted([facts, *texts]))
+
+
+def test_in_a_vault_only_facts_about_a_model_are_lost() -> None:
+    """A note is nobody's sidecar where notes live, and a picture is an attachment."""
+    listing = ["x.civitai.info", "x.metadata.json", "x.preview.png", "x.example.1.png", "x.json", "x.md", "x.txt"]
+    assert lost_sidecars(listing, in_vault=True) == ("x.civitai.info", "x.metadata.json")
+
+
 @pytest.mark.parametrize(
     ("new", "target"),
     [
