@@ -37,6 +37,8 @@ class CardMaking:
         self._templates = templates
         self._calls: CallNames | None = None
         self._taken: set[str] | None = None
+        #: Weight id -> why no card can be made in its folder at the moment.
+        self.refused: dict[str, str] = {}
 
     def library_changed(self) -> None:
         """Adapters may have come or gone: names may mean something else."""
@@ -47,8 +49,12 @@ class CardMaking:
         self._taken = None
 
     def make(self, fresh: Sequence[Entry]) -> list[MadeCard]:
-        """Make new cards, all at once. Leaves out those whose name somebody took meanwhile. Raises OSError."""
+        """Make new cards, all at once. Leaves out those whose name somebody took meanwhile. Raises OSError.
+
+        Those whose folder cannot be made are left out too: `refused` says why.
+        """
         ctx = self._ctx
+        refused: dict[str, str] = {}
         if self._taken is None:
             self._taken = self._names_taken()
         if self._calls is None:
@@ -56,11 +62,23 @@ class CardMaking:
         paths = plan_paths(fresh, ctx.config.folder, self._taken, ctx.rules)
         planned = [self._render(entry, paths[entry.weight_id], self._calls) for entry in fresh]
         try:
-            lost = set(ctx.writer.create_many((one.rel, one.card.data) for one in planned))
+            lost = set(ctx.writer.create_many(((one.rel, one.card.data) for one in planned), refused))
         except BaseException:
             self._taken = None  # the names are free, or taken by what was written before it failed
             raise
-        return [one for one in planned if one.rel not in lost]
+        if refused:
+            self._taken = None  # their names are free
+        self.refused.update({one.entry.weight_id: refused[one.rel] for one in planned if one.rel in refused})
+        return [one for one in planned if one.rel not in lost and one.rel not in refused]
+
+    def refusal(self) -> str:
+        """Which folders are in the way, and of how many cards."""
+        count = len(self.refused)
+        reasons = sorted(set(self.refused.values()))
+        more = f" (And {len(reasons) - 3} more folders.)" if len(reasons) > 3 else ""
+        return f"{count} {'adapter has no card' if count == 1 else 'adapters have no cards'}: " + (
+            f"{' '.join(reasons[:3])}{more}"
+        )
 
     def _names_taken(self) -> set[str]:
         """The names that no new card and no page of its pictures may have.

@@ -22,10 +22,7 @@ from loravault.keeping.cardreading import CardReading, row_of_new
 from loravault.keeping.cardshelf import Card, CardShelf
 from loravault.library.entry import Entry
 from loravault.pages.cardfields import CardHashes, hashes_of_card, is_card, weight_id_of
-from loravault.pages.cards import (
-    card_update,
-    plan_digest,
-)
+from loravault.pages.cards import card_update, plan_digest
 from loravault.vault.note import MAX_NOTE_BYTES, Note, parse_note
 from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged
@@ -158,6 +155,7 @@ class CardKeeper:
         if self._look_at_all:
             self._look_at_all = False
             self._todo.update(dict.fromkeys(place.weight_id for place in self._reading.places if place.weight_id))
+            self._todo.update(dict.fromkeys(self._shelf.weight_ids()))  # also those whose file is away
         now = self._ctx.steady()
         for weight_id in [key for key, due in self._later.items() if due <= now]:
             del self._later[weight_id]
@@ -167,6 +165,7 @@ class CardKeeper:
             fresh += self._work(give_up)
         if fresh:
             self._make(fresh)
+        self._tell_refused()
         self._flush()
         if not self._todo:
             self._making.rest()
@@ -284,6 +283,7 @@ class CardKeeper:
             if time.monotonic() >= give_up and weight_id != chunk[0]:
                 break
             del self._todo[weight_id]
+            self._making.refused.pop(weight_id, None)
             entry = found.get(weight_id)
             if entry is None:
                 continue
@@ -370,9 +370,16 @@ class CardKeeper:
             if key is not None and key[0] == len(one.card.data):  # else somebody was faster: it will be shown to us
                 self._shelf.put(row_of_new(one.rel, key, one.entry, one.card))
             self._changed.add(one.entry.weight_id)
-        there = {one.entry.weight_id for one in made}
+        there = {one.entry.weight_id for one in made} | self._making.refused.keys()
+        self._later.update(dict.fromkeys(self._making.refused, self._ctx.steady() + TROUBLE_S))
         # a name that was not free after all: another one, next time
         self._todo.update(dict.fromkeys(entry.weight_id for entry in fresh if entry.weight_id not in there))
+
+    def _tell_refused(self) -> None:
+        """A folder that cannot be made costs its own cards only; they are tried again."""
+        self._ctx.troubles.pop("cards.folders", None)
+        if self._making.refused:
+            self._ctx.troubles["cards.folders"] = self._making.refusal()
 
     def _fail(self, where: str, error: OSError | UserError, weight_ids: Iterable[str]) -> None:
         reason = error.message if isinstance(error, UserError) else (error.strerror or str(error))

@@ -24,7 +24,7 @@ from loravault.jobs.context import Context, log
 from loravault.pages import bases, galleries, own
 from loravault.pages.collection import EMBEDDED, Held, Key
 from loravault.pages.galleries import Page, View
-from loravault.vault.paths import inside
+from loravault.vault.paths import PathRefused, inside
 from loravault.vault.safewrite import NoteChanged
 
 #: While things change, the pages are brought up to date at most `BURST` times in so many seconds.
@@ -179,7 +179,7 @@ class GalleryKeeper:
     def _look_up_adapters(self, wanted: set[str] | None) -> Iterator[None]:
         if wanted is None:
             with self._ctx.index.session() as session:
-                wanted = {*library.weight_ids(session), *self._held.weight_ids}
+                wanted = {*library.all_weight_ids(session), *self._held.weight_ids}
         for some in _chunks(sorted(wanted), ADAPTERS):
             with self._ctx.index.session() as session:
                 found = library.entries(session, only=some)
@@ -245,6 +245,9 @@ class GalleryKeeper:
         absent = self._present is not None and key is not None and rel not in self._present
         try:
             old = None if absent else self._read(rel)
+        except PathRefused as error:  # a link that leads out of the vault
+            self._leave(rel, error.message)
+            return
         except OSError as error:  # a folder of that name, a file that may not be read: costs this page
             self._leave(rel, f"{rel} cannot be read ({error.strerror or error}), so it stays as it is.")
             return
@@ -269,9 +272,12 @@ class GalleryKeeper:
         """The pages that are not there yet, a number of them at a time."""
         waiting, self._new = self._new, []
         for some in _chunks(waiting, TOGETHER):
-            taken = set(self._ctx.writer.create_many((rel, data) for rel, data, _ in some))
+            refused: dict[str, str] = {}
+            taken = set(self._ctx.writer.create_many(((rel, data) for rel, data, _ in some), refused))
             for rel, _, key in some:
-                if rel in taken and not (self._ctx.config.vault / rel).exists():
+                if rel in refused:  # costs this page; the next look at all of them tries again
+                    self._leave(rel, f"{rel} cannot be made: {refused[rel]}")
+                elif rel in taken and not (self._ctx.config.vault / rel).exists():
                     self._leave(rel, f"{rel} is a link that leads nowhere, so nothing is written there.")
                 elif rel in taken:  # it appeared just now: whose it is, the next round sees
                     self._look_again(key)
@@ -319,7 +325,7 @@ class GalleryKeeper:
         for rel in sorted(self._stale):
             self._stale.discard(rel)
             self.notices.pop(rel, None)
-            with contextlib.suppress(IsADirectoryError, PermissionError):
+            with contextlib.suppress(IsADirectoryError, NotADirectoryError, PermissionError, PathRefused):
                 data = self._read(rel)
                 if data is None or not own.is_ours(data):
                     if data is not None and b"\nlv_sum: " in data[:65536]:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,12 @@ class VaultWriter:
         reach("create.linked")
         fsync_dir(path.parent)
 
-    def create_many(self, items: Iterable[tuple[str, bytes]]) -> list[str]:
-        """Make many new files, waiting for the disk once. Returns those whose name was taken: they were left alone."""
+    def create_many(
+        self, items: Iterable[tuple[str, bytes]], refused: MutableMapping[str, str] | None = None
+    ) -> list[str]:
+        """Make many files, waiting for the disk once. Returns those whose name was taken. `refused`: see `bulk`."""
         self._home.must_be_there()
-        return create_many(self.root, items, self._own_temp, self._folders_made)
+        return create_many(self.root, items, self._own_temp, self._folders_made, refused)
 
     def publish(self, rel: str, data: bytes) -> None:
         """Make a file that is ours by its name (a generated picture), replacing an earlier one of that name.

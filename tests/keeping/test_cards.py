@@ -390,7 +390,7 @@ def test_what_a_person_says_on_a_card_flows_back_and_what_we_left_empty_does_not
 def test_a_full_disk_is_told_and_tried_again(world, monkeypatch):
     world.adapter("Styles/ink.safetensors", 1)
 
-    def full(_items):
+    def full(_items, _refused=None):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(world.ctx.writer, "create_many", full)
@@ -400,6 +400,29 @@ def test_a_full_disk_is_told_and_tried_again(world, monkeypatch):
     world.settle(4)
     assert list(world.cards()) == [INK]
     assert "cards.write" not in world.ctx.troubles
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_that_cannot_be_made_keeps_only_its_own_cards_waiting(world, link):
+    """A file of the user's named like a category: no adapter of the whole batch ever got a card."""
+    for number, name in enumerate(["Styles/a", "Styles/b", "Other/x", "Other/y"]):
+        world.adapter(f"{name}.safetensors", number)
+    in_the_way = world.note("LoraVault/LoRAs/Other", "my own file")
+    if link:
+        in_the_way.unlink()
+        (world.home / "out").mkdir()
+        in_the_way.symlink_to(world.home / "out")
+    world.keeper.step(1.0)
+    assert not world.keeper.step(1.0), "what waits for its folder is not busy"
+    world.settle()
+    assert list(world.cards()) == ["LoraVault/LoRAs/Styles/a.md", "LoraVault/LoRAs/Styles/b.md"]
+    assert world.ctx.troubles["cards.folders"].startswith("2 adapters have no cards: ")
+    assert "LoraVault/LoRAs/Other" in world.ctx.troubles["cards.folders"]
+    assert "cards.write" not in world.ctx.troubles
+    in_the_way.unlink()
+    world.settle(4)
+    assert sorted(Path(rel).stem for rel in world.cards()) == ["a", "b", "x", "y"], "with the names they should have"
+    assert "cards.folders" not in world.ctx.troubles
 
 
 @pytest.mark.parametrize("eol", ["\r\n", "\n"])

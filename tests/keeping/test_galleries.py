@@ -307,7 +307,7 @@ def test_what_changes_during_a_round_is_not_lost(scene: Scene) -> None:
 def test_trouble_with_the_disk_is_told_and_tried_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.adapter("ink")
 
-    def full(_items: object) -> list[str]:
+    def full(_items: object, _refused: object = None) -> list[str]:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -354,6 +354,31 @@ def test_what_is_in_the_way_of_one_page_costs_that_page(scene: Scene) -> None:
     assert "galleries" not in scene.ctx.troubles
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_that_cannot_be_made_costs_its_own_pages(scene: Scene, tmp_path: Path, link: bool) -> None:
+    """One file in the way threw the whole round away, every minute anew."""
+    (scene.vault / "LoraVault/Gallery").mkdir(parents=True)
+    in_the_way = scene.vault / "LoraVault/Gallery/Families"
+    if link:
+        in_the_way.symlink_to(tmp_path)
+    else:
+        in_the_way.write_text("mine")
+    scene.adapter("ink")
+    written = scene.settle()
+    assert {page_of("ink"), FOLDER, INDEX} <= written
+    assert list(scene.keeper.notices) == [FAMILY]
+    assert "LoraVault/Gallery/Families" in scene.keeper.notices[FAMILY]
+    assert "galleries" not in scene.ctx.troubles
+    assert scene.settle() == set()
+    scene.forget("ink")
+    scene.changed()
+    assert "galleries" not in scene.ctx.troubles
+    in_the_way.unlink()
+    scene.adapter("ink")
+    assert FAMILY in scene.changed()
+    assert not scene.keeper.notices
+
+
 def test_a_page_that_appears_while_it_is_written_is_looked_at_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,10 +386,10 @@ def test_a_page_that_appears_while_it_is_written_is_looked_at_again(
     scene.adapter("ink")
     create_many = scene.ctx.writer.create_many
 
-    def crossed(items: Any) -> list[str]:
+    def crossed(items: Any, refused: Any) -> list[str]:
         (scene.vault / page_of("ink")).parent.mkdir(parents=True, exist_ok=True)
         (scene.vault / page_of("ink")).write_text("somebody's")
-        return create_many(items)
+        return create_many(items, refused)
 
     with monkeypatch.context() as patch:
         patch.setattr(scene.ctx.writer, "create_many", crossed)

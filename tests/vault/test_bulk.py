@@ -96,3 +96,35 @@ def test_folders_that_are_made_become_durable_with_the_files(tmp_path, monkeypat
     root = (tmp_path / "vault").resolve()
     assert set(synced) == {root / rel for rel in ("", "LoRAs", "LoRAs/a", "LoRAs/a/b", "LoRAs/a/c")}
     assert synced.index(root) < synced.index(root / "LoRAs/a/b"), "the outer ones first"
+
+
+def test_a_folder_that_cannot_be_made_costs_its_own_files_only(tmp_path):
+    """One file named like a category kept every other new card of its batch away, and the same batch came again."""
+    one = writer(tmp_path)
+    root = tmp_path / "vault"
+    (root / "LoRAs").mkdir()
+    (root / "LoRAs/1").write_text("the user's own")
+    (tmp_path / "out").mkdir()
+    (root / "LoRAs/2").symlink_to(tmp_path / "out")
+    refused: dict[str, str] = {}
+    deeper = [("LoRAs/1/deeper/card.md", b"x")]
+    assert one.create_many([*ITEMS, *deeper], refused) == []
+    there = {rel for rel in files(tmp_path) if rel.endswith(".md")}
+    assert there == {rel for rel, _ in ITEMS if rel.split("/")[1] in "034"}
+    assert refused.keys() == {rel for rel, _ in [*ITEMS, *deeper]} - there
+    assert refused["LoRAs/1/deeper/card.md"].startswith("LoRAs/1 is no folder")
+    assert "rename it" in refused["LoRAs/1/card 1.md"]
+    assert "leads outside the vault" in refused["LoRAs/2/card 2.md"]
+    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(FileExistsError):
+        one.create_many(deeper)
+
+
+def test_a_full_disk_is_about_all_files(tmp_path, monkeypatch):
+    def full(_folder: Path) -> list[Path]:
+        raise OSError(28, "No space left on device")
+
+    one = writer(tmp_path)
+    monkeypatch.setattr(one, "_folders_made", full)
+    with pytest.raises(OSError, match="No space left"):
+        one.create_many(ITEMS, {})
