@@ -30,7 +30,7 @@ from loravault.library.imagemeta import read_chunk
 from loravault.pages import bases, own
 from loravault.pages.cards import CardNames, is_own_cover, our_properties, render_card, text_of_card
 from loravault.settings import same_path
-from loravault.vault.answers import strip_ours
+from loravault.vault.answers import WRITTEN_KEYS, strip_ours
 from loravault.vault.ledger import Ledger
 from loravault.vault.links import parse_wikilink
 from loravault.vault.mentions import pictures_in, read_mentions
@@ -58,7 +58,7 @@ class UninstallPlan:
 
     config: VaultConfig
     go: tuple[Leaving, ...]
-    #: Notes whose intact results and `lv_` properties go -> (as it is, as it will be).
+    #: Notes whose intact results and properties of ours go -> (as it is, as it will be).
     notes: Mapping[str, tuple[bytes, bytes]]
     stay: tuple[tuple[str, str], ...]
     state: Path
@@ -139,7 +139,7 @@ class _Look:
                 self.stay.append((rel, reason if suffix == ".md" and reason else _WRITTEN))
 
     def results(self) -> None:
-        """Intact results and `lv_` properties in notes of the user's."""
+        """Intact results and properties of ours in notes of the user's."""
         going = {one.rel for one in self.go}
         for seen in walk_notes(self.config.vault, lambda _: False):
             if seen.rel in going:
@@ -257,22 +257,23 @@ def is_untouched(data: bytes, fresh: bytes, entry: Entry, blank: tuple[str, ...]
 
 
 def without_ours(data: bytes) -> bytes | None:
-    """A note without intact results and `lv_` properties; None if that cannot be done and read back as it should."""
+    """A note without intact results and without our properties; None if that cannot be done and read back as it should.
+
+    Ours are the properties that answers set, in a note that says `loravault:`; any other, `lv_mood` too, is the user's.
+    """
     before = parse_note(data)
     if before.text_problem or (before.frontmatter is not None and before.frontmatter.problem):
         return data
-    new = strip_ours(data, lambda key: key.lower().startswith("lv_"))
+    properties = before.frontmatter.properties if before.frontmatter else {}
+    ours = WRITTEN_KEYS if any(key.casefold() == "loravault" for key in properties) else frozenset()
+    new = strip_ours(data, lambda key: key.casefold() in ours)
     after = parse_note(new)
-    wanted = _users(before.frontmatter.properties if before.frontmatter else {})
+    wanted = {key: value for key, value in properties.items() if key.casefold() not in ours}
     found = dict(after.frontmatter.properties if after.frontmatter else {})
     blocks = [(fence.block_hash, fence.language) for fence in before.fences]
     if after.text_problem or found != wanted or blocks != [(f.block_hash, f.language) for f in after.fences]:
         return None
     return new
-
-
-def _users(properties: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in properties.items() if not key.lower().startswith("lv_")}
 
 
 # --- carrying it out -------------------------------------------------------------------------------------------------

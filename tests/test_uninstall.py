@@ -10,11 +10,12 @@ from loravault import resources
 from loravault.config import load, save_vault
 from loravault.errors import AlreadyRunning
 from loravault.index.library import entries
+from loravault.jobs import deliver
 from loravault.keeping.cardnames import CallNames
 from loravault.pages import bases, own
 from loravault.pages.cards import CardNames, render_card
 from loravault.uninstall import UninstallPlan, carry_out, is_untouched, plan_uninstall, without_ours
-from loravault.vault.answers import Answer, apply_answers
+from loravault.vault.answers import WRITTEN_KEYS, Answer, apply_answers
 from loravault.vault.note import parse_note
 from tests.world import World
 
@@ -235,7 +236,21 @@ def test_taking_results_out_is_the_inverse_of_putting_them_in(eol: str) -> None:
     assert without_ours(given) == text.encode()
 
 
+def test_properties_that_only_look_like_ours_stay() -> None:
+    """`lv_mood: good` of a note that had never been a request was taken out."""
+    never = b"---\nlv_mood: good\nLV_level: 3\nlv_status: mine\ntitle: x\n---\nI never used a LoRA here\n"
+    assert without_ours(never) == never
+    request = b"---\nloravault: generate\nlv_mood: good\nLV_Status: done\nlv_job: 1@here\nlv_cover: x\n---\ntext\n"
+    assert without_ours(request) == b"---\nloravault: generate\nlv_mood: good\n---\ntext\n"
+
+
+def test_what_goes_is_what_answers_write() -> None:
+    """A property that answers learn to write must be one that leaves again."""
+    written = {name for name in deliver.properties.__code__.co_consts if str(name).startswith("lv_")}
+    assert written == WRITTEN_KEYS
+
+
 def test_json_properties_are_left_alone() -> None:
-    data = b'---\n{"lv_status": "done", "x": 1}\n---\ntext\n'
+    data = b'---\n{"loravault": "generate", "lv_status": "done", "x": 1}\n---\ntext\n'
     assert without_ours(data) is None
     assert without_ours(b"no properties") == b"no properties"

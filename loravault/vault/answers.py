@@ -28,6 +28,8 @@ from loravault.vault.regions import FAILURE_MARK, RESULT_MARK, Region, job_id, r
 _EOL_BEFORE = re.compile(rb"(?:\r\n|\r|\n)\Z")
 _EOL_AT = re.compile(rb"\r\n|\r|\n")
 _QUOTE_LIMIT = 120
+#: The properties that are written into requests, except `run`, `cancel` and `auto`, which are the user's as well.
+WRITTEN_KEYS = frozenset({"lv_status", "lv_job", "lv_finished", "lv_message", "lv_cover"})
 _OUR_KEYS = re.compile(r"(?:lv_.+|run|cancel)\Z", re.IGNORECASE)
 
 
