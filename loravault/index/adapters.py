@@ -129,6 +129,24 @@ def forget_left_places(session: Session, root: str, found: Collection[str]) -> s
     return left
 
 
+def other_roots(session: Session, names: Collection[str]) -> list[str]:
+    """Roots of which adapters are known although they are not among these."""
+    return sorted(set(session.exec(select(AdapterRow.root).distinct()).all()) - set(names))
+
+
+def leave_roots(session: Session, names: Collection[str], reason: str) -> list[str | None]:
+    """Only these roots are configured: what is known of others is missing. Returns the weight ids of what became so."""
+    left: list[str | None] = []
+    for root in other_roots(session, names):
+        for row in adapters_of_root(session, root):
+            if row.state != "missing":
+                left.append(row.weight_id)
+            if row.reason != reason:
+                row.state, row.reason, row.unseen = "missing", reason, 2
+                session.add(row)
+    return left
+
+
 def mark_duplicates(session: Session) -> set[str]:
     """Of several files with the same weights the first by place is used, the others are its duplicates.
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from sqlalchemy import insert, text
 from sqlmodel import Session, col, delete, select, update
 
-from loravault.index.tables import AdapterRow, CardRow
+from loravault.index import lost
+from loravault.index.tables import CardRow
 
 #: SQLite takes this many variables in one statement, whatever its build.
 _CHUNK = 900
@@ -41,6 +42,8 @@ class CardRead:
     problem: str | None = None
     ours: str = ""
     unwritten: str | None = None
+    #: JSON object: our keys.
+    said: str = "{}"
 
 
 class AdapterPlace(NamedTuple):
@@ -113,13 +116,33 @@ def problems(session: Session) -> list[tuple[str, str]]:
         col(CardRow.problem).is_not(None) | col(CardRow.unwritten).is_not(None)
     )
     found = {path: problem or unwritten or "" for path, problem, unwritten in session.exec(told).all()}
-    known = select(AdapterRow.weight_id).where(col(AdapterRow.weight_id).is_not(None))
-    strangers = select(CardRow.path, CardRow.weight_id).where(
-        col(CardRow.weight_id).is_not(None), col(CardRow.weight_id).not_in(known)
-    )
-    for path, weight_id in session.exec(strangers).all():
-        found.setdefault(path, f"no file in the loras folders holds its weights any more (`lora: {weight_id}`)")
+    looks = lost.looks(session)
+    for path, weight_id, named, file, heir in session.connection().execute(_STRANGERS):
+        if file is None and looks is not None and not lost.is_seen((named or "").partition("/")[0], looks):
+            continue  # its folder is away, or was not looked at yet
+        if file is None:
+            found.setdefault(path, f"no file in the loras folders holds its weights any more (`lora: {weight_id}`)")
+            continue
+        where = f", and they have a card of their own, {heir}" if heir else ""
+        words = f"{file} holds other weights now{where}: copy there what you wrote here, if it still fits"
+        found.setdefault(path, words)
     return sorted(found.items())
+
+
+#: Cards whose weights no file has; the file that they name if it is there with other weights, and the card of those.
+_STRANGERS = text(
+    """
+    SELECT c.path, c.weight_id, c.file, a.root || '/' || a.rel, min(heir.path)
+    FROM (SELECT path, weight_id, json_extract(said, '$.lora_file') AS file FROM card) c
+        LEFT JOIN adapter a ON a.root = substr(c.file, 1, instr(c.file, '/') - 1)
+            AND a.rel = substr(c.file, instr(c.file, '/') + 1)
+            AND a.weight_id IS NOT NULL AND a.state IN ('ok', 'duplicate')
+        LEFT JOIN card heir ON heir.weight_id = a.weight_id AND heir.problem IS NULL
+    WHERE c.weight_id IS NOT NULL
+        AND c.weight_id NOT IN (SELECT weight_id FROM adapter WHERE weight_id IS NOT NULL)
+    GROUP BY c.path
+    """
+)
 
 
 def _forget(session: Session, paths: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlmodel import Session, col, select
 
-from loravault.index import images
+from loravault.index import images, lost
 from loravault.index.tables import AdapterRow
 from loravault.library.entry import Entry, Place
 
@@ -44,19 +44,14 @@ class _File(NamedTuple):
     autov3: str | None
 
 
-class _Card(NamedTuple):
-    """The columns of a card."""
-
-    weight_id: str
-    path: str
-    fields: str
-    body: str
+_Card = lost.LostCard
 
 
 def entries(session: Session, only: Collection[str] | None = None, *, with_cards: bool = True) -> list[Entry]:
     """Every adapter (or those of the weight ids in `only`), by name, then weight id.
 
-    Without cards it is what was known before anybody wrote into one.
+    Weights that no file holds are known by their card. Without cards it is what was known before anybody wrote into
+    one.
     """
     files: dict[str, list[_File]] = defaultdict(list)
     statement = f"SELECT {', '.join(_File._fields)} FROM adapter WHERE weight_id IS NOT NULL"
@@ -66,6 +61,7 @@ def entries(session: Session, only: Collection[str] | None = None, *, with_cards
     cards = {card.weight_id: card for card in reversed(_cards(session, only))} if with_cards else {}
     made = images.counts_by_adapter(session)
     found = [_entry(key, rows, cards.get(key), made.get(key, 0)) for key, rows in files.items()]
+    found += lost.entries_of_cards(session, [card for key, card in cards.items() if key not in files], made)
     return sorted(found, key=lambda entry: (entry.name.casefold(), entry.weight_id))
 
 
@@ -171,3 +167,8 @@ def weight_ids(session: Session) -> list[str]:
     """The weight ids of all adapters whose weights are known, in order."""
     rows = session.exec(select(AdapterRow.weight_id).where(col(AdapterRow.weight_id).is_not(None)).distinct()).all()
     return sorted(row for row in rows if row)
+
+
+def all_weight_ids(session: Session) -> list[str]:
+    """Those, and the weight ids that only a card tells of."""
+    return sorted({*weight_ids(session), *lost.lost(session)})

@@ -18,7 +18,7 @@ from sqlmodel import Session
 
 from loravault.config import Root
 from loravault.formats.weight_id import is_weight_id
-from loravault.index import adapters, images
+from loravault.index import adapters, images, lost
 from loravault.index.database import Index
 from loravault.index.tables import ImageRow
 from loravault.library.beside import group
@@ -44,6 +44,7 @@ COVER = "lv-cover-"
 IMAGE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 
 GONE = "the file is not there any more"
+NOT_CONFIGURED = "its folder is not configured any more"
 
 
 @dataclass
@@ -113,9 +114,23 @@ def refresh_adapters(
         looked.append((root, seen))
         if absent or known.doubts:
             _mark_unseen(index, root, seen, found.keys(), result)
+    _look_at_config(index, roots, looked, result)
     if result.changed or result.weights:
-        _settle_places(index, looked, result)
+        _settle_places(index, roots, looked, result)
     return result
+
+
+def _look_at_config(
+    index: Index, roots: Sequence[Root], looked: Sequence[tuple[Root, Scan]], result: Refreshed
+) -> None:
+    """What lies in folders that the config names no more is out of reach; and which folders were seen in full."""
+    names = [root.name for root in roots]
+    with index.session() as session:
+        gone = adapters.leave_roots(session, names, NOT_CONFIGURED)
+        sound = {root.name for root, seen in looked if not seen.problems}
+        more = lost.remember_looks(session, names, sound)
+    result.missing += len(gone)
+    result.weights |= {weight_id for weight_id in gone if weight_id} | more
 
 
 def _moved(known: adapters.Known, absent: Collection[str], scans: Iterable[Scan]) -> int:
@@ -124,12 +139,14 @@ def _moved(known: adapters.Known, absent: Collection[str], scans: Iterable[Scan]
     return sum(known.present[rel][:4] in files for rel in absent)
 
 
-def _settle_places(index: Index, looked: Sequence[tuple[Root, Scan]], result: Refreshed) -> None:
+def _settle_places(index: Index, roots: Sequence[Root], looked: Sequence[tuple[Root, Scan]], result: Refreshed) -> None:
     """Forget places that their file has left for another one, and say which copy of several is used."""
     with index.session() as session:
         for root, seen in looked:
             for weight_id in adapters.forget_left_places(session, root.name, {item.rel for item in seen.found}):
                 result.weights.add(weight_id)
+        for name in adapters.other_roots(session, [root.name for root in roots]):
+            result.weights |= adapters.forget_left_places(session, name, ())
         result.weights |= adapters.mark_duplicates(session)
 
 

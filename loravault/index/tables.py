@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlmodel import Field, SQLModel
 
 #: Written into `PRAGMA user_version`.
-SCHEMA = 3
+SCHEMA = 4
 
 
 class AdapterRow(SQLModel, table=True):
@@ -65,6 +65,8 @@ class CardRow(SQLModel, table=True):
     weight_id: str | None = Field(default=None, index=True)
     #: JSON object: the user's own fields as they stand in the note; a field that is absent there is absent here.
     fields: str = "{}"
+    #: JSON object: our own keys as they stand in the note.
+    said: str = "{}"
     #: Its text outside our regions, for search.
     body: str = ""
     #: Why it is left alone, in words.

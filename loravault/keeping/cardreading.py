@@ -13,9 +13,10 @@ from loravault.index.database import Index
 from loravault.keeping.cardmemory import CardMemory
 from loravault.library.entry import Entry
 from loravault.library.names import Ambiguous, Missing, find
-from loravault.pages.cardfields import CardFields, fields_of_card, said, weight_id_of
-from loravault.pages.cards import NewCard, text_of_card
+from loravault.pages.cardfields import OUR_KEYS, CardFields, fields_of_card, our_values, said, weight_id_of
+from loravault.pages.cards import NewCard, our_properties, text_of_card
 from loravault.vault.note import Note
+from loravault.vault.properties import EMPTY
 from loravault.vault.walk import StatKey
 
 
@@ -70,6 +71,7 @@ class CardReading:
             body="" if note.text_problem else text_of_card(note),
             problem=problem,
             unwritten=None if isinstance(read, str) else _doubts(read.doubts),
+            said=json.dumps(our_values(note), ensure_ascii=False, sort_keys=True),
         )
 
     def _adapter_meant(self, read: CardFields) -> tuple[str | None, str | None]:
@@ -100,6 +102,7 @@ class CardReading:
 
 def row_of_new(rel: str, key: StatKey, entry: Entry, card: NewCard) -> rows.CardRead:
     """The row of a card that we have just made: nobody has to read it to know what it says."""
+    known = our_properties(entry)
     return rows.CardRead(
         path=rel,
         size=key[0],
@@ -109,6 +112,7 @@ def row_of_new(rel: str, key: StatKey, entry: Entry, card: NewCard) -> rows.Card
         fields=json.dumps(said(card.fields, card.blank), ensure_ascii=False, sort_keys=True),
         body=card.body,
         ours=card.ours,
+        said=json.dumps({key: known[key] for key in OUR_KEYS if known[key] is not EMPTY}, sort_keys=True),
     )
 
 

@@ -53,6 +53,10 @@ class CardShelf:
         """All of them."""
         return list(self._cards)
 
+    def weight_ids(self) -> list[str]:
+        """Every adapter that has a card."""
+        return sorted(self._by_id)
+
     def has(self, weight_id: str) -> bool:
         """Whether any note is a card of this adapter, be it one that is left alone."""
         return bool(self._by_id.get(weight_id))

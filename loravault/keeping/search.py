@@ -35,7 +35,7 @@ class SearchKeeper:
         if self._everything:
             self._everything = False
             with self._ctx.index.session() as session:
-                self._due |= {*self._files(session), *library.weight_ids(session)}
+                self._due |= {*self._files(session), *library.all_weight_ids(session)}
         while self._due and time.monotonic() < until:
             some = sorted(self._due)[:AT_A_TIME]
             with self._ctx.index.session() as session:

@@ -83,6 +83,8 @@ class Entry:
     preview: str | None = None
     #: How many pictures it had a part in.
     pictures: int = 0
+    #: No file holds these weights: all of this is what its card says.
+    from_card: bool = False
 
     @property
     def place(self) -> Place:

@@ -17,6 +17,10 @@ from loravault.pages.cards import KIND
 from loravault.vault.links import parse_wikilink
 from loravault.vault.note import Note
 
+#: What is remembered of our keys, for when the file is away.
+OUR_KEYS = (
+    "family", "network", "rank", "size_mb", "lora_file", "added", "state", "sha256", "autov2", "autov3",
+)  # fmt: skip
 _WEIGHT_ID = re.compile(r"w1-[0-9a-f]{16}\Z")
 _RAW_KIND = re.compile(rb"^[ \t]*[\"']?loravault[\"']?[ \t]*:[ \t]*[\"']?card[\"']?[ \t]*(?:#.*)?\r?$", re.M | re.I)
 _RAW_LORA = re.compile(rb"^[ \t]*[\"']?lora[\"']?[ \t]*:[ \t]*[\"']?(w1-[0-9a-f]{16})[\"']?[ \t]*\r?$", re.M | re.I)
@@ -118,6 +122,15 @@ def hashes_of_card(note: Note) -> CardHashes | None:
     if not isinstance(file, str) or not isinstance(size, int | float) or not whole or hashes[0][:10] != hashes[1]:
         return None
     return CardHashes(weight_id, file, float(size), *hashes)
+
+
+def our_values(note: Note) -> dict[str, Any]:
+    """Our own keys as they stand in a card: what was known of its file when it was written."""
+    front = note.frontmatter
+    if front is None or front.problem or note.text_problem:
+        return {}
+    found = {key: front.get(key) for key in OUR_KEYS}
+    return {key: value for key, value in found.items() if isinstance(value, str | int | float) and value != ""}
 
 
 def said(values: Mapping[str, Any], blank: Collection[str]) -> dict[str, Any]:

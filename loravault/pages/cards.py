@@ -89,7 +89,12 @@ class CardUpdate:
 
 
 def our_properties(entry: Entry) -> dict[str, PropertyValue]:
-    """The keys that are ours, in their order. What is not known is an empty property."""
+    """The keys that are ours, in their order. What is not known is an empty property.
+
+    Where the card itself is all that is known, it stays as it is, but for what became of the file.
+    """
+    if entry.from_card:
+        return {} if entry.state == "ok" else {"state": entry.state}
     copies = [place for place in entry.places[1:] if place.state not in ("missing", "broken", "incomplete")]
     state = "duplicate" if entry.state == "ok" and copies else entry.state
     known: dict[str, PropertyValue | None] = {

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from loravault.config import Root
 from loravault.daemon import Daemon
+from loravault.index import adapters
 from tests.keeping.test_library import everything, running, settle
-from tests.world import World
+from tests.world import World, adapter_bytes
 
 OLD = time.time() - 100_000
 NAMES = "abcdef"
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("LORAVAULT_STATE_DIR", str(tmp_path / "state"))
     made = World(tmp_path, cards=True, galleries=True, rescan_s=0.2)
     for name in NAMES:
         made.adapter(f"Styles/{name}.safetensors")
     age(made.loras)
-    yield made
+    return made
 
 
 def age(root: Path, by: float = 0.0) -> None:
@@ -68,3 +70,111 @@ def test_a_file_that_breaks_says_so_on_its_card_and_is_well_again_when_it_is_who
         until(world, daemon, "a", "ok")
         settle(world, daemon)
         assert card(world) == before
+
+
+def test_a_file_that_is_replaced_leaves_its_card_and_pictures_behind_and_gets_a_card_of_its_own(world: World) -> None:
+    """The old card said `ok` of a file with other weights, and the page of its pictures was deleted."""
+    with running(world) as daemon:
+        settle(world, daemon)
+        world.request("Cat.md", "a cat <lora:a:1>", seed=1)
+        world.finish(daemon, "Cat.md")
+        page = "LoraVault/Gallery/Adapters/a pictures.md"
+        world.work(daemon, lambda: ".webp|" in world.read(page), timeout=30)
+        before, text = card(world), world.read("LoraVault/LoRAs/Styles/a.md")
+        path = world.loras / "Styles" / "a.safetensors"
+        path.write_bytes(adapter_bytes(160, 8, {}, seed="retrained"))
+        os.utime(path, (OLD + 9, OLD + 9))
+        until(world, daemon, "a", "missing")
+        settle(world, daemon)
+        after = everything(world)
+        assert world.read("LoraVault/LoRAs/Styles/a.md") == text.replace("state: ok", "state: missing")
+        new = world.properties("LoraVault/LoRAs/Styles/a (LoRA).md")
+        assert (new["state"], new["lora_file"]) == ("ok", before["lora_file"])
+        assert new["lora"] != before["lora"]
+        assert ".webp|" in world.read(page)
+        world.work(daemon, lambda: "holds other weights now" in world.read("LoraVault/LoraVault.md"), timeout=20)
+        assert "LoraVault/LoRAs/Styles/a (LoRA)" in world.read("LoraVault/LoraVault.md")
+    forget_index(world)
+    with running(world) as daemon:
+        settle(world, daemon)
+    assert {rel: data for rel, data in everything(world).items() if after.get(rel) != data} == {}
+    assert everything(world).keys() == after.keys()
+
+
+@pytest.mark.parametrize("kind", ["missing", "broken"])
+def test_without_the_index_what_is_missing_or_broken_has_the_same_pages(world: World, kind: str) -> None:
+    """Only cards told of it, and nobody asked them: its page was deleted, the galleries were without it."""
+    world.adapter("Styles/a.safetensors", **{"modelspec.title": "A title", "modelspec.trigger_phrase": "sks style"})
+    age(world.loras)
+    path = world.loras / "Styles" / "a.safetensors"
+    with running(world) as daemon:
+        settle(world, daemon)
+        world.request("Cat.md", "a cat <lora:b:1>", seed=1)
+        world.finish(daemon, "Cat.md")
+        path.write_bytes(b"garbage" * 100) if kind == "broken" else path.unlink()
+        age(world.loras)
+        until(world, daemon, "a", kind)
+        settle(world, daemon)
+    before = everything(world)
+    forget_index(world)
+    with running(world) as daemon:
+        settle(world, daemon)
+    after = everything(world)
+    assert after.keys() == before.keys()
+    assert [rel for rel in after if after[rel] != before[rel]] == []
+
+
+def test_without_the_index_a_drive_that_is_away_changes_no_card_and_no_page(world: World) -> None:
+    more = two_roots(world)
+    with running(world) as daemon:
+        settle(world, daemon)
+    before = everything(world)
+    more.rename(more.with_name("off"))
+    forget_index(world)
+    with running(world) as daemon:
+        settle(world, daemon)
+        assert "root.more" in daemon.ctx.troubles
+    after = everything(world)
+    assert after.keys() == before.keys()
+    assert [rel for rel in after if after[rel] != before[rel]] == []
+    more.with_name("off").rename(more)
+    with running(world) as daemon:
+        settle(world, daemon)
+    assert everything(world) == before
+
+
+@pytest.mark.parametrize("without_index", [False, True])
+def test_a_folder_that_is_taken_from_the_config_is_missing_and_back_when_it_is_back(
+    world: World, without_index: bool
+) -> None:
+    """Its adapters stayed `ok` for ever, also when their files were deleted."""
+    before = world.config
+    two_roots(world)
+    both = world.config
+    with running(world) as daemon:
+        settle(world, daemon)
+        first = everything(world)
+    world.config = before
+    if without_index:
+        forget_index(world)
+    with running(world) as daemon:
+        settle(world, daemon)
+        assert world.properties("LoraVault/LoRAs/u.md")["state"] == "missing"
+        assert card(world)["state"] == "ok"
+        with daemon.ctx.index.session() as session:
+            reasons = {row.reason for row in adapters.adapters(session) if row.root == "more"}
+        assert reasons == (set() if without_index else {"its folder is not configured any more"})
+    world.config = both
+    with running(world) as daemon:
+        settle(world, daemon)
+    assert everything(world) == first
+
+
+def two_roots(world: World) -> Path:
+    more = world.loras.parent / "more"
+    more.mkdir()
+    for name in "uvwxyz":
+        (more / f"{name}.safetensors").write_bytes(adapter_bytes(160, 4, {"modelspec.title": f"The {name}"}, seed=name))
+    age(more)
+    world.config = dataclasses.replace(world.config, loras=(*world.config.loras, Root("more", more)))
+    return more
