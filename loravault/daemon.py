@@ -254,7 +254,7 @@ class Daemon:
             if self._only is None or rel in self._only:
                 self._guarded(rel, partial(self.intake.consider, rel))
         if self.feed.first_look_is_over:
-            self.intake.baseline_taken()
+            self.intake.baseline_taken(self.feed.restless)
         self.intake.look_at_invalid()
         self.intake.look_for_previews()
         self._obey()
@@ -288,6 +288,7 @@ class Daemon:
 
         Hashes are left to the daemon: they may take hours.
         """
+        self.feed.must_be_sound()
         self.intake.show_cards()
         self._cards_shown = True
         while self.keep() or self.keepers.covers.waiting:

@@ -8,6 +8,8 @@ from pathlib import Path
 from loravault.config import VaultConfig
 from loravault.errors import AlreadyRunning, UserError
 from loravault.osdep import Lock, lock_file, lock_holder
+from loravault.vault.ledger import Ledger
+from loravault.vault.walk import walk_notes
 
 
 def check_vault(config: VaultConfig) -> None:
@@ -15,6 +17,11 @@ def check_vault(config: VaultConfig) -> None:
     vault = config.vault
     if not vault.is_dir():
         raise UserError(f"There is no vault at {vault}: there is no such folder.")
+    if _is_bare(config):
+        raise UserError(
+            f"{vault} is empty, although loravault has made cards in it: plug its drive in again; if it is right so, "
+            "open the folder in Obsidian as a vault first."
+        )
     probe = config.own_folder
     try:
         probe.mkdir(parents=True, exist_ok=True)
@@ -25,6 +32,13 @@ def check_vault(config: VaultConfig) -> None:
         raise UserError(
             f"The vault at {vault} cannot be written to ({reason}); make {config.folder}/ writable and start again."
         ) from error
+
+
+def _is_bare(config: VaultConfig) -> bool:
+    """Whether nothing is where cards of ours were: a mount point without its drive, which must stay as it is."""
+    if (config.vault / ".obsidian").is_dir() or next(walk_notes(config.vault, lambda _rel: False), None) is not None:
+        return False
+    return any(record.get("op") == "cards" for record in Ledger(config.state_dir / "ledger.jsonl").read())
 
 
 def take_lock(config: VaultConfig) -> Lock:

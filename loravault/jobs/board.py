@@ -54,6 +54,8 @@ class Board:
     def write(self, *, stopped: bool = False) -> None:
         """Write the page if it is due. Trouble with it never stops the daemon."""
         self._write_progress()
+        if "vault" in self._ctx.troubles:
+            return  # it may be the mount point of a drive that is away
         elapsed = self._ctx.steady() - self._written_at
         if elapsed < LEAST_S and not stopped:
             return

@@ -6,6 +6,7 @@ Nothing here writes into a note; what has to be said there waits in the index fo
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 
 from sqlmodel import Session
 
@@ -40,6 +41,7 @@ class Intake:
         self._invalid: dict[str, float] = {}
         with ctx.index.session() as session:
             self._baseline = commands.fact(session, "baseline") is None
+            self._unread: Collection[str] = ()
             #: Notes that have a row: all others cost no question to the index.
             self._rows = set(notes.paths(session))
         self._reader = NoteReader(ctx, self._concerns_us)
@@ -110,10 +112,10 @@ class Intake:
                 notes.forget_note(session, rel)
                 self._rows.discard(rel)
 
-    def baseline_taken(self) -> None:
-        """The first look at an unknown vault is over: from now on `auto` runs what is new."""
+    def baseline_taken(self, unread: Collection[str] = ()) -> None:
+        """The first look at an unknown vault is over: `auto` runs what is new, but in notes still `unread`."""
         if self._baseline:
-            self._baseline = False
+            self._baseline, self._unread = False, unread
             with self._ctx.index.session() as session:
                 commands.set_fact(session, "baseline", str(int(self._ctx.now())))
 
@@ -309,7 +311,7 @@ class Intake:
         looked = self._look_up(session, read, request)
         known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
         plan = planning.plan_auto(looked, known)
-        if self._baseline:
+        if self._baseline or read.rel in self._unread:
             notes.auto_remember(session, read.rel, [item.fingerprint for item in looked])
         elif plan.items and work.unaccepted_run_of(session, read.rel) is None:
             # else: the receipt changes the note, and with that it comes here again

@@ -94,13 +94,15 @@ class Orders:
         )
 
     def reindex(self) -> dict[str, Any]:
-        """Look at everything again, and take the roots as they are."""
+        """Look at everything again, and take the roots and the vault as they are."""
         ctx = self._ctx
         with ctx.index.session() as session:
             for root in ctx.config.loras:
                 if os.path.isdir(root.path):
                     forget_losses(session, root)
             forget_lost_images(session, ctx.config.vault)
+        for rel in self._feed.accept_losses():
+            self._intake.gone(rel)
         result = self._refresh()
         requests = self._intake.adopt_all()
         for rel in self._feed.paths():

@@ -99,8 +99,8 @@ class Keepers:
 
     def step(self, *, working: bool, slice_s: float = SLICE_S) -> bool:
         """One slice of each. True: more can be done at once. `working`: a job has the disk."""
-        if not self._complete:
-            return False
+        if not self._complete or "vault" in self._ctx.troubles:
+            return False  # files were not looked through yet, or the vault's own notes are gone
         self.hashes.step(working=working)
         if self._ctx.pictures_changed:
             self.galleries.images_changed(set(self._ctx.pictures_changed))
