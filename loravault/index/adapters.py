@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import not_, text
 from sqlmodel import Session, col, func, or_, select
 
 from loravault.index.tables import AdapterRow
@@ -16,6 +17,9 @@ from loravault.vault.inert import inert_value
 if TYPE_CHECKING:
     from loravault.formats.hashes import FileHashes
     from loravault.library.identify import AdapterRecord
+
+#: The reason of a duplicate that is no copy at all.
+SAME_FILE = "the same file as "
 
 
 def adapters(session: Session) -> Sequence[AdapterRow]:
@@ -147,10 +151,69 @@ def leave_roots(session: Session, names: Collection[str], reason: str) -> list[s
     return left
 
 
-def mark_duplicates(session: Session) -> set[str]:
-    """Of several files with the same weights the first by place is used, the others are its duplicates.
+class Placed(Protocol):
+    """What of a file decides whether it is used before its copies."""
 
-    Returns the weight ids in which something changed.
+    @property
+    def root(self) -> str:
+        """Name of its root."""
+
+    @property
+    def rel(self) -> str:
+        """Path inside the root."""
+
+    @property
+    def state(self) -> str:
+        """See `AdapterRow.state`."""
+
+    @property
+    def mtime_ns(self) -> int:
+        """When it was changed last."""
+
+    @property
+    def dev(self) -> int:
+        """Device; 0 with an inode of 0 where the file system has none."""
+
+    @property
+    def ino(self) -> int:
+        """Inode."""
+
+
+def order_of_use(row: Placed, on_card: str | None = None) -> tuple[Any, ...]:
+    """Which of several copies is used: one that can be, that which its card names, the oldest, then by place.
+
+    A copy that somebody makes as a backup, wherever it is, takes nothing over. `on_card`: the card's `lora_file`.
+    """
+    named = on_card is not None and on_card in (place := f"{row.root}/{row.rel}", inert_value(place))
+    usable = row.state in ("ok", "duplicate")
+    return not usable, row.state == "missing", not named, row.mtime_ns, len(row.rel), row.root, row.rel
+
+
+_P = TypeVar("_P", bound=Placed)
+
+
+def in_order_of_use(rows: Iterable[_P], on_card: str | None = None) -> tuple[list[_P], list[tuple[_P, _P]]]:
+    """The files of one adapter, that which is used first; and apart from them those that are one of these once more.
+
+    Roots inside roots and links show one file at several places: only one of them counts. Each of the others comes with
+    the place that does.
+    """
+    places: list[_P] = []
+    again: list[tuple[_P, _P]] = []
+    known: dict[tuple[int, int], _P] = {}
+    for row in sorted(rows, key=lambda row: order_of_use(row, on_card)):
+        inode = (row.dev, row.ino)
+        if row.state in ("ok", "duplicate") and inode != (0, 0) and known.setdefault(inode, row) is not row:
+            again.append((row, known[inode]))
+        else:
+            places.append(row)
+    return places, again
+
+
+def mark_duplicates(session: Session, only: Collection[str] | None = None) -> set[str]:
+    """Of several files with the same weights one is used, the others are its duplicates; see `order_of_use`.
+
+    Returns the weight ids (`only` these are looked at) in which something changed.
     """
     present = col(AdapterRow.state).in_(("ok", "duplicate"))
     several = (
@@ -159,24 +222,35 @@ def mark_duplicates(session: Session) -> set[str]:
         .group_by(col(AdapterRow.weight_id))
         .having(or_(func.count() > 1, func.max(AdapterRow.state) != "ok", func.min(AdapterRow.state) != "ok"))
     )
-    rows = session.exec(
-        select(AdapterRow)
-        .where(present, col(AdapterRow.weight_id).in_(several))
-        .order_by(col(AdapterRow.weight_id), AdapterRow.root, AdapterRow.rel)
-    ).all()
+    if only is not None:
+        several = several.where(col(AdapterRow.weight_id).in_(list(only)))
+    copies: dict[str, list[AdapterRow]] = defaultdict(list)
+    for row in session.exec(select(AdapterRow).where(present, col(AdapterRow.weight_id).in_(several))).all():
+        copies[str(row.weight_id)].append(row)
+    on_card = _files_on_cards(session, copies) if copies else {}
     changed: set[str] = set()
-    first: AdapterRow | None = None
-    for row in rows:
-        if first is None or row.weight_id != first.weight_id:
-            first = row
-            told: tuple[str, str | None] = ("ok", None)
-        else:
-            told = ("duplicate", f"the same weights as {first.root}/{first.rel}")
-        if (row.state, row.reason) != told:
-            row.state, row.reason = told
-            session.add(row)
-            changed.add(str(row.weight_id))
+    for weight_id, rows in copies.items():
+        (first, *others), again = in_order_of_use(rows, on_card.get(weight_id))
+        told: list[tuple[AdapterRow, str, str | None]] = [(first, "ok", None)]
+        told += [(row, "duplicate", f"the same weights as {first.root}/{first.rel}") for row in others]
+        told += [(row, "duplicate", f"{SAME_FILE}{one.root}/{one.rel}") for row, one in again]
+        for row, state, reason in told:
+            if (row.state, row.reason) != (state, reason):
+                row.state, row.reason = state, reason
+                session.add(row)
+                changed.add(weight_id)
     return changed
+
+
+def _files_on_cards(session: Session, weight_ids: Collection[str]) -> dict[str, str]:
+    """Weight id -> the file that its card names."""
+    rows = session.connection().execute(
+        text(
+            "SELECT weight_id, json_extract(said, '$.lora_file') FROM card "
+            "WHERE weight_id IS NOT NULL AND problem IS NULL ORDER BY path DESC"
+        )
+    )
+    return {weight_id: file for weight_id, file in rows if isinstance(file, str) and weight_id in weight_ids}
 
 
 def unreadable(session: Session) -> Sequence[AdapterRow]:
@@ -273,8 +347,10 @@ def trust_hashes(
 
 
 def count_adapters(session: Session) -> dict[str, int]:
-    """How many adapters are in each state."""
-    rows = session.exec(select(AdapterRow.state, func.count()).group_by(AdapterRow.state)).all()
+    """How many adapters are in each state. A file that is seen at several places is one."""
+    again = col(AdapterRow.reason).startswith(SAME_FILE)
+    counted = select(AdapterRow.state, func.count()).where(or_(col(AdapterRow.reason).is_(None), not_(again)))
+    rows = session.exec(counted.group_by(AdapterRow.state)).all()
     return {state: int(n) for state, n in rows}
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlmodel import Session, col, select
 
-from loravault.index import images, lost
+from loravault.index import adapters, images, lost
 from loravault.index.tables import AdapterRow
 from loravault.library.entry import Entry, Place
 
@@ -27,6 +27,8 @@ class _File(NamedTuple):
     name: str
     size: int
     mtime_ns: int
+    dev: int
+    ino: int
     family: str
     variant: str | None
     network: str | None
@@ -58,8 +60,12 @@ def entries(session: Session, only: Collection[str] | None = None, *, with_cards
     for file in map(_File._make, _rows(session, statement, only)):
         if file.weight_id:
             files[file.weight_id].append(file)
-    cards = {card.weight_id: card for card in reversed(_cards(session, only))} if with_cards else {}
+    cards = {card.weight_id: card for card in reversed(_cards(session, only))}
     made = images.counts_by_adapter(session)
+    for key, rows in files.items():
+        if len(rows) > 1:
+            files[key] = adapters.in_order_of_use(rows, _file_of(cards.get(key)))[0]
+    cards = cards if with_cards else {}
     found = [_entry(key, rows, cards.get(key), made.get(key, 0)) for key, rows in files.items()]
     found += lost.entries_of_cards(session, [card for key, card in cards.items() if key not in files], made)
     return sorted(found, key=lambda entry: (entry.name.casefold(), entry.weight_id))
@@ -99,11 +105,6 @@ def _chunks(values: Collection[str]) -> Iterable[Sequence[str]]:
         yield ordered[start : start + _CHUNK]
 
 
-def order_of_use(row: AdapterRow | _File) -> tuple[Any, ...]:
-    """Which of several copies is used: one that can be, then by place."""
-    return (row.state in ("missing", "broken", "incomplete"), row.root, row.rel)
-
-
 _quickly: Callable[[str], Any] = msgspec.json.Decoder().decode
 
 
@@ -116,17 +117,16 @@ def _read(text: str) -> Any:
 
 
 def _entry(weight_id: str, rows: Sequence[_File], card: _Card | None, pictures: int) -> Entry:
-    ordered = sorted(rows, key=order_of_use) if len(rows) > 1 else rows
-    first = ordered[0]
+    first = rows[0]
     facts: dict[str, Any] = _read(first.facts)
     sources: dict[str, str] = _read(first.sources)
     own: dict[str, Any] = _read(card.fields) if card else {}
     sources |= dict.fromkeys(own, "card")
-    hashed = next((row for row in ordered if row.hashed), first)
+    hashed = next((row for row in rows if row.hashed), first)
     return Entry(
         weight_id=weight_id,
         name=first.name,
-        places=tuple(Place(row.root, row.rel, row.state, row.size, row.mtime_ns) for row in ordered),
+        places=tuple(Place(row.root, row.rel, row.state, row.size, row.mtime_ns) for row in rows),
         state="missing" if first.state == "missing" else "ok" if first.state in ("ok", "duplicate") else "broken",
         family=first.family,
         variant=_own(own, "variant", first.variant),
@@ -156,6 +156,12 @@ def _entry(weight_id: str, rows: Sequence[_File], card: _Card | None, pictures: 
         preview=first.preview,
         pictures=pictures,
     )
+
+
+def _file_of(card: _Card | None) -> str | None:
+    """The file that a card names."""
+    file = _read(card.said).get("lora_file") if card else None
+    return file if isinstance(file, str) else None
 
 
 def _own(own: Mapping[str, Any], key: str, known: Any) -> Any:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from loravault.index import cards as rows
+from loravault.index.adapters import mark_duplicates
 
+#: Weight ids that are looked up at a time.
+_CHUNK = 900
 _SECOND = "it is a second card of an adapter"
 
 
@@ -97,6 +100,11 @@ class CardShelf:
         rows.forget(session, self._gone)
         self._judge()
         rows.put(session, self._rows.values())
+        read = sorted({row.weight_id for row in self._rows.values() if row.weight_id})
+        for start in range(0, len(read), _CHUNK):
+            mark_duplicates(
+                session, read[start : start + _CHUNK]
+            )  # of several copies that is used which its card names
         for path, (ours, unwritten) in self._current.items():
             rows.set_current(session, path, ours, unwritten)
         for path in self._doubtful & self._cards.keys() - self._rows.keys():

@@ -119,7 +119,7 @@ def closest(name: str, records: Iterable[Named], limit: int = CLOSEST) -> tuple[
 
 def _one(found: Sequence[R]) -> R | Ambiguous[R]:
     usable = [record for record in found if record.state in ("ok", "duplicate")]
-    candidates = sorted(usable or found, key=lambda record: (record.root, record.rel))
+    candidates = sorted(usable or found, key=lambda record: (record.state == "duplicate", record.root, record.rel))
     first = candidates[0]
     if len(candidates) == 1 or (first.weight_id and len({record.weight_id for record in candidates}) == 1):
         return first

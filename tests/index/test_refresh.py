@@ -369,11 +369,14 @@ def test_another_file_under_the_same_number_is_no_moved_file(library: Library) -
     assert library.states()["main/a.safetensors"] == "missing"
 
 
-def test_copies_are_told_and_the_first_by_place_is_used(library: Library) -> None:
-    library.put("b.safetensors", "a.safetensors", "more/c.safetensors", fill=5)
+def test_copies_are_told_and_the_oldest_is_used_then_the_first_by_place(library: Library) -> None:
+    library.put("b.safetensors", "a.safetensors", "more/c.safetensors", "A later copy.safetensors", fill=5)
     library.put("other.safetensors", fill=6)
+    for old in (library.main / "a.safetensors", library.main / "b.safetensors", *library.main.parent.glob("more/c.*")):
+        os.utime(old, (1000, 1000))
     library.look()
     assert library.states() == {
+        "main/A later copy.safetensors": "duplicate",
         "main/a.safetensors": "ok",
         "main/b.safetensors": "duplicate",
         "main/other.safetensors": "ok",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from loravault.config import Root
 from loravault.daemon import Daemon
-from loravault.index import adapters
+from loravault.index import adapters, overview
+from loravault.index.library import entries
 from tests.keeping.test_library import everything, running, settle
 from tests.world import World, adapter_bytes
 
@@ -178,3 +180,51 @@ def two_roots(world: World) -> Path:
     age(more)
     world.config = dataclasses.replace(world.config, loras=(*world.config.loras, Root("more", more)))
     return more
+
+
+def test_a_backup_copy_takes_nothing_over_and_without_the_index_neither(world: World) -> None:
+    """The first by name was the one in use: `Backup/…` became the file, its folder the category of the card."""
+    with running(world) as daemon:
+        settle(world, daemon)
+        before = card(world)
+        backup = world.loras / "Backup"
+        backup.mkdir()
+        shutil.copy(world.loras / "Styles" / "a.safetensors", backup / "a.safetensors")
+        os.utime(backup / "a.safetensors", (OLD, OLD))  # as old, as short a path, and first by name
+        until(world, daemon, "a", "duplicate")
+        settle(world, daemon)
+        assert card(world) == {**before, "state": "duplicate", "copies": ["loras/Backup/a.safetensors"]}
+        assert used(daemon) == [("loras", "Styles/a.safetensors")]
+    pages = everything(world)
+    forget_index(world)
+    with running(world) as daemon:
+        settle(world, daemon)
+        assert used(daemon) == [("loras", "Styles/a.safetensors")], "rows and card agree"
+    assert everything(world) == pages
+
+
+def used(daemon: Daemon) -> list[tuple[str, str]]:
+    """The files that are used of those called `a`."""
+    with daemon.ctx.index.session() as session:
+        return [(row.root, row.rel) for row in adapters.adapters(session) if row.name == "a" and row.state == "ok"]
+
+
+@pytest.mark.parametrize("inside", ["Styles", ""])
+def test_a_folder_inside_another_one_shows_no_file_twice(world: World, inside: str) -> None:
+    """Every file in both was told as a duplicate of itself, on its card and in the counts."""
+    world.config = dataclasses.replace(world.config, loras=(*world.config.loras, Root("some", world.loras / inside)))
+    with running(world) as daemon:
+        settle(world, daemon)
+        found = [world.properties(str(path.relative_to(world.vault))) for path in (cards_of(world)).rglob("*.md")]
+        assert [(one["state"], one["copies"]) for one in found] == [("ok", [])] * len(NAMES)
+        assert {str(one["lora_file"]) for one in found} == {
+            f"some/{name}.safetensors" if inside else f"loras/Styles/{name}.safetensors" for name in NAMES
+        }
+        with daemon.ctx.index.session() as session:
+            assert adapters.count_adapters(session) == {"ok": len(NAMES)}
+            assert overview.duplicates(session) == []
+            assert {len(entry.places) for entry in entries(session)} == {1}
+
+
+def cards_of(world: World) -> Path:
+    return world.vault / "LoraVault" / "LoRAs"
