@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from loravault.jobs.context import Context
 from loravault.keeping.cardnames import CallNames, note_keys, plan_paths
 from loravault.keeping.cardreading import CardReading
 from loravault.library.entry import Entry
+from loravault.pages import galleries
 from loravault.pages.cardpages import PICTURES, embedded_page
 from loravault.pages.cards import CardNames, NewCard, render_card
 from loravault.vault.walk import walk_notes
@@ -29,9 +30,16 @@ class CardMaking:
     """Makes cards; knows the names that are taken, as long as it is at it."""
 
     def __init__(
-        self, ctx: Context, reading: CardReading, cover_of: Callable[[str], str | None], templates: Path
+        self,
+        ctx: Context,
+        reading: CardReading,
+        cover_of: Callable[[str], str | None],
+        templates: Path,
+        note_paths: Callable[[], Collection[str]] | None = None,
     ) -> None:
+        """`note_paths`: every note of the vault as far as is known; None: the vault is walked to know."""
         self._ctx = ctx
+        self._note_paths = note_paths
         self._reading = reading
         self._cover_of = cover_of
         self._templates = templates
@@ -59,6 +67,7 @@ class CardMaking:
             self._taken = self._names_taken()
         if self._calls is None:
             self._calls = CallNames(self._reading.places)
+        self._taken |= self._names_of_pages(fresh)
         paths = plan_paths(fresh, ctx.config.folder, self._taken, ctx.rules)
         planned = [self._render(entry, paths[entry.weight_id], self._calls) for entry in fresh]
         try:
@@ -86,12 +95,27 @@ class CardMaking:
         A page of pictures that no card embeds is what a deleted card left: it waits for that card to be made anew.
         """
         folder = self._ctx.config.folder
-        notes = [seen.rel for seen in walk_notes(self._ctx.config.vault, lambda _rel: False)]
+        if self._note_paths is not None:
+            notes: Collection[str] = self._note_paths()
+        else:
+            notes = [seen.rel for seen in walk_notes(self._ctx.config.vault, lambda _rel: False)]
         pages = {rel for rel in notes if rel.startswith(f"{folder}/{PICTURES}/")}
         if pages:
             with self._ctx.index.session() as session:
                 pages -= {embedded_page(folder, body) or "" for body in bodies(session)}
         return note_keys(rel for rel in notes if rel not in pages)
+
+    def _names_of_pages(self, fresh: Sequence[Entry]) -> set[str]:
+        """Names that pages of ours have or are about to get: on a first run none of them is there yet."""
+        folder = self._ctx.config.folder
+        return note_keys(
+            [
+                f"{folder.rpartition('/')[2]}.md",
+                galleries.index_path(folder),
+                *{galleries.family_path(folder, entry.family) for entry in fresh},
+                *{galleries.category_path(folder, entry.category) for entry in fresh},
+            ]
+        )
 
     def _render(self, entry: Entry, rel: str, calls: CallNames) -> MadeCard:
         ctx = self._ctx

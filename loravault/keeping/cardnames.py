@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Protocol
@@ -12,6 +13,8 @@ from loravault.vault.names import FOLDER_BYTES, free_stem, name_key, safe_stem
 
 #: Cards are in this folder of ours, in the folders of the loras folder.
 CARDS = "LoRAs"
+#: Pages of ours whose number is not known beforehand, as keys of names.
+_MONTH = re.compile(r"made in (?:\d{4}-\d\d|an unknown month)(?: [^(]|\Z)")
 
 
 def note_keys(paths: Iterable[str]) -> set[str]:
@@ -27,7 +30,8 @@ def plan_paths(entries: Iterable[Entry], folder: str, taken: set[str], rules: Ig
     """
 
     def is_free(stem: str) -> bool:
-        return name_key(stem) not in taken and name_key(f"{stem} pictures") not in taken
+        key = name_key(stem)
+        return key not in taken and name_key(f"{stem} pictures") not in taken and not _MONTH.match(key)
 
     def is_looked_at(stem: str) -> bool:
         return conflict_original(f"{stem}.md") is None and rules.reason(f"{stem}.md") is None

@@ -55,6 +55,7 @@ class CardKeeper:
         on_hashes: Callable[[CardHashes], None] = lambda _hashes: None,
         on_read: Callable[[CardRead], None] = lambda _read: None,
         templates: Path | None = None,
+        note_paths: Callable[[], Collection[str]] | None = None,
     ) -> None:
         self._ctx = ctx
         self._notes_read = notes_read
@@ -62,9 +63,10 @@ class CardKeeper:
         self._on_hashes, self._on_read = on_hashes, on_read
         self._memory = CardMemory(ctx.ledger)
         self._reading = CardReading(ctx.index, self._memory)
-        self._making = CardMaking(ctx, self._reading, cover_of, templates or resources.templates())
         with ctx.index.session() as session:
             self._shelf = CardShelf(session)
+        known = None if note_paths is None else lambda: {*note_paths(), *self._shelf.paths()}
+        self._making = CardMaking(ctx, self._reading, cover_of, templates or resources.templates(), known)
         #: Cards of an earlier run that nobody has shown us yet -> when they were first found to be gone.
         self._unseen: dict[str, float | None] = dict.fromkeys(self._shelf.paths())
         self._look_at_all = True

@@ -46,7 +46,7 @@ class Keepers:
         self.exports = ExportKeeper(ctx, wake=wake)
         self.cards = CardKeeper(
             ctx, notes_read=notes_read, cover_of=self._covers_known.get, on_hashes=self.hashes.claimed,
-            on_read=self.exports.card_read,
+            on_read=self.exports.card_read, note_paths=note_paths,
         )  # fmt: skip
         self.galleries = GalleryKeeper(ctx, may_remove=self._all_is_there, taken=self._names_taken)
         self.search = SearchKeeper(ctx)

@@ -10,6 +10,7 @@ import pytest
 from loravault.errors import UserError
 from loravault.index import cards as rows
 from loravault.index.library import entries
+from loravault.keeping.cards import CardKeeper
 from tests.keeping.cardworld import CardWorld, weight_id
 
 
@@ -75,6 +76,38 @@ def test_names_are_unique_in_the_vault_whatever_case_or_composition(world):
     assert len(world.cards()) == 9
     assert len({stem.casefold() for stem in stems}) == 9
     assert (world.vault / "Daily/GHIBLI.md").read_text() == "my thoughts"
+
+
+def test_no_card_takes_the_name_of_a_page_of_ours(world):
+    """On a first run no page is there yet: a card was called like the dashboard, and links to that led to it."""
+    pages = [
+        "LoraVault",
+        "LoRA gallery",
+        "SDXL gallery",
+        "Styles folder",
+        "Made in 2026-11",
+        "made in an unknown month",
+    ]
+    for number, name in enumerate([*pages, "Made in Abyss", "yellow folder"]):
+        world.adapter(f"Styles/{name}.safetensors", number)
+    world.settle()
+    stems = {Path(rel).stem for rel in world.cards()}
+    assert stems == {*(f"{name} (LoRA)" for name in pages), "Made in Abyss", "yellow folder"}
+
+
+def test_names_that_the_loop_knows_are_believed_without_a_walk(world, monkeypatch):
+    """A walk through ten thousand notes took a third of a second of every batch."""
+    monkeypatch.setattr("loravault.keeping.cardmaking.walk_notes", lambda *_: pytest.fail("walked"))
+    world.keeper = CardKeeper(
+        world.ctx, note_paths=lambda: ["Daily/Ink.md", "LoraVault/Gallery/Adapters/b pictures.md"]
+    )
+    for number, name in enumerate(["ink", "b", "c"]):
+        world.adapter(f"{name}.safetensors", number)
+    world.settle()
+    world.adapter("Other/c.safetensors", 7)
+    world.keeper.library_changed(None)
+    world.settle()
+    assert {Path(rel).stem for rel in world.cards()} == {"ink (LoRA)", "b", "c", "c (LoRA)"}, "and those just made"
 
 
 def test_only_our_keys_change_when_hashes_arrive_and_at_most_every_few_minutes(world):
