@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from loravault.config import Root
 from loravault.daemon import Daemon
@@ -108,6 +109,7 @@ def test_without_the_index_what_is_missing_or_broken_has_the_same_pages(world: W
     """Only cards told of it, and nobody asked them: its page was deleted, the galleries were without it."""
     world.adapter("Styles/a.safetensors", **{"modelspec.title": "A title", "modelspec.trigger_phrase": "sks style"})
     age(world.loras)
+    Image.new("RGB", (60, 90), "teal").save(world.loras / "Styles" / "a.preview.png")
     path = world.loras / "Styles" / "a.safetensors"
     with running(world) as daemon:
         settle(world, daemon)
