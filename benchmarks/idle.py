@@ -1,6 +1,6 @@
 """What the daemon costs while nobody asks for anything: its memory and processor over ten idle minutes after the demo.
 
-Runs `loravault demo` as a stranger would, then `loravault demo DIR --watch`, lets one note be answered (so that a worker has
+Runs `loravault demo` as a stranger would, then `loravault demo DIR --watch`, lets one note be answered (a worker has
 come and gone), and looks at the daemon's process every second.
 
     python -m benchmarks.idle [--minutes 10] [--write]

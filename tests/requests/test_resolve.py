@@ -312,12 +312,13 @@ def test_a_named_group_of_trigger_words_is_chosen_by_its_name() -> None:
     asked = resolved("#| triggers: Red Dress\na cat <lora:doll:1>")
     assert asked.prompt == "a cat, sks doll, red dress, lace"
     assert resolved("#| triggers: on\na cat <lora:doll:1>").prompt == "a cat, sks doll"
-    assert resolved("a cat", "loras: wardrobe").prompt == "a cat, sks, summer hat", "without other words the first group"
+    assert resolved("a cat", "loras: wardrobe").prompt == "a cat, sks, summer hat", (
+        "without other words the first group"
+    )
     assert resolved("sks, winter coat <lora:wardrobe:1>").warnings == (), "the prompt has made the choice"
     (message,) = refused("#| triggers: blue dress\na cat <lora:doll:1>")
     assert "'blue dress'" in message
     assert "red dress" in message
-
 
 
 def test_a_trigger_word_inside_another_word_does_not_count() -> None:
