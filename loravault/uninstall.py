@@ -18,28 +18,22 @@ from pathlib import Path
 from loravault import osdep, resources
 from loravault.config import VaultConfig, config_file
 from loravault.errors import AlreadyRunning, UserError
-from loravault.index.database import Index, IndexAbsent
-from loravault.index.library import entries
 from loravault.keeping.batches import VAULT, Move, in_trash
-from loravault.keeping.cardmemory import CardMemory
-from loravault.keeping.cardnames import CallNames
 from loravault.keeping.trash import Trash
 from loravault.library.covers import covered_by
-from loravault.library.entry import Entry
 from loravault.library.imagemeta import read_chunk
 from loravault.pages import bases, own
-from loravault.pages.cards import CardNames, is_own_cover, our_properties, render_card, text_of_card
 from loravault.settings import same_path
-from loravault.vault.answers import WRITTEN_KEYS, strip_ours
+from loravault.untouched import WRITTEN, Cards, without_ours
 from loravault.vault.ledger import Ledger
-from loravault.vault.links import parse_wikilink
 from loravault.vault.mentions import pictures_in, read_mentions
-from loravault.vault.note import might_be_request, parse_note
+from loravault.vault.note import MAX_NOTE_BYTES, might_be_request
 from loravault.vault.safewrite import VaultWriter
-from loravault.vault.walk import walk_notes
+from loravault.vault.walk import StatKey, stat_key, walk_notes
 
 _IMAGES = (".webp", ".png", ".jpg", ".jpeg")
-_WRITTEN = "you wrote in it, or it is not as we made it"
+#: What is looked into, of all that lies in our folder.
+_TEXTS = (".md", ".base")
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,13 @@ class Leaving:
     rel: str
     #: `page`, `base`, `template`, `card`, `cover` or `picture`.
     kind: str
-    size: int
+    #: What it was when it was looked at.
+    key: StatKey
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.key[0]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ class UninstallPlan:
     stay: tuple[tuple[str, str], ...]
     state: Path
     config_file: Path
+    #: What was asked for, so that it can be looked at again.
+    results: bool = False
+    images: bool = False
 
     @property
     def size(self) -> int:
@@ -99,6 +102,8 @@ def plan_uninstall(
         tuple(sorted(look.stay)),
         config.state_path,
         config_file(env),
+        results,
+        images,
     )
 
 
@@ -115,28 +120,31 @@ class _Look:
 
     def our_folder(self) -> None:
         """Pages, `.base` files, templates and cards."""
-        cards = _Cards(self.config)
+        cards = Cards(self.config)
         templates = {path.name: path.read_bytes() for path in (resources.templates() / "notes").glob("*.md")}
         for rel, path in _files(self.config.own_folder, self.config.vault):
             folder, _, name = rel.rpartition("/")
             suffix = os.path.splitext(name)[1].lower()
             if suffix in _IMAGES and name.startswith("lv-"):
                 continue
+            if suffix not in _TEXTS:
+                self.stay.append((rel, "it is no file that we make"))
+                continue
             try:
-                data = path.read_bytes()
+                key, data = _read(path)
             except OSError as error:
                 self.stay.append((rel, f"it cannot be read ({error.strerror or error})"))
                 continue
             if suffix == ".md" and own.is_ours(data):
-                self._goes(rel, "page", data)
+                self._goes(rel, "page", key, data)
             elif suffix == ".base" and bases.is_ours(data):
-                self._goes(rel, "base", data)
+                self._goes(rel, "base", key, data)
             elif folder == f"{self.config.folder}/Templates" and templates.get(name) == data.replace(b"\r\n", b"\n"):
-                self._goes(rel, "template", data)
+                self._goes(rel, "template", key, data)
             elif suffix == ".md" and (reason := cards.why_it_stays(rel, data)) is None:
-                self._goes(rel, "card", data)
+                self._goes(rel, "card", key, data)
             else:
-                self.stay.append((rel, reason if suffix == ".md" and reason else _WRITTEN))
+                self.stay.append((rel, reason if suffix == ".md" and reason else WRITTEN))
 
     def results(self) -> None:
         """Intact results and properties of ours in notes of the user's."""
@@ -145,7 +153,7 @@ class _Look:
             if seen.rel in going:
                 continue
             with contextlib.suppress(OSError):
-                data = (self.config.vault / seen.rel).read_bytes()
+                _, data = _read(self.config.vault / seen.rel)
                 if not might_be_request(data) and b"^lv-" not in data and b"lv_" not in data:
                     continue
                 new = without_ours(data)
@@ -174,106 +182,20 @@ class _Look:
                 self.stay.append((rel, f"{mentions.problems[0]}, so it is not known whether something shows it"))
             elif name.rpartition(".")[0].lower() in left:
                 self.stay.append((rel, "a note that stays shows it"))
-            else:
-                self.go.append(Leaving(rel, "cover" if cover else "picture", path.lstat().st_size))
+            elif (key := stat_key(path)) is not None:
+                self.go.append(Leaving(rel, "cover" if cover else "picture", key))
 
     def roots(self) -> None:
         """What `clean` threw away in the roots stays there."""
         for root in self.config.loras:
             trash = root.path / ".loravault-trash"
             if trash.is_dir():
-                self.stay.append((str(trash), "`loravault clean --trash` empties it"))
+                why = "`clean` threw it away; delete it yourself, or with `loravault clean --trash` before you go"
+                self.stay.append((str(trash), why))
 
-    def _goes(self, rel: str, kind: str, data: bytes) -> None:
-        self.go.append(Leaving(rel, kind, len(data)))
+    def _goes(self, rel: str, kind: str, key: StatKey, data: bytes) -> None:
+        self.go.append(Leaving(rel, kind, key))
         self._gone.add(_digest(data))
-
-
-class _Cards:
-    """Tells cards that nobody ever wrote into: they say what a new card would say, our own keys apart."""
-
-    def __init__(self, config: VaultConfig) -> None:
-        self._config = config
-        self._entries: dict[str, Entry] | None = None
-        self._calls = CallNames(())
-        self._memory = CardMemory(Ledger(config.state_path / "ledger.jsonl"))
-        with contextlib.suppress(UserError, IndexAbsent):
-            index = Index(config.state_path / "index.sqlite", may_rebuild=False)
-            try:
-                with index.session() as session:
-                    known = entries(session, with_cards=False)
-                self._entries = {entry.weight_id: entry for entry in known}
-                self._calls = CallNames(_Place(e.name, p.root, p.rel, e.weight_id) for e in known for p in e.places)
-            finally:
-                index.close()
-
-    def why_it_stays(self, rel: str, data: bytes) -> str | None:
-        """None for an untouched card; for any other note of our folder the reason why it is left."""
-        front = parse_note(data).frontmatter
-        if front is None or front.get("loravault") != "card":
-            return _WRITTEN
-        weight_id = front.get("lora")
-        if self._entries is None:
-            return "whether you wrote in it is not known; `loravault reindex` first finds out"
-        entry = self._entries.get(str(weight_id))
-        if entry is None:
-            return "whether you wrote in it is not known: its LoRA is not"
-        link = parse_wikilink(str(front.get("cover")))
-        names = CardNames(
-            self._config.folder, self._config.vault.name, rel, self._calls.of(entry), link.path if link else None
-        )
-        fresh = render_card(entry, names, resources.templates()).data
-        return None if is_untouched(data, fresh, entry, self._memory.blank(entry.weight_id)) else _WRITTEN
-
-
-@dataclass(frozen=True)
-class _Place:
-    name: str
-    root: str
-    rel: str
-    weight_id: str | None
-
-
-def is_untouched(data: bytes, fresh: bytes, entry: Entry, blank: tuple[str, ...]) -> bool:
-    """Whether a card has no word of the user's: the same text and the same user fields as a fresh one.
-
-    A field that was left `blank` when the card was made may still be empty although more is known now.
-    """
-    note, new = parse_note(data), parse_note(fresh)
-    if note.frontmatter is None or new.frontmatter is None or note.frontmatter.problem:
-        return False
-    if text_of_card(note, len(data)).strip() != text_of_card(new, len(fresh)).strip():
-        return False
-    ours = {"loravault", *our_properties(entry)}
-    found, said = note.frontmatter.properties, new.frontmatter.properties
-    for key in (found.keys() | said.keys()) - ours:
-        if key == "cover" and (key not in found or is_own_cover(found[key], entry.weight_id)):
-            continue
-        if key in blank and key in found and not found[key]:
-            continue
-        if key not in found or key not in said or found[key] != said[key]:
-            return False
-    return True
-
-
-def without_ours(data: bytes) -> bytes | None:
-    """A note without intact results and without our properties; None if that cannot be done and read back as it should.
-
-    Ours are the properties that answers set, in a note that says `loravault:`; any other, `lv_mood` too, is the user's.
-    """
-    before = parse_note(data)
-    if before.text_problem or (before.frontmatter is not None and before.frontmatter.problem):
-        return data
-    properties = before.frontmatter.properties if before.frontmatter else {}
-    ours = WRITTEN_KEYS if any(key.casefold() == "loravault" for key in properties) else frozenset()
-    new = strip_ours(data, lambda key: key.casefold() in ours)
-    after = parse_note(new)
-    wanted = {key: value for key, value in properties.items() if key.casefold() not in ours}
-    found = dict(after.frontmatter.properties if after.frontmatter else {})
-    blocks = [(fence.block_hash, fence.language) for fence in before.fences]
-    if after.text_problem or found != wanted or blocks != [(f.block_hash, f.language) for f in after.fences]:
-        return None
-    return new
 
 
 # --- carrying it out -------------------------------------------------------------------------------------------------
@@ -291,7 +213,9 @@ def carry_out(plan: UninstallPlan, env: Mapping[str, str]) -> Uninstalled:
         trash.recover()
         batch = trash.new_batch()
         stayed, rewritten = _rewrite(plan, ledger, batch)
-        moves = [Move(VAULT, one.rel, in_trash(VAULT, one.rel, batch)) for one in plan.go]
+        going, changed = _look_again(plan, env)
+        stayed += changed
+        moves = [Move(VAULT, one.rel, in_trash(VAULT, one.rel, batch)) for one in going]
         moved = trash.carry_out("uninstall", moves, whole=False, batch=batch)
         stayed += [(move.source, why) for move, why in moved.stayed]
         _remove_empty(plan.config.own_folder)
@@ -301,6 +225,26 @@ def carry_out(plan: UninstallPlan, env: Mapping[str, str]) -> Uninstalled:
         _forget(plan, env)
     where = in_trash(VAULT, "", batch).rstrip("/")
     return Uninstalled(where, len(moved.moves), rewritten, tuple(stayed), not stayed)
+
+
+def _look_again(plan: UninstallPlan, env: Mapping[str, str]) -> tuple[list[Leaving], list[tuple[str, str]]]:
+    """Of what was listed: what still is to go and has not changed since, and the rest with the reason.
+
+    While the list was read, somebody may have written into a card or shown a picture in a note.
+    """
+    now = plan_uninstall(plan.config, env, results=plan.results, images=plan.images)
+    still, why = {one.rel for one in now.go}, dict(now.stay)
+    going: list[Leaving] = []
+    stayed: list[tuple[str, str]] = []
+    for one in plan.go:
+        key = stat_key(plan.config.vault / one.rel)
+        if key is None:
+            stayed.append((one.rel, "it is not there any more"))
+        elif one.rel in still and key == one.key:
+            going.append(one)
+        else:
+            stayed.append((one.rel, f"changed since it was listed{f': {why[one.rel]}' if one.rel in why else ''}"))
+    return going, stayed
 
 
 def _rewrite(plan: UninstallPlan, ledger: Ledger, batch: str) -> tuple[list[tuple[str, str]], int]:
@@ -368,8 +312,20 @@ def _files(folder: Path, vault: Path) -> Iterator[tuple[str, Path]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(at, name)
-            if not name.startswith(".") and not path.is_symlink():
+            if not name.startswith(".") and stat_key(path) is not None:
                 yield path.relative_to(vault).as_posix(), path
+
+
+def _read(path: Path) -> tuple[StatKey, bytes]:
+    """A file that may be ours and what it was before it was read. Raises OSError, also for one larger than any note."""
+    key = stat_key(path)
+    if key is None:
+        raise OSError("it is not there any more")
+    with path.open("rb") as file:
+        data = file.read(MAX_NOTE_BYTES + 1)
+    if len(data) > MAX_NOTE_BYTES:
+        raise OSError("it is larger than a note can be")
+    return key, data
 
 
 def _is_made_here(path: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from loravault.jobs import deliver
 from loravault.keeping.cardnames import CallNames
 from loravault.pages import bases, own
 from loravault.pages.cards import CardNames, render_card
-from loravault.uninstall import UninstallPlan, carry_out, is_untouched, plan_uninstall, without_ours
+from loravault.uninstall import UninstallPlan, carry_out, plan_uninstall
+from loravault.untouched import is_untouched, without_ours
 from loravault.vault.answers import WRITTEN_KEYS, Answer, apply_answers
 from loravault.vault.note import parse_note
 from tests.world import World
@@ -190,6 +193,59 @@ def test_beside_a_daemon_nothing_is_removed(left: Left) -> None:
     finally:
         daemon.close()
     assert (left.world.vault / left.names.card).exists()
+
+
+def test_what_somebody_writes_after_the_list_was_shown_stays(left: Left) -> None:
+    """Words that were written into a card between the list and `--yes` went into the trash with it."""
+    world = left.world
+    plan = left.plan(images=True)
+    card = world.vault / left.names.card
+    card.write_bytes(card.read_bytes() + b"\nMY PRECIOUS WORDS\n")
+    world.note(COVER, b"my own picture")
+    note = world.note("New.md", f"I like it ![[{COVER}]]\n")
+    done = carry_out(plan, left.env)
+    assert not done.finished
+    assert {name: why.partition(":")[0] for name, why in done.stayed} == {
+        left.names.card: "changed since it was listed",
+        COVER: "changed since it was listed",
+    }
+    assert b"MY PRECIOUS WORDS" in card.read_bytes()
+    assert (world.vault / COVER).read_bytes() == b"my own picture"
+    assert note.exists()
+    assert (world.home / "config" / "config.toml").exists(), "the ledger stays as well, so `undo` takes back the rest"
+    assert carry_out(left.plan(), left.env).finished
+    assert b"MY PRECIOUS WORDS" in card.read_bytes()
+
+
+def test_a_picture_that_a_new_note_shows_stays(left: Left) -> None:
+    """It was unused when the list was made; the file itself has not changed."""
+    world = left.world
+    plan = left.plan(results=True, images=True)
+    picture = next(world.vault.rglob("lv-2*.webp"))
+    world.note("New.md", f"I like it ![[{picture.name}]]\n")
+    done = carry_out(plan, left.env)
+    assert [why for _, why in done.stayed] == ["changed since it was listed: a note that stays shows it"]
+    assert picture.exists()
+
+
+def test_what_cannot_be_ours_is_not_read(left: Left) -> None:
+    """With the folder of LoRAs inside ours, every one of them was read whole: 1.5 GB of memory for one."""
+    home = left.world.vault / F / "LoRAs"
+    for name in ("big.safetensors", "big.md", "big.base"):
+        with (home / name).open("wb") as file:
+            file.truncate(1_500_000_000)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(home / "pipe.md")  # reading it would wait for ever
+    tracemalloc.start()
+    try:
+        plan = left.plan(results=True)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+    why = {rel.rpartition("/")[2]: reason for rel, reason in plan.stay}
+    assert why["big.safetensors"] == "it is no file that we make"
+    assert why["big.md"] == why["big.base"] == "it cannot be read (it is larger than a note can be)"
+    assert "pipe.md" not in why
 
 
 def test_what_could_not_go_keeps_the_settings(left: Left) -> None:
