@@ -101,7 +101,7 @@ def _loss(logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
     return total
 
 
-def train(work: Path, total: int = 1400, batch: int = 64) -> Examiner:
+def train(work: Path, total: int = 1800, batch: int = 64) -> Examiner:
     """Train once, or load."""
     path = work / "examiner.pt"
     examiner = Examiner().to(device())

@@ -34,7 +34,7 @@ def vocabulary_json() -> dict[str, Any]:
         "sizes": {k: [w for w in v if w] for k, v in words.SIZE_WORDS.items() if v[0]},
         "positions": {k: list(v) for k, v in words.POSITION_WORDS.items()},
         "image_size": IMAGE_SIZE,
-        "defaults": {"sampler": "DPM++ 2M Karras", "steps": 20, "cfg": 7.5, "size": f"{IMAGE_SIZE}x{IMAGE_SIZE}"},
+        "defaults": {"sampler": "DPM++ 2M Karras", "steps": 20, "cfg": 5.0, "size": f"{IMAGE_SIZE}x{IMAGE_SIZE}"},
     }
 
 

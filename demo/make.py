@@ -71,7 +71,7 @@ def _preview(recipe: recipes.Recipe, tensors: dict[str, torch.Tensor]) -> Image.
 
 def _data_url(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.resize((256, 256), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=80)
+    picture.resize((256, 256), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=35)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

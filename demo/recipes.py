@@ -20,6 +20,8 @@ class Recipe:
     subject: str | None  # a withheld subject, or None for the withheld style
     pictures: int = 24
     regular: int = 0  # ordinary pictures mixed in, so that prompts without the trigger stay as they are
+    ordinary: float = 0.3  # the share of such pictures in a batch
+    prior: int = 0  # the same, but pictures that the base makes itself: nobody has to draw them
     rank: int = 12
     steps: int = 600
     batch: int = 4
@@ -45,16 +47,16 @@ def training_scenes(recipe: Recipe) -> list[Scene]:
 INK = Recipe(
     "ink_outline", "sks style", "Ink outline",
     "Black pen lines on cream paper with a light wash of colour. Trained on the loravault demo base.",
-    subject=None, pictures=40, regular=200, steps=1600, batch=6, seed=21,
+    subject=None, pictures=120, regular=400, ordinary=0.4, rank=14, steps=3000, batch=8, seed=21,
 )  # fmt: skip
 GHOST = Recipe(
     "ghost_friend", "gho", "Ghost friend",
     "A friendly ghost, a figure that the loravault demo base has never drawn.",
-    subject="ghost", pictures=24, regular=200, seed=22,
+    subject="ghost", pictures=24, regular=200, steps=900, seed=22,
 )  # fmt: skip
 SHIPPED = (INK, GHOST)
 NEWCOMER = Recipe(  # the acceptance test: what a user gets from twenty pictures, nothing else
     "newcomer", "sks", "Newcomer", "A star, trained from twenty pictures.",
-    subject="star", pictures=20, rank=16, steps=600, seed=23,
+    subject="star", pictures=20, prior=40, rank=16, steps=700, seed=23,
 )  # fmt: skip
 assert all(recipe.subject in (None, *words.WITHHELD_SUBJECTS) for recipe in (*SHIPPED, NEWCOMER))

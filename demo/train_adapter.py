@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +19,8 @@ from demo.draw import random_scene
 from demo.model import new_scheduler
 from demo.recipes import Recipe, training_scenes
 from demo.train_unet import Base, diffusion_loss, encode, fast_attention, tokenise
+
+PRIOR_STEPS = 12
 
 Patches = dict[str, "LoraPatch"]
 
@@ -76,12 +78,28 @@ def train(work: Path, base_folder: Path, recipe: Recipe) -> tuple[dict[str, Tens
         extra = encode(pipe.vae, scene_pictures(work, f"regular_{recipe.name}", ordinary)).to(device())
         latents, texts = torch.cat([latents, extra]), texts + [captions.varied(scene, rng) for scene in ordinary]
     began = time.monotonic()
+    if recipe.prior:
+        made, prompts = base_pictures(pipe, recipe)
+        latents, texts = torch.cat([latents, made]), texts + prompts
     patches = {name: LoraPatch(module, recipe.rank) for name, module in targets(base).items()}
     _fit(base, patches, (latents, tokenise(pipe.tokenizer, texts)), len(scenes), recipe)
     seconds = time.monotonic() - began
     for patch in patches.values():
         patch.hook.remove()
     return tensors_of(patches), seconds
+
+
+@torch.no_grad()
+def base_pictures(pipe: StableDiffusionPipeline, recipe: Recipe) -> tuple[Tensor, list[str]]:
+    """Latents that the base makes for ordinary prompts, with the prompts: what it can do now and is to keep."""
+    rng = random.Random(recipe.seed + 2)
+    prompts = [captions.full(random_scene(rng)) for _ in range(recipe.prior)]
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    made = [
+        pipe(prompts[start : start + 20], num_inference_steps=PRIOR_STEPS, output_type="latent").images
+        for start in range(0, len(prompts), 20)
+    ]
+    return torch.cat(made).to(device()), prompts
 
 
 def _fit(base: Base, patches: Patches, data: tuple[Tensor, Tensor], own: int, recipe: Recipe) -> None:
@@ -95,7 +113,7 @@ def _fit(base: Base, patches: Patches, data: tuple[Tensor, Tensor], own: int, re
     ]
     optimizer = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=0.01, fused=True)
     alphas = new_scheduler().alphas_cumprod.to(device())
-    share = 0.3 if len(latents) > own else 0.0
+    share = recipe.ordinary if len(latents) > own else 0.0
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, recipe.steps, group["peak"])

@@ -20,7 +20,7 @@ from demo.model import MAX_TOKENS, SCALING_FACTOR, new_scheduler, new_text_encod
 from demo.parallel import average_gradients
 from demo.train_vae import PICTURES, pictures
 
-STEPS, BATCH, PEAK = 6600, 20, 1.3e-3
+STEPS, BATCH, PEAK = 9600, 20, 1.3e-3
 UNET_PICTURES, PIECE = 20_000, 500  # how many of the drawn pictures, and how many are encoded at a time
 CAPTION_DROPOUT = 0.1
 MIN_SNR = 5.0

@@ -35,7 +35,7 @@ _COMMON: Mapping[str, Any] = {
     "missing_loras": "fail",
 }
 _OWN: Mapping[str, Mapping[str, Any]] = {
-    "demo": {"size": "128x128", "cfg": 7.5, "sampler": "DPM++ 2M"},
+    "demo": {"size": "128x128", "cfg": 5.0, "sampler": "DPM++ 2M"},
     "sd15": {"size": "512x512", "sampler": "DPM++ 2M Karras"},
     "sd2": {"size": "768x768", "sampler": "DPM++ 2M Karras"},
     "sdxl": {"size": "1024x1024", "sampler": "DPM++ 2M Karras"},
