@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import not_, text
 from sqlmodel import Session, col, func, or_, select
 
 from loravault.index.tables import AdapterRow
+from loravault.library.copies import in_order_of_use
 from loravault.vault.inert import inert_value
 
 if TYPE_CHECKING:
@@ -151,67 +152,8 @@ def leave_roots(session: Session, names: Collection[str], reason: str) -> list[s
     return left
 
 
-class Placed(Protocol):
-    """What of a file decides whether it is used before its copies."""
-
-    @property
-    def root(self) -> str:
-        """Name of its root."""
-
-    @property
-    def rel(self) -> str:
-        """Path inside the root."""
-
-    @property
-    def state(self) -> str:
-        """See `AdapterRow.state`."""
-
-    @property
-    def mtime_ns(self) -> int:
-        """When it was changed last."""
-
-    @property
-    def dev(self) -> int:
-        """Device; 0 with an inode of 0 where the file system has none."""
-
-    @property
-    def ino(self) -> int:
-        """Inode."""
-
-
-def order_of_use(row: Placed, on_card: str | None = None) -> tuple[Any, ...]:
-    """Which of several copies is used: one that can be, that which its card names, the oldest, then by place.
-
-    A copy that somebody makes as a backup, wherever it is, takes nothing over. `on_card`: the card's `lora_file`.
-    """
-    named = on_card is not None and on_card in (place := f"{row.root}/{row.rel}", inert_value(place))
-    usable = row.state in ("ok", "duplicate")
-    return not usable, row.state == "missing", not named, row.mtime_ns, len(row.rel), row.root, row.rel
-
-
-_P = TypeVar("_P", bound=Placed)
-
-
-def in_order_of_use(rows: Iterable[_P], on_card: str | None = None) -> tuple[list[_P], list[tuple[_P, _P]]]:
-    """The files of one adapter, that which is used first; and apart from them those that are one of these once more.
-
-    Roots inside roots and links show one file at several places: only one of them counts. Each of the others comes with
-    the place that does.
-    """
-    places: list[_P] = []
-    again: list[tuple[_P, _P]] = []
-    known: dict[tuple[int, int], _P] = {}
-    for row in sorted(rows, key=lambda row: order_of_use(row, on_card)):
-        inode = (row.dev, row.ino)
-        if row.state in ("ok", "duplicate") and inode != (0, 0) and known.setdefault(inode, row) is not row:
-            again.append((row, known[inode]))
-        else:
-            places.append(row)
-    return places, again
-
-
 def mark_duplicates(session: Session, only: Collection[str] | None = None) -> set[str]:
-    """Of several files with the same weights one is used, the others are its duplicates; see `order_of_use`.
+    """Of several files with the same weights one is used, the others are its duplicates; see `library.copies`.
 
     Returns the weight ids (`only` these are looked at) in which something changed.
     """

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlmodel import Session, col, select
 
-from loravault.index import adapters, images, lost
+from loravault.index import images, lost
 from loravault.index.tables import AdapterRow
+from loravault.library.copies import in_order_of_use
 from loravault.library.entry import Entry, Place
 
 #: SQLite takes this many variables in one statement, whatever its build.
@@ -64,7 +65,7 @@ def entries(session: Session, only: Collection[str] | None = None, *, with_cards
     made = images.counts_by_adapter(session)
     for key, rows in files.items():
         if len(rows) > 1:
-            files[key] = adapters.in_order_of_use(rows, _file_of(cards.get(key)))[0]
+            files[key] = in_order_of_use(rows, _file_of(cards.get(key)))[0]
     cards = cards if with_cards else {}
     found = [_entry(key, rows, cards.get(key), made.get(key, 0)) for key, rows in files.items()]
     found += lost.entries_of_cards(session, [card for key, card in cards.items() if key not in files], made)
