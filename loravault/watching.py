@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from loravault.config import Root, VaultConfig
 from loravault.vault.walk import is_text
 
 log = logging.getLogger("loravault")
+
+# watchdog 7.1 registers a folder twice that is made inside a new one, and says so on the terminal; nothing is lost by it.
+warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
 #: (`note`, vault-relative path) · (`adapter`, root name) · (`rescan`, "").
 OnHint = Callable[[str, str], None]
