@@ -17,7 +17,7 @@ from loravault.vault.walk import is_text
 
 log = logging.getLogger("loravault")
 
-# watchdog 7.1 registers a folder twice that is made inside a new one, and says so on the terminal; nothing is lost by it.
+# watchdog 7.1 registers a folder twice that is made inside a new one, and says so on the terminal; nothing is lost.
 warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
 #: (`note`, vault-relative path) · (`adapter`, root name) · (`rescan`, "").
