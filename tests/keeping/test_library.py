@@ -42,8 +42,8 @@ def running(world: World) -> Iterator[Daemon]:
         daemon.close()
 
 
-def settle(world: World, daemon: Daemon, quiet_s: float = 1.0) -> None:
-    """Tick until the vault has not changed for a while."""
+def settle(world: World, daemon: Daemon, quiet_s: float = 1.6) -> None:
+    """Tick until the vault has not changed for longer than a card waits for its quiet time."""
     give_up, since, before = time.monotonic() + 40, time.monotonic(), {}
     while time.monotonic() - since < quiet_s:
         assert time.monotonic() < give_up, world.story()
@@ -184,7 +184,7 @@ def test_a_drive_that_is_away_changes_no_card_and_a_file_that_is_gone_says_so_on
         assert everything(world) == before
         (world.home / "unplugged").rename(world.loras)
         (world.loras / "doll.safetensors").unlink()
-        settle(world, daemon, quiet_s=1.5)
+        settle(world, daemon)
     doll = world.properties("LoraVault/LoRAs/doll.md")
     assert (doll["state"], doll["trigger_words"]) == ("missing", ["sks doll"])
     shutil.rmtree(world.home / "unplugged", ignore_errors=True)
