@@ -30,6 +30,8 @@ from loravault.vault.walk import StatKey, stat_key
 
 #: A card is written at most this often for hashes and the like; a change of `state` or cover does not wait (seconds).
 SPREAD_S = 180.0
+#: A card that is looked at again within so long still counts as waiting (seconds).
+SOON_S = 10.0
 #: After an error of the disk (seconds).
 TROUBLE_S = 60.0
 #: Adapters that are looked at in one go, and cards that are made in one.
@@ -183,8 +185,9 @@ class CardKeeper:
 
     @property
     def waiting(self) -> int:
-        """How many adapters are still to be looked at, as far as is known."""
-        return len(self._todo)
+        """How many adapters are still to be looked at, as far as is known: now, or as soon as their cards are quiet."""
+        soon = self._ctx.steady() + SOON_S
+        return len(self._todo) + sum(due < soon for due in self._later.values())
 
     def take_changed(self) -> set[str]:
         """The adapters whose card came, went or was read anew since the last call."""
