@@ -14,7 +14,7 @@ NAMES: dict[str, str] = {
     "intake.recorded": "a run in the index that the note does not know: `run: true` stays the same edge",
     "job.claimed": "a job marked as running that nobody works on: queued again at the start",
     "job.images-durable": "pictures in the vault without a row: the second try replaces them under the same names",
-    "job.images-recorded": "pictures and rows, the job not finished: made again under the same names",
+    "job.images-recorded": "pictures and rows, the job not finished: answered with them at the start",
     "job.finished": "an answer in the index that the note does not show: delivered at the start",
     "deliver.before-note": "an answer in the index that the note does not show: delivered at the start",
     "deliver.after-note": "an answer in the note that the index holds for open: recognised by its region, closed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlmodel import Field, SQLModel
 
 #: Written into `PRAGMA user_version`.
-SCHEMA = 4
+SCHEMA = 5
 
 
 class AdapterRow(SQLModel, table=True):
@@ -156,6 +156,8 @@ class JobRow(SQLModel, table=True):
     #: `queued`, `running`, `done`, `failed`, `cancelled`.
     state: str = Field(default="queued", index=True)
     attempts: int = 0
+    #: How many of the attempts ended because we did, by a crash: not the fault of the job or its worker.
+    interrupted: int = 0
     cancel: bool = False
     created: float
     finished: float | None = None

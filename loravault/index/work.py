@@ -12,6 +12,8 @@ from loravault.index.tables import JobRow, RunRow
 
 #: A job whose worker died is given this many tries before it is failed in words.
 MAX_ATTEMPTS = 3
+#: A job that was begun so often and every time ended with the daemon may well be what ends it.
+MAX_INTERRUPTIONS = 10
 
 #: The queue prefers jobs of the setup that is loaded, unless another has waited this long (seconds).
 PATIENCE_S = 60.0

@@ -21,8 +21,8 @@ from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImag
 from loravault.index import adapters, images, work
 from loravault.index.library import card_paths
 from loravault.index.tables import ImageRow, JobRow
+from loravault.jobs import planning, words
 from loravault.jobs import supervisor as sup
-from loravault.jobs import words
 from loravault.jobs.context import Context, Event, log
 from loravault.vault.attachments import Attachments, NoAttachments
 from loravault.vault.names import image_stem
@@ -60,12 +60,27 @@ class Dispatcher:
         return self._ctx.config.state_dir / "staging"
 
     def recover(self) -> None:
-        """At the start every job marked running has lost its worker: queued again, or failed after three tries."""
+        """At the start every job marked running has lost its worker, because we ended.
+
+        It is answered with the pictures that it had made already, else queued again; and that is no try of its own, or
+        whoever kills us three times would make it fail.
+        """
         shutil.rmtree(self.staging, ignore_errors=True)
         with self._ctx.index.session() as session:
-            lost = [job.id for job in work.orphans(session)]
-        for job_id in lost:
-            self._lost(job_id, "the daemon was stopped while it ran")
+            orphans = [(job.id, _spec_of(job)) for job in work.orphans(session)]
+        for job_id, spec in orphans:
+            cards = self._cards(spec)
+            with self._ctx.index.session() as session:
+                job = work.job_by_id(session, job_id)
+                if job is None:
+                    continue
+                job.interrupted += 1
+                job.state = "queued"
+                if not planning.adopt_pictures(job, images.images_of_job(session, job_id), cards):
+                    job.state = "running"
+                session.add(job)
+                self._ctx.to_deliver.add(job.note)
+            self._lost(job_id, "loravault was stopped while it ran")
 
     def step(self) -> None:
         """Handle what the worker said, then give it the next job if it is free."""
@@ -318,11 +333,12 @@ class Dispatcher:
                 self._ctx.to_deliver.add(job.note)
                 work.finish(session, job, "cancelled", [], now=self._ctx.now())
                 return
-            if job.attempts < work.MAX_ATTEMPTS:
+            survived = job.attempts - job.interrupted < work.MAX_ATTEMPTS
+            if survived and job.interrupted < work.MAX_INTERRUPTIONS:
                 work.requeue(session, job)
                 log.warning("job %s is queued again: %s", job_id, reason)
                 return
-        message = f"It was tried {job.attempts} times and the worker did not survive: {reason}."
+        message = f"It was tried {job.attempts} times and never came to its end: {reason}."
         self._end(
             job, "failed", words.failure_lines([message, "`loravault retry` tries again; the worker's log says more."])
         )

@@ -178,20 +178,25 @@ def _refused(row: JobRow, messages: Sequence[str], now: float) -> JobRow:
     return row
 
 
-def adopt_pictures(job: JobRow, found: Sequence[ImageRow]) -> None:
-    """A job whose row was lost after its pictures were published: they are its answer, nothing is drawn again."""
-    if job.state != "queued":
-        return
+def adopt_pictures(job: JobRow, found: Sequence[ImageRow], cards: Mapping[str, str] | None = None) -> bool:
+    """A job that was lost after its pictures were published: they are its answer, nothing is drawn again.
+
+    `cards`: adapter name -> its card, as in `words.Made`. Returns whether the job is answered so.
+    """
+    if job.state != "queued" or not job.spec:
+        return False
     spec = msgspec.json.decode(job.spec, type=GenerationSpec)
     if len(found) != len(spec.seeds) or any(image.fingerprint != job.fingerprint for image in found):
-        return
+        return False
     spec = replace(spec, seeds=tuple(image.seed for image in found))
     paths = tuple(image.path for image in found)
-    lines = words.made_lines(words.Made(spec, paths, None, tuple(json.loads(job.remarks))), sheet=job.sheet)
+    made = words.Made(spec, paths, None, tuple(json.loads(job.remarks)), cards)
+    lines = words.made_lines(made, sheet=job.sheet)
     job.spec = msgspec.json.encode(spec).decode()
     job.state, job.finished = "done", job.created
     job.answer = json.dumps(lines, ensure_ascii=False)
     job.pictures = json.dumps(paths, ensure_ascii=False)
+    return True
 
 
 def job_id(run_id: str, block_hash: str, ordinal: int) -> str:

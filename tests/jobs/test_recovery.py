@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 
+from loravault.daemon import Daemon
 from loravault.errors import AlreadyRunning, UserError
+from loravault.index import work
+from loravault.index.database import Index
+from loravault.index.tables import JobRow, RunRow
 from loravault.jobs.supervisor import VersionMismatch
 from loravault.vault.note import parse_note
 from tests.jobs.test_path import retick, running
@@ -63,6 +69,76 @@ def test_a_run_that_was_half_answered_is_only_finished(world: World, monkeypatch
     note = parse_note((world.vault / "Two.md").read_bytes())
     assert [region.fence_index for region in note.regions] == [0, 1]
     assert len(pictures(world)) == 2
+
+
+def _is_drawing(daemon: Daemon) -> bool:
+    return daemon.dispatcher.job is not None
+
+
+def killed_while_it_runs(world: World, times: int) -> None:
+    """The one job of the world is begun so often, and every time left as a killed daemon leaves it."""
+    for _ in range(times):
+        daemon = world.daemon()
+        try:
+            world.work(daemon, partial(_is_drawing, daemon))
+        finally:
+            daemon.close()
+        index = Index(world.config.state_dir / "index.sqlite")
+        with index.session() as session:
+            (job,) = session.exec(select(JobRow)).all()
+            assert job.state == "queued", "it was closed in peace"
+            job.state, job.attempts = "running", job.attempts + 1
+            session.add(job)
+        index.close()
+
+
+def test_killing_the_daemon_again_and_again_fails_no_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the third kill -9 the note said that no picture was made, and blamed the worker."""
+    monkeypatch.setenv("LORAVAULT_FAKE_STEP_S", "0.05")
+    world.request("Cat.md", "a red cat", seed=1, steps=20)
+    killed_while_it_runs(world, 4)
+    with running(world) as daemon:
+        world.finish(daemon, "Cat.md")
+    assert (world.status("Cat.md"), len(pictures(world))) == ("done", 1)
+
+
+def test_a_request_that_may_be_what_ends_the_daemon_is_given_up_in_words(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "MAX_INTERRUPTIONS", 3)
+    monkeypatch.setenv("LORAVAULT_FAKE_STEP_S", "0.05")
+    world.request("Cat.md", "a red cat", seed=1, steps=20)
+    killed_while_it_runs(world, 3)
+    with running(world) as daemon:
+        world.finish(daemon, "Cat.md")
+    assert world.status("Cat.md") == "failed"
+    assert "loravault was stopped while it ran" in world.read("Cat.md")
+
+
+def test_pictures_that_were_recorded_are_the_answer_and_none_is_made_again(world: World) -> None:
+    """A kill between the row of the picture and the end of the job left a picture that no note showed."""
+    world.request("Cat.md", "a red cat", seed=1)
+    with running(world) as daemon:
+        world.finish(daemon, "Cat.md")
+    (before,) = (world.vault / "LoraVault" / "Images").rglob("lv-*")
+    inode = before.stat().st_ino
+    text = world.read("Cat.md")
+    cut = text[: text.index("> [!lora-result]")].rstrip() + "\n"
+    index = Index(world.config.state_dir / "index.sqlite")
+    with index.session() as session:
+        (job,) = session.exec(select(JobRow)).all()
+        (run,) = session.exec(select(RunRow)).all()
+        job.state, job.answer, job.pictures, job.delivered = "running", None, "[]", False
+        run.closed, run.status, run.finished = False, None, None
+        session.add(job)
+        session.add(run)
+    index.close()
+    world.note("Cat.md", cut)
+    with running(world) as daemon:
+        world.work(daemon, lambda: world.results("Cat.md") == 1)
+    (after,) = (world.vault / "LoraVault" / "Images").rglob("lv-*")
+    assert (after, after.stat().st_ino) == (before, inode), "nothing was drawn or written again"
+    assert before.name in world.read("Cat.md")
 
 
 def test_unchanged_is_known_without_an_index(world: World) -> None:
