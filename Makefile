@@ -15,6 +15,8 @@ VENV ?= .venv
 TORCH_INDEX ?=
 DEMO_DIR ?= demo-vault
 TESTS ?=
+# Test files side by side: most of them wait for a process or a clock.
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
@@ -33,7 +35,7 @@ demo: $(VENV)/.is-ready
 	$(BIN)/python -m loravault demo $(DEMO_DIR)
 
 test: $(VENV)/.dev-is-ready
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 check: $(VENV)/.dev-is-ready
 	$(BIN)/ruff check .

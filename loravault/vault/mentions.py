@@ -85,12 +85,12 @@ def _read(path: Path, is_page: Callable[[bytes], bool]) -> tuple[set[str], str, 
             tail = tail[-_OVERLAP:] + more
             pictures |= pictures_in(tail)
     page = data.startswith((b"---", b"#", b"\xef\xbb\xbf")) and is_page(data)
-    return pictures, data.replace(b"\0", b"").decode("utf-8", "replace"), page
+    return pictures, data.translate(None, b"\0").decode("utf-8", "replace"), page
 
 
 def pictures_in(data: bytes) -> set[str]:
     """Names of pictures of ours in some bytes, whatever their encoding."""
-    clean = data.replace(b"\0", b"") if b"\0" in data else data
+    clean = data.translate(None, b"\0") if b"\0" in data else data
     return {match.group().decode("ascii").lower().rstrip("-") for match in PICTURE.finditer(clean)}
 
 
