@@ -22,8 +22,10 @@ from sqlalchemy.exc import DatabaseError
 from loravault.config import VaultConfig
 from loravault.holding import check_vault, take_lock
 from loravault.index import commands
+from loravault.index import hinted as hinted_files
 from loravault.index.database import Index, is_passing, set_aside
-from loravault.index.refresh import Refreshed, refresh_adapters, refresh_images
+from loravault.index.refresh import Refreshed, refresh_adapters
+from loravault.index.refresh_images import refresh_images
 from loravault.jobs.board import Board
 from loravault.jobs.context import Context, log
 from loravault.jobs.deliver import Deliverer
@@ -49,6 +51,9 @@ TROUBLE_S = 5.0
 
 #: Adapters are looked at again this long after the last hint (seconds): a copy of many files comes as many hints.
 ADAPTER_SETTLE_S = 2.5
+
+#: After a quick look at what events named, the whole look follows (seconds): what was found is shown first.
+AFTER_HINTED_S = 1.0
 
 #: Displaced copies and the ledger are tidied this often (seconds).
 PRUNE_S = 86400.0
@@ -76,7 +81,11 @@ class Daemon:
         self._only = only
         self._watch = watch
         self._wake = threading.Event()
-        self._hints: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._hints: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
+        #: Root name -> paths inside it that events named since the last look.
+        self._hinted: dict[str, set[str]] = {}
+        #: After a quick look the next one is whole, however many events come: a download names its file all the time.
+        self._whole_is_due = True
         self._next_rescan = 0.0
         self._next_adapters = 0.0
         self._next_prune = time.monotonic() + PRUNE_S
@@ -249,7 +258,12 @@ class Daemon:
             self._guarded("looking through the vault", self.rescan)
         if ctx.steady() >= self._next_adapters:
             self._next_adapters = ctx.steady() + ctx.config.rescan_s
-            self._guarded("looking through the adapters", partial(self.refresh, budget_s=ADAPTER_BUDGET_S))
+            look = (
+                self._look_quickly
+                if self._hinted and not self._whole_is_due
+                else partial(self.refresh, budget_s=ADAPTER_BUDGET_S)
+            )
+            self._guarded("looking through the adapters", look)
         for rel in self.feed.ready():
             if self._only is None or rel in self._only:
                 self._guarded(rel, partial(self.intake.consider, rel))
@@ -342,12 +356,28 @@ class Daemon:
         degraded = self._watcher is not None and not self._watcher.alive
         self._next_rescan = ctx.steady() + (min(POLLING_S, ctx.config.rescan_s) if degraded else ctx.config.rescan_s)
 
+    def _look_quickly(self) -> None:
+        """Read what the events named; the whole look, which alone may be believed about all else, comes right after."""
+        ctx = self.ctx
+        hinted, self._hinted = self._hinted, {}
+        self._next_adapters, self._whole_is_due = ctx.steady() + AFTER_HINTED_S, True
+        well = [root for root in ctx.config.loras if f"root.{root.name}" not in ctx.troubles]
+        if sum(map(len, hinted.values())) > hinted_files.MOST:
+            self._next_adapters = ctx.steady()
+            return
+        result = hinted_files.look_at_hinted(ctx.index, well, hinted)
+        if result.weights:
+            self.intake.library_changed()
+            self.keepers.library_changed(result.weights)
+
     def refresh(
         self, on_progress: Callable[[int, int], None] | None = None, budget_s: float | None = None
     ) -> Refreshed:
         """Look at every adapter and every picture; with a budget, at as many as fit into it, and soon at the rest."""
         ctx = self.ctx
+        self._hinted.clear()
         result = refresh_adapters(ctx.index, ctx.config.loras, on_progress, budget_s=budget_s)
+        self._whole_is_due = result.unfinished
         if not result.unfinished:
             everywhere = ctx.config.images == "obsidian"
             refresh_images(
@@ -380,20 +410,22 @@ class Daemon:
 
     # ---- hints
 
-    def _on_hint(self, kind: str, rel: str) -> None:
+    def _on_hint(self, kind: str, rel: str, root: str) -> None:
         """Called from the watcher's thread."""
-        self._hints.put((kind, rel))
+        self._hints.put((kind, rel, root))
         self._wake.set()
 
     def _drain_hints(self) -> None:
         while True:
             try:
-                kind, rel = self._hints.get_nowait()
+                kind, rel, root = self._hints.get_nowait()
             except queue.Empty:
                 return
             if kind == "note":
                 self.feed.hint(rel)
             elif kind == "adapter":
                 self._next_adapters = min(self._next_adapters, self.ctx.steady() + ADAPTER_SETTLE_S)
+                if rel:
+                    self._hinted.setdefault(root, set()).add(rel)
             else:
                 self._next_rescan = 0.0

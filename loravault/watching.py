@@ -20,8 +20,8 @@ log = logging.getLogger("loravault")
 # watchdog 7.1 registers a folder twice that is made inside a new one, and says so on the terminal; nothing is lost.
 warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
-#: (`note`, vault-relative path) · (`adapter`, root name) · (`rescan`, "").
-OnHint = Callable[[str, str], None]
+#: (`note`, vault-relative path) · (`rescan`, "") · (`adapter`, path inside the root or "", root name).
+OnHint = Callable[[str, str, str], None]
 
 
 class _Notes(FileSystemEventHandler):
@@ -40,19 +40,25 @@ class _Notes(FileSystemEventHandler):
                 continue  # a walk leaves these out too
             if event.is_directory:
                 if event.event_type in ("moved", "deleted"):
-                    self._on_hint("rescan", "")
+                    self._on_hint("rescan", "", "")
             elif rel.lower().endswith(".md"):
-                self._on_hint("note", rel)
+                self._on_hint("note", rel, "")
 
 
 class _Adapters(FileSystemEventHandler):
-    def __init__(self, root: str, on_hint: OnHint) -> None:
+    def __init__(self, root: Root, on_hint: OnHint) -> None:
         self._root = root
         self._on_hint = on_hint
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type not in ("opened", "closed_no_write"):
-            self._on_hint("adapter", self._root)
+        if event.event_type in ("opened", "closed_no_write"):
+            return
+        paths = [] if event.is_directory else [path for path in (event.src_path, event.dest_path) if path]
+        self._on_hint("adapter", "", self._root.name)
+        for path in paths:
+            rel = os.path.relpath(os.fsdecode(path), self._root.path).replace(os.sep, "/")
+            if is_text(rel):
+                self._on_hint("adapter", rel, self._root.name)
 
 
 class Watcher:
@@ -90,7 +96,7 @@ class Watcher:
         if not os.path.isdir(root.path) or self._observer is None:
             return None  # offline: the refresh of the adapters tells it
         try:
-            self._observer.schedule(_Adapters(root.name, self._on_hint), os.fspath(root.path), recursive=True)
+            self._observer.schedule(_Adapters(root, self._on_hint), os.fspath(root.path), recursive=True)
         except OSError as error:
             log.warning("no file events of %s (%s)", root.path, error)
             return (

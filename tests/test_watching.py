@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from watchdog.events import DirDeletedEvent, FileModifiedEvent, FileMovedEvent, 
 from watchdog.observers.api import BaseObserver
 
 from loravault.config import Root, VaultConfig
-from loravault.watching import Watcher, _Adapters, _Notes
+from loravault.watching import OnHint, Watcher, _Adapters, _Notes
 
 
 def config(home: Path, *roots: Path) -> VaultConfig:
@@ -21,9 +20,9 @@ def config(home: Path, *roots: Path) -> VaultConfig:
     return VaultConfig(vault=vault, loras=tuple(Root(root.name, root) for root in roots))
 
 
-def hinting() -> tuple[list[tuple[str, str]], Callable[[str, str], None]]:
-    hints: list[tuple[str, str]] = []
-    return hints, lambda kind, rel: hints.append((kind, rel))
+def hinting() -> tuple[list[tuple[str, str, str]], OnHint]:
+    hints: list[tuple[str, str, str]] = []
+    return hints, lambda kind, rel, root: hints.append((kind, rel, root))
 
 
 def test_a_name_that_is_not_text_gives_no_hint() -> None:
@@ -35,7 +34,7 @@ def test_a_name_that_is_not_text_gives_no_hint() -> None:
     notes.on_any_event(FileModifiedEvent(os.fsdecode(b"/vault/caf\xe9/a.md")))
     assert hints == []
     notes.on_any_event(FileMovedEvent(bad, "/vault/café.md"))
-    assert hints == [("note", "café.md")]
+    assert hints == [("note", "café.md", "")]
 
 
 def test_only_changes_of_visible_notes_are_hints() -> None:
@@ -47,9 +46,24 @@ def test_only_changes_of_visible_notes_are_hints() -> None:
     assert hints == []
     notes.on_any_event(FileModifiedEvent("/vault/sub/a.MD"))
     notes.on_any_event(DirDeletedEvent("/vault/sub"))
-    adapters = _Adapters("main", on_hint)
+    assert hints == [("note", "sub/a.MD", ""), ("rescan", "", "")]
+
+
+def test_a_change_in_a_root_is_a_hint_and_names_the_file_if_it_can_be_named() -> None:
+    hints, on_hint = hinting()
+    adapters = _Adapters(Root("main", Path("/loras")), on_hint)
     adapters.on_any_event(FileModifiedEvent(os.fsdecode(b"/loras/\xe9.safetensors")))
-    assert hints == [("note", "sub/a.MD"), ("rescan", ""), ("adapter", "main")]
+    assert hints == [("adapter", "", "main")]
+    adapters.on_any_event(FileMovedEvent("/loras/.part", "/loras/styles/ink.safetensors"))
+    assert hints[1:] == [
+        ("adapter", "", "main"),
+        ("adapter", ".part", "main"),
+        ("adapter", "styles/ink.safetensors", "main"),
+    ]
+    hints.clear()
+    adapters.on_any_event(DirDeletedEvent("/loras/styles"))
+    adapters.on_any_event(FileOpenedEvent("/loras/a.safetensors"))
+    assert hints == [("adapter", "", "main")]
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy.exc import DatabaseError
 from loravault.errors import UserError
 from loravault.index import adapters, commands, images, notes, work
 from loravault.index.database import is_damage
-from loravault.index.refresh import Refreshed, forget_losses, forget_lost_images
+from loravault.index.refresh import Refreshed, forget_losses
+from loravault.index.refresh_images import forget_lost_images
 from loravault.jobs.context import Context, log
 from loravault.jobs.feed import NoteFeed
 from loravault.jobs.intake import Intake

@@ -6,11 +6,12 @@ that is reachable twice (hard link, link) is reported once, under the path that 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -71,6 +72,26 @@ def scan(root: str, path: Path, roots: Sequence[Path] = ()) -> Scan:
     return _Walk(root, path, roots).run()
 
 
+def scan_named(root: str, path: Path, rels: Iterable[str]) -> list[Found]:
+    """The adapters that these paths name, or that they stand beside: a part of what `scan` would find there now.
+
+    For a quick look after a hint. What is reached through links, or cannot be looked at, is left to a whole scan.
+    """
+    by_folder: dict[str, set[str]] = {}
+    for rel in rels:
+        folder, _, name = rel.rpartition("/")
+        by_folder.setdefault(folder, set()).add(_group_of(name))
+    walk = _Walk(root, path, ())
+    for folder, groups in sorted(by_folder.items()):
+        walk.part_of_folder(folder, groups)
+    return walk.result.found
+
+
+def _group_of(name: str) -> str:
+    """What an adapter and everything beside it have in common: the name up to its first dot."""
+    return name.casefold().partition(".")[0]
+
+
 class _Walk:
     """One scan: the real tree first, then what links lead to, so that a real path wins over a link to it."""
 
@@ -81,7 +102,7 @@ class _Walk:
         self._folders: set[tuple[int, int]] = set()
         self._files: set[tuple[int, int]] = set()
         self._links: list[tuple[str, str, int]] = []
-        self._result = Scan()
+        self.result = Scan()
 
     def run(self) -> Scan:
         with os.scandir(self._path):  # the root itself being unreadable is not an empty root
@@ -89,9 +110,9 @@ class _Walk:
         self._folder(str(self._path), "", 0)
         while self._links:
             self._link(*self._links.pop(0))
-        self._result.found.sort(key=itemgetter(1))
-        self._result.pickles.sort()
-        return self._result
+        self.result.found.sort(key=itemgetter(1))
+        self.result.pickles.sort()
+        return self.result
 
     def _folder(self, path: str, rel: str, depth: int) -> None:
         try:
@@ -124,6 +145,18 @@ class _Walk:
             else:
                 self._file(entry, name, place, beside)
 
+    def part_of_folder(self, rel: str, groups: Collection[str]) -> None:
+        """The adapters of these groups in one folder, if it is a real folder of the root."""
+        path = os.path.join(self._path, rel) if rel else str(self._path)
+        if os.path.realpath(path) != os.path.join(self._inside[0], *rel.split("/")).rstrip(os.sep):
+            return
+        with contextlib.suppress(OSError), os.scandir(path) as listing:
+            entries = sorted((e for e in listing if _group_of(e.name) in groups), key=lambda entry: entry.name)
+            beside = _Beside([entry for entry in entries if not entry.name.endswith(SUFFIX)])
+            for entry in entries:
+                if entry.name[0] != "." and entry.is_file(follow_symlinks=False):
+                    self._file(entry, entry.name, f"{rel}/{entry.name}" if rel else entry.name, beside)
+
     def _link(self, path: str, rel: str, depth: int) -> None:
         target = os.path.realpath(path)
         home = [one for one in self._inside if target == one or target.startswith(one.rstrip(os.sep) + os.sep)]
@@ -144,7 +177,7 @@ class _Walk:
     def _file(self, item: os.DirEntry[str] | str, name: str, rel: str, beside: _Beside) -> None:
         if not name.endswith(SUFFIX) and not _is_adapter(name):
             if name.lower().endswith(PICKLE_SUFFIXES):
-                self._result.pickles.append(_shown(rel))
+                self.result.pickles.append(_shown(rel))
             return
         if not is_text(rel):
             return  # not a problem of the scan: the file was seen, and can never be named in a note
@@ -158,11 +191,11 @@ class _Walk:
         key = (status.st_dev, status.st_ino)
         if key not in self._files and stat.S_ISREG(status.st_mode):
             self._files.add(key)
-            self._result.found.append(Found(self._root, rel, *key_of(status), *beside.of(name)))
+            self.result.found.append(Found(self._root, rel, *key_of(status), *beside.of(name)))
 
     def _problem(self, what: str, rel: str, error: OSError) -> None:
-        self._result.problems.append(f"{what}: {error.strerror or error}.")
-        self._result.unread.append(rel)
+        self.result.problems.append(f"{what}: {error.strerror or error}.")
+        self.result.unread.append(rel)
 
 
 def look_at(item: os.DirEntry[str] | str) -> os.stat_result:

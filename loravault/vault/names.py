@@ -44,6 +44,8 @@ def safe_stem(text: str, limit: int = STEM_BYTES) -> str:
 
 def name_key(name: str) -> str:
     """Names that are one name for some file system or for Obsidian have one key: case and composition do not count."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -15,9 +15,10 @@ from loravault.engine.imagefile import save_image
 from loravault.engine.inscription import chunk_of
 from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
 from loravault.formats.outcome import MadeImage, Provenance
-from loravault.index import images, refresh
+from loravault.index import images
+from loravault.index import refresh_images as room
 from loravault.index.database import Index
-from loravault.index.refresh import forget_lost_images, refresh_images
+from loravault.index.refresh_images import forget_lost_images, refresh_images
 from loravault.index.tables import ImageRow, JobRow
 from loravault.jobs.dispatch import image_row
 
@@ -170,8 +171,8 @@ def test_a_picture_that_goes_or_is_locked_costs_only_itself(
 def test_pictures_of_others_are_read_once_and_counted_never(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five thousand of them were opened again every thirty seconds."""
     reads: list[Path] = []
-    real = refresh.read_chunk
-    monkeypatch.setattr(refresh, "read_chunk", lambda path: reads.append(path) or real(path))
+    real = room.read_chunk
+    monkeypatch.setattr(room, "read_chunk", lambda path: reads.append(path) or real(path))
     gallery.paint("lv-1.webp")
     other = gallery.paint("lv-2.webp", {"some": "other tool"})
     assert [gallery.look(), gallery.look(), gallery.look()] == [1, 1, 1]

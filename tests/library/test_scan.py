@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loravault.library import scan as scan_room
-from loravault.library.scan import scan
+from loravault.library.scan import scan, scan_named
 from tests.formats import headers
 
 
@@ -204,3 +204,35 @@ def test_numbers_of_a_network_file_system_fit_into_the_index(tmp_path: Path, mon
     found = scan("main", tmp_path).found
     assert [item.ino for item in found] == [-1 - ord("a"), -1 - ord("b")]
     assert [(item.dev, item.mtime_ns) for item in found] == [(-(2**63), 2**63 - 1)] * 2
+
+
+def test_what_is_named_is_found_as_a_whole_scan_finds_it(tmp_path: Path) -> None:
+    """The quick look after an event; a sidecar names its adapter."""
+    put(
+        tmp_path,
+        "top.safetensors",
+        "a/ink.safetensors",
+        "a/ink.v2.safetensors",
+        "a/other.safetensors",
+        "b/c.safetensors",
+    )
+    (tmp_path / "a" / "ink.preview.png").write_bytes(b"a picture")
+    whole = {item.rel: item for item in scan("main", tmp_path).found}
+    named = scan_named(
+        "main", tmp_path, ["a/ink.preview.png", "top.safetensors", "a/gone.safetensors", "nowhere/x.json"]
+    )
+    assert named == [whole["top.safetensors"], whole["a/ink.safetensors"], whole["a/ink.v2.safetensors"]]
+
+
+def test_what_is_named_through_a_link_or_out_of_the_root_is_left_to_a_whole_scan(tmp_path: Path) -> None:
+    main, outside = tmp_path / "main", tmp_path / "outside"
+    put(outside, "secret.safetensors")
+    put(main, "a.safetensors", "real/b.safetensors")
+    (main / "linked").symlink_to(main / "real")
+    (main / "one.safetensors").symlink_to(outside / "secret.safetensors")
+    names = ["linked/b.safetensors", "one.safetensors", "../outside/secret.safetensors", ".hidden.safetensors"]
+    assert scan_named("main", main, names) == []
+    (tmp_path / "root").symlink_to(main)
+    assert [item.rel for item in scan_named("main", tmp_path / "root", ["real/b.safetensors"])] == [
+        "real/b.safetensors"
+    ]
