@@ -2,78 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
-from pathlib import Path
 
 import pytest
 
-from loravault import failpoints
-from loravault.vault import displaced as displaced_room
 from loravault.vault import safewrite
-from loravault.vault.displaced import KEEP_S, Displaced
+from loravault.vault.displaced import Displaced
 from loravault.vault.ignore import conflict_original
 from loravault.vault.ledger import Ledger
 from loravault.vault.paths import PathRefused, VaultGone, inside
-from loravault.vault.safewrite import NoteChanged, VaultWriter
-
-
-class Scene:
-    """A vault with one note, a clock that stands still, and a writer."""
-
-    def __init__(self, tmp: Path, *, can_exchange: bool = True) -> None:
-        self.root = tmp / "vault"
-        self.root.mkdir()
-        self.clock = 1_700_000_000.0
-        self.can_exchange = can_exchange
-        self.state = tmp / "state"
-        self.writer = self.restart()
-        self.note = self.root / "note.md"
-        self.note.write_bytes(b"base\n")
-
-    def restart(self) -> VaultWriter:
-        ledger = Ledger(self.state / "ledger.jsonl")
-        displaced = self.state / "displaced"
-        return VaultWriter(self.root, ledger, displaced, 3.0, lambda: self.clock, can_exchange=self.can_exchange)
-
-    def wait(self, seconds: float = 3.5) -> list[str]:
-        self.clock += seconds
-        return self.writer.verify_due()
-
-    def files(self) -> list[str]:
-        return sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
-
-    def displaced(self) -> list[bytes]:
-        folder = self.state / "displaced"
-        return [p.read_bytes() for p in sorted(folder.iterdir())] if folder.exists() else []
-
-    def conflicts(self) -> list[bytes]:
-        return [(self.root / f).read_bytes() for f in self.files() if "loravault conflict" in f]
-
-
-@pytest.fixture(params=[True, False], ids=["exchange", "replace"])
-def scene(request, tmp_path):
-    return Scene(tmp_path, can_exchange=request.param)
-
-
-@pytest.fixture
-def at_failpoint():
-    """Run something once when a failpoint is reached."""
-
-    def arm(name, action):
-        fired = []
-
-        def hook(reached):
-            if reached == name and not fired:
-                fired.append(True)
-                action()
-
-        failpoints.hook = hook
-
-    yield arm
-    failpoints.hook = None
+from loravault.vault.safewrite import NoteChanged
+from tests.vault.scene import Scene, broken
 
 
 def test_a_write_replaces_the_note_and_keeps_what_it_displaced_outside_the_vault(scene):
@@ -278,25 +219,6 @@ def test_an_edit_of_a_page_while_it_is_written_stays(scene, at_failpoint):
     assert ((scene.root / "page.md").read_bytes(), scene.files()) == (b"user", ["note.md", "page.md"])
 
 
-def test_recovery_decides_by_content_and_tells_what_nobody_can_explain(scene):
-    ledger = scene.writer.ledger
-    for number, content in enumerate((b"new", b"base", b"an edit", None)):
-        ident = f"{number:08x}"
-        record = {"op": "write", "id": ident, "path": "sub/note.md", "temp": f"sub/.lv-{ident}.tmp"}
-        ledger.append({**record, "base": _sha(b"base"), "new": _sha(b"new")})
-        if content is not None:
-            (scene.root / "sub").mkdir(exist_ok=True)
-            (scene.root / f"sub/.lv-{ident}.tmp").write_bytes(content)
-    (scene.root / "sub/.lv-00000003.part").write_bytes(b"ne")
-    (scene.root / "sub/.lv-ffffffff.tmp").write_bytes(b"whose?")
-    sentences = scene.restart().recover()
-    assert [s for s in sentences if "merge the two" in s]
-    assert [s for s in sentences if ".lv-ffffffff.tmp" in s]
-    assert (scene.displaced(), scene.conflicts(), len(sentences)) == ([b"base"], [b"an edit"], 2)
-    assert [f for f in scene.files() if ".lv-" in f] == ["sub/.lv-ffffffff.tmp"]
-    assert len(scene.restart().recover()) == 1, "told once more, and nothing else is left to do"
-
-
 def test_where_the_vault_was_unplugged_nothing_is_made(scene):
     """Publishing a picture made the vault anew, as an empty folder on the wrong disk."""
     shutil.move(scene.root, scene.root.with_name("away"))
@@ -317,10 +239,6 @@ def test_where_the_vault_was_unplugged_nothing_is_made(scene):
     shutil.move(scene.root.with_name("away"), scene.root)
     scene.writer.publish("Images/a.webp", b"x")
     assert scene.files() == ["Images/a.webp", "note.md"]
-
-
-def broken(*args, **kwargs):
-    raise OSError(28, "No space left on device")
 
 
 def test_a_check_that_cannot_be_made_now_is_told_once_and_made_later(scene, monkeypatch):
@@ -371,77 +289,6 @@ def test_a_conflict_copy_that_is_refused_keeps_the_edit_beside_the_note(scene, m
     assert scene.conflicts() == [b"typed\n"]
 
 
-def test_what_recovery_cannot_settle_does_not_keep_the_daemon_from_starting(scene, monkeypatch):
-    """One temp that could not be read, or one conflict copy that failed, and every start ended in a traceback."""
-    for number in (1, 2, 3):
-        ident = f"{number:08x}"
-        record = {"op": "write", "id": ident, "path": f"n{number}.md", "temp": f".lv-{ident}.tmp"}
-        scene.writer.ledger.append({**record, "base": _sha(b"base"), "new": _sha(b"new")})
-        (scene.root / f".lv-{ident}.tmp").write_bytes(b"an edit" if number < 3 else b"base")
-    (scene.root / ".lv-own-77.tmp").write_bytes(b"page")
-    real = Path.read_bytes
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", lambda self: broken() if self.name == ".lv-00000001.tmp" else real(self))
-        patch.setattr(VaultWriter, "keep_conflict", broken)
-        patch.setattr(Displaced, "keep", broken)
-        sentences = scene.restart().recover()
-    assert len(sentences) == 4
-    assert all("No space left" in sentence for sentence in sentences)
-    assert len([f for f in scene.files() if ".lv-" in f]) == 4
-    assert len(scene.restart().recover()) == 2, "the next start brings it to its end: two conflict copies"
-    assert (scene.conflicts(), scene.displaced()) == ([b"an edit"] * 2, [b"page", b"base"])
-
-
-def grown(scene) -> list[dict]:
-    """A ledger of over 1 MiB with one open write and records of kinds that this module does not know."""
-    ledger = scene.writer.ledger
-    kept = [
-        {"v": 1, "op": "tombstone", "path": "a.md"},
-        {"v": 1, "op": "write", "id": "open", "path": "o.md", "base": "x", "new": "y"},
-        {"v": 1, "op": "move", "id": "id-of-a-write", "to": "b.md"},
-        {"v": 1, "kind": "no op at all"},
-    ]
-    ops = (b'{"v":1,"op":"%s","id":"%%d"}\n' % op for op in (b"write", b"placed", b"verified"))
-    done = b"".join(line % n for line in ops for n in range(6000))
-    ledger.path.parent.mkdir(exist_ok=True)
-    ledger.path.write_bytes(done + b"".join(json.dumps(r).encode() + b"\n" for r in kept) + done + b'{"torn')
-    return kept
-
-
-def test_a_ledger_over_a_mebibyte_is_compacted_and_keeps_what_still_matters(scene):
-    """It was never shortened and read as a whole at each start."""
-    kept = grown(scene)
-    assert scene.writer.prune() == []
-    assert list(scene.writer.ledger.read()) == kept
-    assert stat.S_IMODE(scene.writer.ledger.path.stat().st_mode) == 0o600
-    assert scene.restart().recover() == []
-    assert [r.get("op") for r in scene.writer.ledger.read()][-1] == "recovered"
-    grown(scene)
-    scene.restart().recover()
-    assert scene.writer.ledger.size() < 1000, "the start compacts too"
-
-
-def test_a_crash_or_a_full_disk_while_compacting_leaves_the_old_ledger(scene, at_failpoint):
-    grown(scene)
-    before = scene.writer.ledger.path.read_bytes()
-    at_failpoint("ledger.rewritten", broken)
-    (sentence,) = scene.writer.prune()
-    assert "No space left" in sentence
-    assert scene.writer.ledger.path.read_bytes() == before
-    assert scene.writer.prune() == []
-    assert scene.writer.ledger.size() < 1000
-    assert sorted(p.name for p in scene.state.iterdir()) == ["ledger.jsonl"]
-
-
-def test_pruning_never_deletes_what_loravault_did_not_put_there(tmp_path, monkeypatch):
-    """A large file of a person's in the folder counted, and went first."""
-    monkeypatch.setattr(displaced_room, "KEEP_BYTES", 10)
-    (tmp_path / "not ours").write_bytes(b"x" * 100)
-    (tmp_path / "20991231-000000-0-a.md").write_bytes(b"x")
-    Displaced(tmp_path, lambda: 1.7e9).prune()
-    assert len(list(tmp_path.iterdir())) == 2
-
-
 def test_a_folder_that_is_a_link_to_another_disk_is_refused_with_the_way_out(scene, tmp_path):
     (tmp_path / "disk").mkdir()
     (scene.root / "LoraVault").mkdir()
@@ -451,68 +298,3 @@ def test_a_folder_that_is_a_link_to_another_disk_is_refused_with_the_way_out(sce
     assert caught.value.message.startswith("'LoraVault/Images' is a link that leads outside the vault")
     assert "`originals`" in caught.value.message
     assert list((tmp_path / "disk").iterdir()) == []
-
-
-def test_recovery_finds_a_temp_whose_folder_was_renamed(scene):
-    (scene.root / "old").mkdir()
-    (scene.root / "old/n.md").write_bytes(b"base")
-    scene.writer.replace("old/n.md", b"base", b"new")
-    os.rename(scene.root / "old", scene.root / "moved")
-    assert scene.restart().recover() == []
-    assert (scene.files(), scene.displaced()) == (["moved/n.md", "note.md"], [b"base"])
-
-
-def test_displaced_copies_are_kept_for_a_week(tmp_path):
-    clock = [1_700_000_000.0]
-    kept = Displaced(tmp_path / "d", lambda: clock[0])
-    for name in ("a.md", "dir/b.md"):
-        (tmp_path / "x").write_bytes(b"x")
-        kept.keep(tmp_path / "x", name)
-        clock[0] += KEEP_S - 10
-    (tmp_path / "d" / "not ours").write_bytes(b"x")
-    kept.prune()
-    assert sorted(p.name[18:] or p.name for p in (tmp_path / "d").iterdir()) == sorted(
-        ["b.md", "not ours"[18:] or "not ours"]
-    )
-
-
-@pytest.mark.parametrize(
-    "rel",
-    [
-        "",
-        "/etc/passwd",
-        "../x",
-        "a/../../x",
-        "a//b",
-        "./a",
-        "C:/x",
-        "a\\b",
-        "a\0b",
-        ".obsidian/app.json",
-        "a/.git/x",
-        "out/x",
-        "link.md",
-        "dots/x",
-    ],
-)
-def test_no_path_leads_out_of_the_vault_or_into_hidden_folders(tmp_path, rel):
-    root = tmp_path / "vault"
-    (root / ".hidden").mkdir(parents=True)
-    (root / "out").symlink_to(tmp_path)
-    (root / "link.md").symlink_to("/etc/passwd")
-    (root / "dots").symlink_to(root / ".hidden")
-    with pytest.raises(PathRefused):
-        inside(root, rel)
-
-
-def test_links_inside_the_vault_are_followed(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "alias").symlink_to(tmp_path / "real")
-    assert inside(tmp_path, "alias/n.md") == Path(os.path.realpath(tmp_path)) / "real/n.md"
-    assert inside(tmp_path, "not/there yet.md").name == "there yet.md"
-
-
-def _sha(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
