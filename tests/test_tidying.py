@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,7 @@ from loravault.config import load, save_vault
 from loravault.control import Control
 from loravault.errors import UserError
 from loravault.uninstall import carry_out, plan_uninstall
-from tests.world import FAKE_ENGINE, World
+from tests.world import FAKE_ENGINE, World, nobody, served, until
 
 pytestmark = pytest.mark.timeout(180)
 OLD = 1_700_000_000
@@ -28,27 +25,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, cards=True, galleries=True)
 
 
-@contextlib.contextmanager
-def daemon(world: World) -> Iterator[None]:
-    """A daemon in a thread of its own, until the block ends."""
-    stop, opened = threading.Event(), threading.Event()
-    thread = threading.Thread(target=Control(world.config, FAKE_ENGINE).watch, args=(stop, opened.set))
-    thread.start()
-    try:
-        assert opened.wait(30)
-        yield
-    finally:
-        stop.set()
-        thread.join(60)
-    assert not thread.is_alive()
-
-
-@contextlib.contextmanager
-def nobody(_world: World) -> Iterator[None]:
-    yield
-
-
-@pytest.fixture(params=[nobody, daemon], ids=["alone", "beside a daemon"])
+@pytest.fixture(params=[nobody, served], ids=["alone", "beside a daemon"])
 def control(world: World, request: pytest.FixtureRequest) -> Iterator[Control]:
     data = world.adapter("Styles/ink.safetensors").read_bytes()
     (world.loras / "Styles" / "ink.json").write_text("{}")
@@ -58,13 +35,6 @@ def control(world: World, request: pytest.FixtureRequest) -> Iterator[Control]:
     os.utime(world.loras / "zz copy.safetensors", (OLD + 60, OLD + 60))  # the older of two is the one that is used
     with request.param(world):
         yield Control(world.config, FAKE_ENGINE)
-
-
-def eventually(so: Callable[[], bool], timeout: float = 30.0) -> None:
-    give_up = time.monotonic() + timeout
-    while not so():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -79,7 +49,7 @@ def test_clean_and_undo(control: Control, world: World) -> None:
     before = files(world.loras)
     tidying = control.tidying()
     kinds = ("duplicates", "sidecars")
-    eventually(lambda: len(tidying.plan_clean(kinds).items) == 2)
+    until(lambda: len(tidying.plan_clean(kinds).items) == 2)
     plan = tidying.plan_clean(kinds)
     assert sorted(item.name for item in plan.items) == ["loras/lost.civitai.info", "loras/zz copy.safetensors"]
     assert files(world.loras) == before
@@ -87,10 +57,10 @@ def test_clean_and_undo(control: Control, world: World) -> None:
     card = world.vault / "LoraVault/LoRAs/Styles/ink.md"
     serves = control.daemon_pid() is not None
     if serves:
-        eventually(lambda: card.exists() and "- loras/zz copy.safetensors" in card.read_text())
+        until(lambda: card.exists() and "- loras/zz copy.safetensors" in card.read_text())
     view = tidying.clean(kinds, plan)
     if serves:
-        eventually(lambda: "- loras/zz copy.safetensors" not in card.read_text())
+        until(lambda: "- loras/zz copy.safetensors" not in card.read_text())
     assert (len(view.moved), view.stayed) == (2, ())
     assert known(control) == ["Styles/ink.safetensors"]
     assert [batch.id for batch in tidying.batches()] == [view.batch]
@@ -111,36 +81,36 @@ def test_what_was_thrown_away_is_missing_and_gone_from_the_galleries(world: Worl
     control = Control(world.config, FAKE_ENGINE)
     card = world.vault / "LoraVault/LoRAs/Styles/ink.md"
     page = world.vault / "LoraVault/Gallery/Adapters/wash pictures.md"
-    with daemon(world):
+    with served(world):
         world.request("Cat.md", "a cat <lora:wash:1>", seed=42)
-        eventually(lambda: world.is_answered("Cat.md"), 60)
-        eventually(lambda: card.exists() and page.exists() and "lv-2" in page.read_text())
+        until(lambda: world.is_answered("Cat.md"), 60)
+        until(lambda: card.exists() and page.exists() and "lv-2" in page.read_text())
         (picture,) = [path.stem for path in world.vault.rglob("lv-2*.webp")]
         (world.vault / "Cat.md").unlink()
         tidying = control.tidying()
         plan = tidying.plan_clean(("unused", "images"))
         assert sorted(item.name.rpartition("/")[2] for item in plan.items) == ["ink.safetensors", f"{picture}.webp"]
         assert tidying.clean(("unused", "images"), plan).stayed == ()
-        eventually(lambda: "state: missing" in card.read_text())
-        eventually(lambda: picture not in page.read_text())
+        until(lambda: "state: missing" in card.read_text())
+        until(lambda: picture not in page.read_text())
         tidying.undo(None)
-        eventually(lambda: "state: ok" in card.read_text())
-        eventually(lambda: picture in page.read_text())
+        until(lambda: "state: ok" in card.read_text())
+        until(lambda: picture in page.read_text())
 
 
 def test_a_rename_keeps_the_card_where_it_is(control: Control, world: World) -> None:
-    eventually(lambda: bool(known(control)) or control.daemon_pid() is None)
+    until(lambda: bool(known(control)) or control.daemon_pid() is None)
     tidying = control.tidying()
     card = world.vault / "LoraVault/LoRAs/Styles/ink.md"
     if control.daemon_pid() is not None:
-        eventually(card.exists)
+        until(card.exists)
         card.write_text(card.read_text() + "\nmy own words\n")
     view = tidying.rename("Styles/ink", "Art/feather")
     assert [target for _, _, target in view.moved] == ["Art/feather.safetensors", "Art/feather.json"]
     assert "Art/feather.safetensors" in known(control)
     assert "Styles/ink.safetensors" not in known(control)
     if control.daemon_pid() is not None:
-        eventually(lambda: "Art/feather.safetensors" in card.read_text())
+        until(lambda: "Art/feather.safetensors" in card.read_text())
         assert "my own words" in card.read_text()
         assert list((world.vault / "LoraVault/LoRAs").rglob("*.md")) == [card], "no second card"
     with pytest.raises(UserError, match="No LoRA is called nobody"):
@@ -156,14 +126,14 @@ def test_leaving_a_vault_that_was_served_leaves_only_what_was_written(world: Wor
     Image.new("RGB", (64, 64), "red").save(world.loras / "Styles/chalk.preview.png")
     world.note("Mine.md", "my own note\n")
     cards = world.vault / "LoraVault/LoRAs/Styles"
-    with daemon(world):
+    with served(world):
         world.request("Cat.md", "a cat <lora:ink:1>", seed=42)
-        eventually(lambda: world.is_answered("Cat.md"), 60)
-        eventually(lambda: len(list(cards.glob("*.md"))) == 3)
-        eventually((world.vault / "LoraVault/LoRAs.base").exists)
+        until(lambda: world.is_answered("Cat.md"), 60)
+        until(lambda: len(list(cards.glob("*.md"))) == 3)
+        until((world.vault / "LoraVault/LoRAs.base").exists)
         written = cards / "wash.md"
         written.write_text(written.read_text() + "\nlovely on paper\n")
-        eventually(lambda: "lv-cover-" in (cards / "chalk.md").read_text())
+        until(lambda: "lv-cover-" in (cards / "chalk.md").read_text())
     words = written.read_bytes()
     done = carry_out(plan_uninstall(load(world.vault, env), env, results=True, images=True), env)
     assert done.finished

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import sys
+import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from loravault.config import Root, VaultConfig
+from loravault.control import Control
 from loravault.daemon import Daemon
+from loravault.jobs.context import Event
 from loravault.vault.note import parse_note
 
 FAKE_ENGINE = [sys.executable, str(Path(__file__).parent / "fakes" / "engine_child.py")]
@@ -126,6 +130,40 @@ class World:
 
 
 TERMINAL = ("done", "partial", "failed", "cancelled")
+
+
+@contextlib.contextmanager
+def served(world: World) -> Iterator[None]:
+    """A daemon in a thread of its own, until the block ends."""
+    stop, opened = threading.Event(), threading.Event()
+    control = Control(world.config, FAKE_ENGINE)
+    thread = threading.Thread(target=control.watch, args=(stop, opened.set))
+    thread.start()
+    try:
+        assert opened.wait(30)
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def nobody(_world: World) -> Iterator[None]:
+    """No daemon."""
+    yield
+
+
+def quiet(_event: Event) -> None:
+    """Nobody listens."""
+
+
+def until(what: Callable[[], bool], timeout: float = 30.0) -> None:
+    """Wait until something is so."""
+    give_up = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
 
 
 def yaml_scalar(value: Any) -> str:
