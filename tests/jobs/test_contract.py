@@ -15,7 +15,7 @@ from loravault.formats.outcome import Provenance
 from loravault.jobs.events import Event, Finished, JobCancelled, JobFailed, PhaseChanged, Started, Stepped, WorkerDied
 from loravault.jobs.supervisor import Supervisor
 from loravault.library.imagemeta import read_meta
-from tests.jobs.test_supervisor import FAKE, ROOT, answer, gone, until
+from tests.jobs.supervising import FAKE, ROOT, answer, gone, until
 
 REAL = [sys.executable, "-m", "loravault.jobs.child"]
 
