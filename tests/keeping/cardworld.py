@@ -21,6 +21,9 @@ from loravault.vault.note import parse_note
 from loravault.vault.safewrite import VaultWriter
 from loravault.vault.walk import StatKey, walk_notes
 
+#: The card of `Styles/ink.safetensors`.
+INK = "LoraVault/LoRAs/Styles/ink.md"
+
 DAY_NS = 1763600000 * 10**9
 
 

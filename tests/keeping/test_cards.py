@@ -1,25 +1,18 @@
-"""A card is made once, found wherever it went, kept current in our keys, and gone when its owner says so."""
+"""A card is made once under a name of its own, and kept current in our keys alone."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from loravault.errors import UserError
-from loravault.index import cards as rows
-from loravault.index.library import entries
 from loravault.keeping.cards import CardKeeper
-from tests.keeping.cardworld import CardWorld, weight_id
+from tests.keeping.cardworld import INK, CardWorld, weight_id
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> CardWorld:
     return CardWorld(tmp_path)
-
-
-INK = "LoraVault/LoRAs/Styles/ink.md"
 
 
 def test_every_adapter_gets_one_card_in_the_folder_of_its_category(world):
@@ -164,214 +157,6 @@ def test_an_edit_between_reading_and_writing_wins_and_we_come_again(world, monke
     assert "rank: 8\n" in path.read_text()
 
 
-def test_a_moved_and_renamed_card_is_found_again_and_not_made_anew(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    (world.vault / "Art").mkdir()
-    (world.vault / INK).rename(world.vault / "Art/My ink.md")
-    world.settle()
-    assert world.cards() == {"Art/My ink.md": weight_id(1)}
-    assert '"op":"card-deleted"' not in world.ctx.ledger.path.read_text()
-    world.change(1, rank=4)
-    world.settle()
-    assert world.properties("Art/My ink.md")["rank"] == 4
-
-
-@pytest.mark.parametrize("lose", ["nothing", "index", "seen while away"])
-def test_a_deleted_card_stays_deleted_until_it_is_asked_for(world, lose):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.adapter("other.safetensors", 2)
-    world.settle()
-    if lose == "nothing":
-        (world.vault / INK).unlink()
-        world.settle(4)
-        assert '{"v":1,"op":"card-deleted","lora":"w1-0000000000000001"}' in world.ctx.ledger.path.read_text()
-    else:
-        (world.vault / INK).unlink()
-    world.open(forget_index=lose == "index")
-    if lose == "index":
-        world.adapter("Styles/ink.safetensors", 1)
-        world.adapter("other.safetensors", 2)
-    world.keeper.library_changed(None)
-    world.settle(4)
-    assert list(world.cards()) == ["LoraVault/LoRAs/other.md"]
-
-    reply = world.keeper.recreate("Ink")
-    assert reply["cards"] == [INK]
-    world.settle()
-    assert sorted(world.cards()) == [INK, "LoraVault/LoRAs/other.md"]
-    world.open(forget_index=True)
-    world.adapter("Styles/ink.safetensors", 1)
-    world.adapter("other.safetensors", 2)
-    world.settle(4)
-    assert sorted(world.cards()) == [INK, "LoraVault/LoRAs/other.md"]
-
-
-def test_recreate_says_what_it_cannot_do(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.adapter("a/twin.safetensors", 2)
-    world.adapter("b/twin.safetensors", 3)
-    world.settle()
-    with pytest.raises(UserError, match=r"has its card: LoraVault/LoRAs/Styles/ink\.md"):
-        world.keeper.recreate("ink")
-    with pytest.raises(UserError, match="a/twin, b/twin"):
-        world.keeper.recreate("twin")
-    with pytest.raises(UserError, match="closest names are ink"):
-        world.keeper.recreate("inc")
-    assert "no card was deleted" in world.keeper.recreate(None, everything=True)["message"]
-    for rel in list(world.cards()):
-        (world.vault / rel).unlink()
-    world.settle(4)
-    assert world.cards() == {}
-    assert len(world.keeper.recreate(None, everything=True)["cards"]) == 3
-    assert len(world.cards()) == 3
-
-
-def test_a_deleted_card_that_comes_back_by_sync_is_a_card_again(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    data = (world.vault / INK).read_bytes()
-    (world.vault / INK).unlink()
-    world.settle(4)
-    world.note("Back/ink.md", data)
-    world.settle()
-    assert world.cards() == {"Back/ink.md": weight_id(1)}
-    world.open()
-    assert not world.keeper._memory.is_deleted(weight_id(1))
-
-
-def test_many_cards_deleted_at_once_are_told(world):
-    for number in range(12):
-        world.adapter(f"{number}.safetensors", number)
-    world.settle()
-    for rel in world.cards():
-        (world.vault / rel).unlink()
-    world.settle(4)
-    assert "12 cards were deleted" in world.ctx.troubles["cards.deleted"]
-    assert "recreate --all" in world.ctx.troubles["cards.deleted"]
-
-
-def test_an_offline_root_and_a_lost_file_keep_their_card(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    before = world.snapshot()
-    world.change(1, state="missing")
-    world.settle()
-    assert world.properties(INK)["state"] == "missing"
-    assert world.properties(INK)["lora_file"] == "loras/Styles/ink.safetensors"
-    world.clock += 200
-    world.change(1, state="ok")
-    world.settle()
-    assert world.snapshot()[INK][0] == before[INK][0]
-
-
-def test_a_note_of_the_users_own_is_adopted_and_gets_our_keys_only(world):
-    world.note("Zettel/Ink style.md", "---\nloravault: card\nlora_file: Styles/ink\nrating: 5\n---\n# Mine\n\ntext\n")
-    world.adapter("Styles/ink.safetensors", 1, trigger_words=["sks"], facts={"weight": 0.7})
-    world.settle()
-    assert world.cards() == {"Zettel/Ink style.md": weight_id(1)}
-    text = (world.vault / "Zettel/Ink style.md").read_text()
-    assert text.endswith("---\n# Mine\n\ntext\n")
-    assert text.startswith("---\nloravault: card\nlora_file: loras/Styles/ink.safetensors\nrating: 5\nfamily: sdxl\n")
-    assert "trigger_words" not in text
-    with world.ctx.index.session() as session:
-        entry = entries(session)[0]
-    assert (entry.card, entry.rating, entry.trigger_words, entry.weight) == ("Zettel/Ink style.md", 5, ("sks",), 0.7)
-
-
-def test_an_adoption_that_names_nothing_known_is_told_and_taken_up_when_the_file_appears(world):
-    world.note("A.md", "---\nloravault: card\nlora_file: later\n---\n")
-    world.note("B.md", "---\nloravault: card\n---\n")
-    world.settle()
-    assert "names no LoRA" in world.row("A.md").problem
-    assert "add `lora_file:`" in world.row("B.md").problem
-    before = (world.vault / "B.md").read_bytes()
-    world.adapter("x/later.safetensors", 7)
-    world.keeper.library_changed(None)
-    world.settle()
-    assert world.cards()["A.md"] == weight_id(7)
-    assert (world.vault / "B.md").read_bytes() == before
-    assert len(world.cards()) == 2, "no card of our own beside the adopted one"
-
-
-def test_of_two_cards_the_first_by_path_counts_and_the_other_is_told(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    data = (world.vault / INK).read_bytes()
-    world.note("Copy of ink.md", data.replace(b"rating:\n", b"rating: 2\n"))
-    world.settle()
-    assert world.row("Copy of ink.md").problem is None
-    assert "its card is Copy of ink.md" in world.row(INK).problem
-    with world.ctx.index.session() as session:
-        assert entries(session)[0].rating == 2
-        assert [path for path, _ in rows.problems(session)] == [INK]
-    world.open()
-    world.change(1, rank=3)
-    world.settle()
-    assert (world.vault / INK).read_bytes() == data, "the second is never touched"
-    assert world.properties("Copy of ink.md")["rank"] == 3
-    (world.vault / "Copy of ink.md").unlink()
-    world.settle(4)
-    assert world.row(INK).problem is None
-    assert world.properties(INK)["rank"] == 3
-    assert '"op":"card-deleted"' not in world.ctx.ledger.path.read_text()
-
-
-def test_what_cannot_be_read_or_kept_is_told_and_never_touched(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.adapter("json.safetensors", 2)
-    world.settle()
-    broken = (world.vault / INK).read_bytes().replace(b"rating:\n", b"rating: [oops\n")
-    world.note(INK, broken)
-    flow = f'---\n{{"loravault": "card", "lora": "{weight_id(2)}", "rating": 3, "state": "missing"}}\n---\n'
-    world.note("LoraVault/LoRAs/json.md", flow)
-    stranger = f"---\nloravault: card\nlora: {weight_id(99)}\n---\n"
-    world.note("Stranger.md", stranger)
-    world.note("LoraVault/Templates/Card.md", f"---\nloravault: card\nlora: {weight_id(1)}\n---\n")
-    conflict = "Ink (Conflicted copy laptop 202611201200).md"
-    world.settle()
-    world.change(1, rank=9)
-    world.change(2, rank=9)
-    world.settle()
-    assert "cannot be read" in world.row(INK).problem
-    assert (world.vault / INK).read_bytes() == broken
-    assert (world.vault / "LoraVault/LoRAs/json.md").read_text() == flow
-    assert (world.vault / "Stranger.md").read_text() == stranger
-    assert conflict not in world.cards()
-    with world.ctx.index.session() as session:
-        told = dict(rows.problems(session))
-        rated = {entry.weight_id: entry.rating for entry in entries(session)}
-    assert "JSON" in told["LoraVault/LoRAs/json.md"]
-    assert "no file in the loras folders" in told["Stranger.md"]
-    assert rated == {weight_id(1): None, weight_id(2): 3}
-    assert len(world.cards()) == 3, "no new card beside one that cannot be read"
-
-
-def test_a_broken_card_is_not_doubled_after_the_index_is_lost_even_without_a_ledger(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    world.note(INK, (world.vault / INK).read_bytes().replace(b"rating:\n", b"rating: [oops\n"))
-    world.ctx.ledger.path.unlink()
-    world.open(forget_index=True)
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    assert [path.name for path in world.vault.rglob("*.md")] == ["ink.md"]
-
-
-def test_an_emptied_note_is_not_a_deletion_and_an_unmarked_one_is(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    data = (world.vault / INK).read_bytes()
-    world.note(INK, b"")
-    world.settle()
-    assert world.row(INK) is not None
-    world.note(INK, data.replace(b"loravault: card\n", b""))
-    world.settle()
-    assert world.row(INK) is None
-    assert world.keeper._memory.is_deleted(weight_id(1))
-    assert (world.vault / INK).read_bytes() == data.replace(b"loravault: card\n", b"")
-
-
 def test_the_cover_is_filled_once_kept_current_and_left_alone_when_it_is_the_users(world):
     world.adapter("Styles/ink.safetensors", 1)
     world.settle()
@@ -393,31 +178,6 @@ def test_the_cover_is_filled_once_kept_current_and_left_alone_when_it_is_the_use
     world.keeper.library_changed({weight_id(1)})
     world.settle()
     assert (world.vault / INK).read_text() == mine, "the user took both away from us"
-
-
-def test_what_a_person_says_on_a_card_flows_back_and_what_we_left_empty_does_not(world):
-    """An empty key that we wrote says nothing; a key that the user emptied says that there is nothing."""
-    world.adapter("Styles/ink.safetensors", 1, trigger_words=["sks"])
-    world.settle()
-    world.change(1, facts=json.dumps({"weight": 0.6, "negative": "blurry"}))
-    world.settle()
-    with world.ctx.index.session() as session:
-        entry = entries(session)[0]
-    assert (entry.weight, entry.negative, entry.trigger_words) == (0.6, "blurry", ("sks",))
-    path = world.vault / INK
-    path.write_text(
-        path.read_text().replace("trigger_words:\n  - sks\n", "trigger_words:\n").replace("weight:", "weight: 1.1")
-    )
-    world.settle()
-    world.open(forget_index=True)
-    world.adapter("Styles/ink.safetensors", 1, trigger_words=["sks"], facts={"negative": "blurry"})
-    world.settle()
-    with world.ctx.index.session() as session:
-        entry = entries(session)[0]
-    assert (entry.weight, entry.negative, entry.trigger_words) == (1.1, "blurry", ())
-    assert entry.sources["weight"] == "card"
-    assert "## Notes" in entry.card_body
-    assert "lv-cover" not in entry.card_body
 
 
 def test_a_full_disk_is_told_and_tried_again(world, monkeypatch):
@@ -456,47 +216,3 @@ def test_a_folder_that_cannot_be_made_keeps_only_its_own_cards_waiting(world, li
     world.settle(4)
     assert sorted(Path(rel).stem for rel in world.cards()) == ["a", "b", "x", "y"], "with the names they should have"
     assert "cards.folders" not in world.ctx.troubles
-
-
-@pytest.mark.parametrize("eol", ["\r\n", "\n"])
-def test_a_card_with_other_line_ends_and_a_bom_keeps_them(world, eol):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    data = b"\xef\xbb\xbf" + (world.vault / INK).read_bytes().replace(b"\n", eol.encode())
-    world.note(INK, data)
-    world.settle()
-    world.change(1, rank=12)
-    world.settle()
-    assert (world.vault / INK).read_bytes() == data.replace(b"rank:" + eol.encode(), b"rank: 12" + eol.encode())
-
-
-def test_a_card_with_an_unresolved_merge_stays_the_card_that_it_was(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    data = (world.vault / INK).read_bytes()
-    world.note(INK, b"<<<<<<< ours\n" + data + b"=======\n" + data + b">>>>>>> theirs\n")
-    world.settle()
-    assert "merge conflict" in world.row(INK).problem
-    assert world.row(INK).weight_id == weight_id(1)
-    world.open()
-    world.settle(4)
-    assert [path.name for path in world.vault.rglob("*.md")] == ["ink.md"]
-    world.note(INK, data)
-    world.settle()
-    assert world.row(INK).problem is None
-
-
-def test_a_card_made_anew_gets_its_name_back_although_the_page_of_its_pictures_is_still_there(world):
-    world.adapter("Styles/ink.safetensors", 1)
-    world.settle()
-    page = "LoraVault/Gallery/Adapters/ink pictures.md"
-    world.note(page, "pictures")
-    (world.vault / INK).unlink()
-    world.settle(4)
-    assert world.keeper.recreate("ink")["cards"] == [INK]
-    (world.vault / INK).rename(world.vault / "My ink.md")
-    world.settle()
-    world.adapter("Other/ink.safetensors", 2)
-    world.keeper.library_changed(None)
-    world.settle()
-    assert list(world.cards()) == ["LoraVault/LoRAs/Other/ink (LoRA).md", "My ink.md"], "that page is My ink's"
