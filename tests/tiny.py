@@ -44,7 +44,7 @@ def make_base(folder: Path, *, seed: int = 0, linear_projection: bool = False) -
         norm_num_groups=4,
         sample_size=64,
     )
-    words = _tokenizer(folder / "tokenizer")
+    words = clip_tokenizer(folder / "tokenizer")
     config = CLIPTextConfig(
         vocab_size=words,
         hidden_size=WIDTH,
@@ -80,7 +80,7 @@ def make_base(folder: Path, *, seed: int = 0, linear_projection: bool = False) -
     return BaseRef(name=folder.name, path=str(folder), family="tiny")
 
 
-def _tokenizer(folder: Path) -> int:
+def clip_tokenizer(folder: Path) -> int:
     """A CLIP tokenizer that knows single characters only: one token per letter. Returns the size of its vocabulary."""
     folder.mkdir(parents=True)
     letters = [chr(code) for code in range(33, 127)]

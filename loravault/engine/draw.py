@@ -10,6 +10,7 @@ import torch
 
 from loravault.engine.bases import Base
 from loravault.engine.devices import Device
+from loravault.engine.families import Encoded
 
 #: An image whose brightest and darkest values differ by less than this shows nothing.
 FLAT = 4
@@ -25,55 +26,50 @@ def draw_latents(
     size: tuple[int, int],
     steps: int,
     cfg: float,
-    prompt: torch.Tensor,
-    negative: torch.Tensor,
+    prompt: Encoded,
+    negative: Encoded | None,
     on_step: Callable[[int], None],
 ) -> torch.Tensor:
-    """Denoises one image per seed. `size` is (width, height), `prompt` and `negative` are (1, tokens, width).
+    """Denoises one image per seed. `size` is (width, height); `prompt` and `negative` are of one picture.
 
-    `on_step(n)` is called after step n and may raise to stop at once. Returns latents, (images, 4, height/8, width/8).
+    `on_step(n)` is called after step n and may raise to stop at once. Returns latents as the decoder takes them.
     """
-    pipe = base.pipe
+    pipe, drawer = base.pipe, base.drawer
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    width, height = size
-    shape = (1, pipe.unet.config.in_channels, height // base.pixels_per_latent, width // base.pixels_per_latent)
-    # fp32 on the CPU whatever the device: the same seed begins with the same noise everywhere.
-    noise = torch.cat([torch.randn(shape, generator=one, dtype=torch.float32) for one in generators])
+    noise = drawer.noise(pipe, size, generators)
     pipe.scheduler = scheduler
 
     def after_step(_pipe: Any, step: int, _time: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
         on_step(step + 1)
         return {}
 
-    latents: torch.Tensor = pipe(
-        prompt_embeds=prompt.expand(len(seeds), -1, -1),
-        negative_prompt_embeds=negative.expand(len(seeds), -1, -1),
-        latents=noise.to(device.place, device.dtype),
+    drawn: torch.Tensor = pipe(
+        **drawer.arguments(pipe, prompt, negative, cfg, len(seeds)),
+        latents=noise.to(device.place, drawer.latent_dtype(base.denoiser.dtype)),
         generator=generators,
-        width=width,
-        height=height,
+        width=size[0],
+        height=size[1],
         num_inference_steps=steps,
-        guidance_scale=cfg,
         output_type="latent",
         callback_on_step_end=after_step,
         callback_on_step_end_tensor_inputs=[],
     ).images
-    return latents
+    return drawer.latents(pipe, drawn, size)
 
 
 @torch.no_grad()
 def decode(base: Base, latents: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
-    """Pixels (height, width, 3) of one image, (1, 4, h, w); None if they are not numbers."""
+    """Pixels (height, width, 3) of one image's latents; None if they are not numbers."""
     vae = base.pipe.vae
     if not bool(torch.isfinite(latents).all()):
         return None
-    image = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    image = base.drawer.pixels(base.pipe, latents.to(vae.dtype))
     if not bool(torch.isfinite(image).all()) and vae.dtype != torch.float32:
         # Some decoders overflow in half precision where the latents are fine.
         precision = vae.dtype
         vae.to(torch.float32)
         try:
-            image = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
+            image = base.drawer.pixels(base.pipe, latents.float())
         finally:
             vae.to(precision)
     if not bool(torch.isfinite(image).all()):

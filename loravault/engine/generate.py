@@ -21,6 +21,7 @@ from loravault.engine.bases import Base, load_base, signature
 from loravault.engine.devices import Device, choose_device, free_cache, images_at_once, is_out_of_memory
 from loravault.engine.draw import decode, draw_latents, flatness
 from loravault.engine.ends import OutOfMemory, Stopped
+from loravault.engine.families import Encoded
 from loravault.engine.imagefile import SUFFIXES, save_image
 from loravault.engine.inscription import chunk_of, infotext_of
 from loravault.engine.prompts import PromptEncoder
@@ -147,7 +148,7 @@ class Engine:
         job.stop_if_asked()
         job.on_phase("load", LOAD_DEADLINE_S)
         loaded = self._base(spec.base)
-        _check_size(spec, loaded.base)
+        _check_fit(spec, loaded.base)
         job.on_phase("adapters", LOAD_DEADLINE_S)
         strengths = [Strength(self._adapter(job, loaded, use), use.te, use.unet) for use in spec.adapters]
         adapters = {use.name: one.adapter for use, one in zip(spec.adapters, strengths, strict=True)}
@@ -171,7 +172,7 @@ class Engine:
         self._loaded = None  # before the next one takes its memory
         free_cache(self._device)
         base = load_base(ref, self._device)
-        self._loaded = _Loaded(key, base, Patcher(base.modules), PromptEncoder(base.pipe))
+        self._loaded = _Loaded(key, base, Patcher(base.modules), PromptEncoder(base.drawer, base.pipe))
         return self._loaded
 
     def _adapter(self, job: _Job, loaded: _Loaded, use: AdapterUse) -> Adapter:
@@ -189,17 +190,23 @@ class Engine:
             job.warn(f"“{use.name}” changes nothing: all its weights are zero.")
         return adapter
 
-    def _encode(self, job: _Job, loaded: _Loaded, in_text: State) -> tuple[torch.Tensor, torch.Tensor]:
-        texts = {"prompt": job.spec.prompt, "negative prompt": job.spec.negative}
-        for what, text in texts.items():
+    def _encode(self, job: _Job, loaded: _Loaded, in_text: State) -> tuple[Encoded, Encoded | None]:
+        """Prompt and negative prompt; None for a negative that is not looked at."""
+        spec, base = job.spec, loaded.base
+        for sentence in base.drawer.ineffective(base.pipe, spec):
+            job.warn(sentence)
+        guided = base.drawer.guided(base.pipe, spec.cfg)
+        for what, text in {"prompt": spec.prompt, "negative prompt": spec.negative if guided else ""}.items():
             if cut := loaded.encoder.cut_off(text):
                 job.warn(f"The {what} is too long: {cut}.")
-        prompt, negative = (loaded.encoder.encode(text, job.spec.clip_skip, in_text) for text in texts.values())
-        return prompt, negative
+        prompt = loaded.encoder.encode(spec.prompt, spec.clip_skip, in_text)
+        if not guided:
+            return prompt, None
+        return prompt, loaded.encoder.encode(spec.negative, spec.clip_skip, in_text, negative=True)
 
     # ---- drawing
 
-    def _draw_all(self, job: _Job, base: Base, prompt: torch.Tensor, negative: torch.Tensor) -> None:
+    def _draw_all(self, job: _Job, base: Base, prompt: Encoded, negative: Encoded | None) -> None:
         spec = job.spec
         together = images_at_once(spec.width, spec.height, on_cpu=self._device.place.type == "cpu")
         while job.done < len(spec.seeds):
@@ -218,7 +225,7 @@ class Engine:
                 self._finish(job, decode(base, latent))
 
     def _draw_batch(
-        self, job: _Job, base: Base, seeds: tuple[int, ...], prompt: torch.Tensor, negative: torch.Tensor
+        self, job: _Job, base: Base, seeds: tuple[int, ...], prompt: Encoded, negative: Encoded | None
     ) -> torch.Tensor:
         spec = job.spec
         job.stop_if_asked()
@@ -239,7 +246,7 @@ class Engine:
         return draw_latents(
             base,
             self._device,
-            make_scheduler(spec.sampler, base.scheduler_config),
+            make_scheduler(spec.sampler, base.scheduler_config, flow=base.drawer.flow),
             seeds=seeds,
             size=(spec.width, spec.height),
             steps=spec.steps,
@@ -286,7 +293,8 @@ def _check(spec: GenerationSpec) -> None:
         raise UserError(f"Pictures are saved as {', '.join(SUFFIXES)}, not as {spec.image_format!r}.")
 
 
-def _check_size(spec: GenerationSpec, base: Base) -> None:
+def _check_fit(spec: GenerationSpec, base: Base) -> None:
+    check_sampler(spec.sampler, flow=base.drawer.flow)
     unit = base.pixels_per_latent
     if spec.width < unit or spec.height < unit or spec.width % unit or spec.height % unit:
         raise UserError(f"The size {spec.width}×{spec.height} is not possible: both must be multiples of {unit}.")

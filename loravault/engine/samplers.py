@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 
 from loravault.errors import UserError
-from loravault.formats.samplers import SAMPLERS, nearest
+from loravault.formats.samplers import FLOW_SAMPLERS, SAMPLERS, nearest
 
 # Spacing as A1111 has it: k-diffusion samplers space their times linearly over the whole range; DDIM and UniPC have
 # ways of their own. Bases carry the spacing of the scheduler they were saved with, which says nothing about others.
@@ -30,16 +30,25 @@ _OF_THE_MODEL = frozenset({
 })  # fmt: skip
 
 
-def check_sampler(name: str) -> None:
-    """Raises `UserError` with the nearest for a name we do not have."""
+def check_sampler(name: str, *, flow: bool = False) -> None:
+    """Raises `UserError` with the nearest for a name we do not have, or that is not for flow models."""
     if name not in _TABLE:
         close = ", ".join(nearest(name))
         raise UserError(f"There is no sampler “{name}”; nearest: {close}. All: {', '.join(SAMPLERS)}.")
+    if flow and name not in FLOW_SAMPLERS:
+        raise UserError(
+            f"The sampler “{name}” cannot draw with this base, a flow model: {', '.join(FLOW_SAMPLERS)} can."
+        )
 
 
-def make_scheduler(name: str, pristine: Mapping[str, Any]) -> Any:
-    """A new scheduler from a base's unchanged `scheduler_config.json`. Raises `UserError` for a name we do not have."""
-    check_sampler(name)
+def make_scheduler(name: str, pristine: Mapping[str, Any], *, flow: bool = False) -> Any:
+    """A new scheduler from a base's unchanged `scheduler_config.json`. Raises `UserError` for a name we do not have.
+
+    A flow model's configuration is all about the model (its shift, and how that follows the size of the picture).
+    """
+    check_sampler(name, flow=flow)
+    if flow:
+        return diffusers.FlowMatchEulerDiscreteScheduler.from_config(dict(pristine))  # type: ignore[no-untyped-call]
     kind, options = _TABLE[name]
     known = {key: value for key, value in pristine.items() if key in _OF_THE_MODEL}
     # Clipping predictions to [-1, 1] is for pixels, and the default of some schedulers.

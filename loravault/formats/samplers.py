@@ -11,6 +11,11 @@ import re
 #: Canonical names, the plainest first.
 SAMPLERS: tuple[str, ...] = ("Euler", "Euler a", "DPM++ 2M", "DPM++ 2M Karras", "DDIM", "UniPC")
 
+#: Of these, the ones for flow models (SD3, Flux, Z-Image, Qwen-Image, …).
+FLOW_SAMPLERS: tuple[str, ...] = ("Euler",)
+#: Families of flow models that are drawn with.
+FLOW_FAMILIES = frozenset({"sd3", "flux", "flux2", "chroma", "z-image", "qwen-image"})
+
 # Other spellings, already folded by `_fold`. The `k_` names are the API aliases of A1111, the `…ancestral`, `dpmpp` and
 # `uni_pc` ones those of ComfyUI, the class names those of diffusers.
 _ALIASES: dict[str, str] = {

@@ -48,8 +48,8 @@ def test_a_folder_that_is_no_diffusers_folder(copy: BaseRef) -> None:
 
 
 def test_another_pipeline_is_named(copy: BaseRef) -> None:
-    (Path(copy.path) / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    assert "is a FluxPipeline" in refusal(copy)
+    (Path(copy.path) / "model_index.json").write_text(json.dumps({"_class_name": "FluxFillPipeline"}))
+    assert "is a FluxFillPipeline; this version draws with StableDiffusionPipeline, " in refusal(copy)
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])

@@ -174,9 +174,9 @@ def test_clip_skip_counts_as_a1111_does(engine: Engine, tiny: BaseRef, tmp_path:
     with torch.no_grad():
         output = model(tokens, output_hidden_states=True)
         norm = getattr(model, "text_model", model).final_layer_norm
-        assert torch.equal(encoder.encode("a red cat", 1, ()), output.last_hidden_state)
-        assert torch.equal(encoder.encode("a red cat", 2, ()), norm(output.hidden_states[-2]))
-        assert torch.equal(encoder.encode("a red cat", 3, ()), norm(output.hidden_states[-3]))
+        assert torch.equal(encoder.encode("a red cat", 1, ())["prompt_embeds"], output.last_hidden_state)
+        assert torch.equal(encoder.encode("a red cat", 2, ())["prompt_embeds"], norm(output.hidden_states[-2]))
+        assert torch.equal(encoder.encode("a red cat", 3, ())["prompt_embeds"], norm(output.hidden_states[-3]))
     one, two = (pixels(engine.generate(spec(tiny, clip_skip=skip), tmp_path))[0] for skip in (1, 2))
     assert one.tobytes() != two.tobytes()
     with pytest.raises(UserError, match="clip_skip 4 is not possible: this base's text encoder has 3 layers"):

@@ -1,0 +1,70 @@
+"""Qwen-Image: a Qwen2.5-VL reads the prompt, and the VAE is one for films, used for a film of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from loravault.engine.families.common import QWEN_TOKENIZER, Encoded, Family, Part, draw_noise, pack, unpack
+
+LENGTH = 512
+
+
+class QwenImage(Family):
+    """`QwenImagePipeline`."""
+
+    pipeline = "QwenImagePipeline"
+    parts = {  # noqa: RUF012
+        "transformer": Part("diffusers", "QwenImageTransformer2DModel"),
+        "vae": Part("diffusers", "AutoencoderKLQwenImage"),
+        "text_encoder": Part("transformers", "Qwen2_5_VLForConditionalGeneration"),
+        "tokenizer": QWEN_TOKENIZER,
+    }
+    guidance = "true_cfg_scale"
+
+    def encode(self, pipe: Any, text: str, clip_skip: int, *, negative: bool) -> Encoded:  # noqa: ARG002
+        """The last layer of the language model behind the form the prompt is put into.
+
+        An empty negative prompt is one blank, as its authors use it.
+        """
+        states, mask = pipe.encode_prompt(text or " ", max_sequence_length=LENGTH)
+        return {"prompt_embeds": states, "prompt_embeds_mask": mask}
+
+    def readers(self, pipe: Any) -> Sequence[tuple[Any, int]]:
+        """512 tokens behind the form's beginning, of which its end takes some."""
+        form = pipe.prompt_template_encode.format("")
+        end = len(pipe.tokenizer(form).input_ids) - int(pipe.prompt_template_encode_start_idx)
+        return [(pipe.tokenizer, LENGTH - max(end, 0))]
+
+    def arguments(
+        self, pipe: Any, prompt: Encoded, negative: Encoded | None, cfg: float, images: int
+    ) -> dict[str, Any]:
+        """A negative prompt without guidance would only be complained about."""
+        return super().arguments(pipe, prompt, negative if self.guided(pipe, cfg) else None, cfg, images)
+
+    def unit(self, pipe: Any) -> int:
+        """16."""
+        return int(pipe.vae_scale_factor) * 2
+
+    def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """(images, height/16 · width/16, 64)."""
+        scale = int(pipe.vae_scale_factor)
+        channels = pipe.transformer.config.in_channels // 4
+        return pack(draw_noise((channels, size[1] // scale, size[0] // scale), generators))
+
+    def latents(self, pipe: Any, drawn: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Unpacked, scaled channel by channel, as a film of one frame: (images, 16, 1, height/8, width/8)."""
+        scale, config = int(pipe.vae_scale_factor), pipe.vae.config
+        frames = unpack(drawn, size[1] // scale, size[0] // scale).unsqueeze(2)
+        mean, spread = (
+            torch.tensor(values, device=frames.device, dtype=frames.dtype).view(1, -1, 1, 1, 1)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        # Divided by the reciprocal, not multiplied: the pipeline does it so, and bits differ.
+        return frames / (1.0 / spread) + mean
+
+    def pixels(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        """The first frame."""
+        return super().pixels(pipe, latents)[:, :, 0]
