@@ -91,7 +91,8 @@ class Watched:
 
     def _weight_id(self, rel: str) -> str | None:
         with self._daemon.ctx.index.session() as session:
-            return session.exec(select(AdapterRow.weight_id).where(col(AdapterRow.rel) == rel)).first()
+            row = session.get(AdapterRow, ("loras", rel))
+            return None if row is None else row.weight_id
 
     def _is_at_rest(self) -> bool:
         keepers = self._daemon.keepers

@@ -65,18 +65,20 @@ def known_cards(session: Session) -> list[KnownCard]:
 
 def adapter_places(session: Session) -> list[AdapterPlace]:
     """Every adapter file that has a weight id, by root and path."""
-    rows = session.execute(
-        text(
-            "SELECT name, alias, root, rel, state, weight_id FROM adapter "
-            "WHERE weight_id IS NOT NULL ORDER BY root, rel"
-        )
+    session.flush()  # the statement is none of the session's own
+    rows = session.connection().exec_driver_sql(
+        "SELECT name, alias, root, rel, state, weight_id FROM adapter WHERE weight_id IS NOT NULL ORDER BY root, rel"
     )
-    return [AdapterPlace(*row) for row in rows]
+    return list(map(AdapterPlace._make, rows.cursor.fetchall() if rows.cursor is not None else ()))
 
 
-def bodies(session: Session) -> Iterable[str]:
-    """The text of every card."""
-    return (row[0] for row in session.execute(text("SELECT body FROM card")))
+def from_text_on(session: Session, start: str, length: int) -> list[str]:
+    """Of every card whose text holds `start`: so many characters from there on."""
+    rows = session.execute(
+        text("SELECT substr(body, instr(body, :start), :length) FROM card WHERE instr(body, :start) > 0"),
+        {"start": start, "length": length},
+    )
+    return [row[0] for row in rows]
 
 
 def put(session: Session, read: Iterable[CardRead]) -> None:

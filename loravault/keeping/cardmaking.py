@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loravault.index.cards import bodies
+from loravault.index.cards import from_text_on
 from loravault.jobs.context import Context
 from loravault.keeping.cardnames import CallNames, note_keys, plan_paths
 from loravault.keeping.cardreading import CardReading
 from loravault.library.entry import Entry
 from loravault.pages import galleries
-from loravault.pages.cardpages import PICTURES, embedded_page
+from loravault.pages.cardpages import LONGEST_EMBED, PICTURES, embed_start, embedded_page
 from loravault.pages.cards import CardNames, NewCard, render_card
 from loravault.vault.walk import walk_notes
 
@@ -102,7 +102,8 @@ class CardMaking:
         pages = {rel for rel in notes if rel.startswith(f"{folder}/{PICTURES}/")}
         if pages:
             with self._ctx.index.session() as session:
-                pages -= {embedded_page(folder, body) or "" for body in bodies(session)}
+                embeds = from_text_on(session, embed_start(folder), LONGEST_EMBED)
+            pages -= {embedded_page(folder, one) or "" for one in embeds}
         return note_keys(rel for rel in notes if rel not in pages)
 
     def _names_of_pages(self, fresh: Sequence[Entry]) -> set[str]:

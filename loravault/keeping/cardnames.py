@@ -71,13 +71,14 @@ class CallNames:
     """The shortest name that means one adapter and no other: its file name, else with as many folders as are needed."""
 
     def __init__(self, places: Iterable[Placed]) -> None:
-        self._by_name: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._by_name: dict[str, list[Placed]] = defaultdict(list)
         for place in places:
-            self._by_name[place.name].add((place.weight_id or "", _bare(f"{place.root}/{place.rel}")))
+            self._by_name[place.name].append(place)
 
     def of(self, entry: Entry) -> str:
         """How a prompt calls this adapter."""
-        others = [path for weight_id, path in self._by_name.get(entry.name, ()) if weight_id != entry.weight_id]
+        places = self._by_name.get(entry.name, ())
+        others = [_bare(f"{one.root}/{one.rel}") for one in places if one.weight_id != entry.weight_id]
         parts = _bare(entry.place.shown).split("/")
         for count in range(1, len(parts)):
             call = "/".join(parts[-count:])

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from loravault.library.entry import Entry
 from loravault.pages import galleries
-from loravault.pages.cardpages import PICTURES, pictures_pages
+from loravault.pages.cardpages import Claim, claim, pictures_pages
 from loravault.pages.galleries import Page, Shelf, View
 from loravault.pages.tiles import Picture, Tile, label_of, month_label, tile_of
 
@@ -33,8 +33,8 @@ class Held:
         self._tiles: dict[str, Tile] = {}
         #: Name -> the adapters that are called so.
         self._named: dict[str, set[str]] = defaultdict(set)
-        #: Weight id -> the entry as far as it decides where its page is; only those with a card.
-        self._carded: dict[str, Entry] = {}
+        #: Weight id -> what decides where its page is; only those with a card.
+        self._claims: dict[str, Claim] = {}
         self._page_of: dict[str, str] = {}
         self._made_with: dict[str, tuple[str, ...]] = {}
         #: Gallery -> weight ids or paths of pictures.
@@ -73,24 +73,23 @@ class Held:
             entry = entries.get(weight_id)
             tile = tile_of(entry, covers.get(weight_id)) if entry else None
             self._place(weight_id, self._tiles.get(weight_id), tile)
-            slim = _slim(entry, self._view.folder) if entry is not None and entry.card else None
-            if slim == self._carded.get(weight_id):
+            said = claim(self._view.folder, weight_id, entry.card, entry.card_body) if entry and entry.card else None
+            if said == self._claims.get(weight_id):
                 continue
             self._cards_changed = True
-            if slim is None:
-                del self._carded[weight_id]
+            if said is None:
+                del self._claims[weight_id]
             else:
-                self._carded[weight_id] = slim
+                self._claims[weight_id] = said
 
     def settle_pages(self) -> None:
         """Find out which adapter has which page: a card keeps the one it embeds. To be called after `put_entries`."""
         if not self._cards_changed:
             return
         self._cards_changed = False
-        pages = pictures_pages(self._view.folder, self._carded.values())
-        for weight_id in {*pages, *self._page_of}:
-            if pages.get(weight_id) != self._page_of.get(weight_id):
-                self._changed.add((EMBEDDED, weight_id))
+        pages = pictures_pages(self._claims.values())
+        other = pages.items() ^ self._page_of.items()
+        self._changed |= {(EMBEDDED, weight_id) for weight_id, _ in other}
         self._page_of = pages
 
     def put_pictures(self, found: Mapping[str, tuple[str, ...]], asked: Collection[str]) -> None:
@@ -194,15 +193,3 @@ class Held:
 
 def _catalogues(tile: Tile) -> set[Key]:
     return {("family", tile.family), ("folder", _category_key(tile.category))}
-
-
-def _slim(entry: Entry, folder: str) -> Entry:
-    """What decides where the page of an entry is, and nothing else: equal ones have equal pages."""
-    start = f"{folder}/{PICTURES}/"
-    embeds = (
-        "\n".join(line for line in entry.card_body.splitlines() if start in line) if start in entry.card_body else ""
-    )
-    return Entry(
-        weight_id=entry.weight_id, name="", places=(), state="", family="", variant=None, network=None, rank=None,
-        alpha=None, title=None, trigger_words=(), card=entry.card, card_body=embeds,
-    )  # fmt: skip

@@ -15,7 +15,7 @@ from loravault import resources
 from loravault.formats.prompt_block import parse_block
 from loravault.library.entry import USER_FIELDS, Entry, Place
 from loravault.pages.cardfields import fields_of_card, is_card, weight_id_of
-from loravault.pages.cardpages import default_pictures_page, pictures_pages
+from loravault.pages.cardpages import claim, default_pictures_page, pictures_pages
 from loravault.pages.cards import (
     CardNames,
     card_update,
@@ -228,10 +228,13 @@ def test_the_page_of_the_pictures_is_the_one_that_the_card_embeds():
     bare = replace(one, weight_id="w1-1", card="LoraVault/LoRAs/bare.md", card_body="nothing")
     copy = replace(one, weight_id="w1-2", card="LoraVault/LoRAs/copy.md")
     outside = replace(one, weight_id="w1-3", card="out.md", card_body="![[LoraVault/Gallery/Adapters/../../x]]")
-    none = replace(one, weight_id="w1-4", card=None)
     page = "LoraVault/Gallery/Adapters/ink pictures.md"
-    assert pictures_pages("LoraVault", [one]) == {one.weight_id: page}
-    assert pictures_pages("LoraVault", [renamed, bare, copy, outside, none]) == {
+
+    def pages(*entries: Entry) -> dict[str, str]:
+        return pictures_pages(claim("LoraVault", e.weight_id, e.card, e.card_body) for e in entries if e.card)
+
+    assert pages(one) == {one.weight_id: page}
+    assert pages(renamed, bare, copy, outside) == {
         renamed.weight_id: page,
         "w1-1": default_pictures_page("LoraVault", "LoraVault/LoRAs/bare.md"),
         "w1-2": default_pictures_page("LoraVault", "LoraVault/LoRAs/copy.md"),
