@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from loravault.formats.safetensors_header import TensorInfo
 
@@ -217,8 +218,22 @@ def modules_of(tensors: Mapping[str, TensorInfo]) -> dict[str, Module]:
     return result
 
 
-def split_key(name: str) -> tuple[str, str, str] | None:
-    """`(component, module path with underscores, part)` of a tensor name; None if it does not end in a known part."""
+class Key(NamedTuple):
+    """A tensor name, taken apart."""
+
+    #: What stands before the module path (`lora_unet_`, `transformer.`, …); empty if nothing does.
+    prefix: str
+    #: `unet` (also for transformers), `te`, `te1`, `te2` or `te3`.
+    component: str
+    #: The module as the file calls it: prefix and path, as they are written.
+    module: str
+    #: Module path with every dot turned into an underscore.
+    path: str
+    part: str
+
+
+def split_name(name: str) -> Key | None:
+    """A tensor name, taken apart; None if it does not end in a known part."""
     match = _PART.search(name)
     if match is None:
         return None
@@ -226,14 +241,23 @@ def split_key(name: str) -> tuple[str, str, str] | None:
     prefix = _PREFIX.match(stem + name[match.start()])
     if prefix:
         component, stem = _COMPONENTS[prefix[0]], stem[prefix.end() :]
-    part = match["part"]
+    part, module = match["part"], name[: match.start()]
     attention = re.match(r"(to_[qkv]|to_out)_(lora\..*)", part)
     if attention:  # old diffusers: `processor.to_q_lora.down.weight` belongs to the module `to_q`
+        module += name[match.start()] + attention[1]
         stem = f"{stem.removesuffix('.processor')}.{attention[1]}"
         part = attention[2]
     elif part.startswith("lora2."):  # XLabs: the second of two adapters in one processor, for the text stream
+        module += "_lora2"
         stem += "_2"
-    return component, stem.replace(".", "_").lstrip("_"), _plain_part(part)
+    path = stem.replace(".", "_").lstrip("_")
+    return Key(prefix[0] if prefix else "", component, module, path, _plain_part(part))
+
+
+def split_key(name: str) -> tuple[str, str, str] | None:
+    """`(component, module path with underscores, part)` of a tensor name; None if it does not end in a known part."""
+    key = split_name(name)
+    return None if key is None else (key.component, key.path, key.part)
 
 
 _ADAPTER_NAME = re.compile(

@@ -28,11 +28,11 @@ def architectures() -> dict[tuple[str, str | None], Layers]:
     result = {}
     for name, rows in json.loads(_DATA.read_text("utf-8")).items():
         family, _, variant = name.partition(" ")
-        result[family, variant or None] = {path: tuple(shape) for row, shape in rows.items() for path in _expand(row)}
+        result[family, variant or None] = {path: tuple(shape) for row, shape in rows.items() for path in expand(row)}
     return result
 
 
-def _expand(path: str) -> Iterator[str]:
+def expand(path: str) -> Iterator[str]:
     pieces = re.split(r"\[([\d,-]+)\]", path)
     choices = [_numbers(piece) if index % 2 else [piece] for index, piece in enumerate(pieces)]
     return ("".join(chosen) for chosen in product(*choices))
