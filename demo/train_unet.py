@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from demo import captions, parallel, words
-from demo.common import Ema, device, load_checkpoint, log, one_cycle, save_checkpoint, seed_everything
+from demo.common import Ema, device, seed_everything
 from demo.dataset import Pictures, scenes
+from demo.descent import Descent, Plan
 from demo.model import MAX_TOKENS, SCALING_FACTOR, new_scheduler, new_text_encoder, new_tokenizer, new_unet
-from demo.parallel import average_gradients
 from demo.train_vae import PICTURES, pictures
 
 STEPS, BATCH, PEAK = 9600, 20, 1.3e-3
@@ -131,35 +130,18 @@ def _train(work: Path, rank: int, workers: int) -> None:
     )
     base, tokenizer = new_base()
     base.train()
-    parameters = list(base.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK, weight_decay=1e-3, betas=(0.9, 0.99), fused=True)
-    ema = Ema(base, 0.999)
-    first = step = load_checkpoint(work / "unet.pt", base, optimizer, ema)
-    seed_everything(1000 * rank + 5 + step)  # from here on every worker draws its own pictures, times and noise
+    optimizer = torch.optim.AdamW(base.parameters(), lr=PEAK, weight_decay=1e-3, betas=(0.9, 0.99), fused=True)
+    descent = Descent(Plan("unet", work / "unet.pt", STEPS, PEAK, 250), base, optimizer, Ema(base, 0.999))
+    seed_everything(1000 * rank + 5 + descent.done)  # now every worker draws its own pictures, times and noise
     alphas = new_scheduler().alphas_cumprod.to(device())
-    rng, began, recent = random.Random(1000 * rank + step), time.monotonic(), 0.0
-    while step < STEPS:
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, STEPS, PEAK)
+    rng = random.Random(1000 * rank + descent.done)
+
+    def loss_at(_step: int) -> Tensor:
         chosen = torch.multinomial(often, BATCH // workers, replacement=True)
         texts = [
             captions.empty(rng) if rng.random() < CAPTION_DROPOUT else captions.varied(drawn_scenes[n], rng)
             for n in chosen.tolist()
         ]
-        loss = diffusion_loss(base, latents[chosen].to(device()), tokenise(tokenizer, texts), alphas)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(parameters, workers)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        step += 1
-        if rank:
-            continue
-        ema.update(base)
-        recent = loss.item() if recent == 0 else 0.98 * recent + 0.02 * loss.item()
-        if step % 50 == 0:
-            pace = (time.monotonic() - began) / (step - first)
-            left = (STEPS - step) * pace / 60
-            log(f"unet step {step}/{STEPS} loss {recent:.4f} {pace:.2f} s/step, {left:.0f} min to go")
-        if step % 250 == 0 or step == STEPS:
-            save_checkpoint(work / "unet.pt", base, optimizer, ema, step)
+        return diffusion_loss(base, latents[chosen].to(device()), tokenise(tokenizer, texts), alphas)
+
+    descent.run(loss_at, rank, workers)

@@ -6,7 +6,6 @@ fixed share of its own spread while the decoder learns, and the exported posteri
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from demo import parallel
-from demo.common import Ema, device, load_checkpoint, log, one_cycle, save_checkpoint, seed_everything
+from demo.common import Ema, device, seed_everything
 from demo.dataset import Pictures, cached, doodle, scene_pictures, scenes
+from demo.descent import Descent, Plan
 from demo.model import SCALING_FACTOR, new_vae
-from demo.parallel import average_gradients
 
 NOISE = 0.05  # of each latent channel's standard deviation
 PICTURES, DOODLES = 24_000, 6_000
@@ -85,36 +84,20 @@ def _train(work: Path, rank: int, workers: int) -> None:
     plan = [phase for phase in PHASES for _ in range(phase[0])]
     seed_everything(2)
     vae = new_vae().to(device()).train()
-    parameters = list(vae.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK, weight_decay=1e-3, betas=(0.9, 0.98))
-    ema = Ema(vae, 0.998)
-    step = load_checkpoint(work / "vae.pt", vae, optimizer, ema)
-    seed_everything(1000 * rank + 3 + step)  # from here on every worker draws its own pictures and noise
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK, weight_decay=1e-3, betas=(0.9, 0.98))
+    descent = Descent(Plan("vae", work / "vae.pt", len(plan), PEAK, 200), vae, optimizer, Ema(vae, 0.998))
+    seed_everything(1000 * rank + 3 + descent.done)  # from here on every worker draws its own pictures and noise
     drawn, doodles = pictures(work), cached(work, "doodles", range(DOODLES), doodle)
-    began, first = time.monotonic(), step
-    while step < len(plan):
+
+    def loss_at(step: int) -> Tensor:
         _, crop, batch = plan[step]
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, len(plan), PEAK)
         images = _mixed_batch(drawn, doodles, crop, batch // workers).to(device())
         with torch.autocast(device().type, torch.bfloat16):
             output, means = forward(vae, images)
         # a soft pull towards unit scale keeps the latents from drifting; it changes nothing that matters
-        loss = loss_of(output.float(), images) + 1e-3 * (means.float().square().mean() - 1).abs()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(parameters, workers)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        step += 1
-        if rank:
-            continue
-        ema.update(vae)
-        if step % 50 == 0:
-            pace = (time.monotonic() - began) / (step - first)
-            log(f"vae step {step}/{len(plan)} loss {loss.item():.4f} {pace:.2f} s/step")
-        if step % 200 == 0 or step == len(plan):
-            save_checkpoint(work / "vae.pt", vae, optimizer, ema, step)
+        return loss_of(output.float(), images) + 1e-3 * (means.float().square().mean() - 1).abs()
+
+    descent.run(loss_at, rank, workers)
 
 
 def _mixed_batch(drawn: Pictures, doodles: Pictures, crop: int, batch: int) -> Tensor:
@@ -139,37 +122,24 @@ def refine(work: Path) -> None:
 def _refine(work: Path, rank: int, workers: int) -> None:
     vae = AutoencoderKL.from_pretrained(str(work / "vae_final")).to(device()).requires_grad_(False)
     decoder = vae.decoder.requires_grad_(True).train()
-    parameters = list(decoder.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=REFINE_PEAK, weight_decay=1e-3, betas=(0.9, 0.98), fused=True)
-    ema = Ema(decoder, 0.99)
-    step = load_checkpoint(work / "decoder.pt", decoder, optimizer, ema)
-    seed_everything(1000 * rank + 31 + step)
+    optimizer = torch.optim.AdamW(
+        decoder.parameters(), lr=REFINE_PEAK, weight_decay=1e-3, betas=(0.9, 0.98), fused=True
+    )
+    plan = Plan("decoder", work / "decoder.pt", REFINE_STEPS, REFINE_PEAK, 100)
+    descent = Descent(plan, decoder, optimizer, Ema(decoder, 0.99))
+    seed_everything(1000 * rank + 31 + descent.done)
     drawn, doodles = pictures(work), cached(work, "doodles", range(DOODLES), doodle)
-    began, first = time.monotonic(), step
-    while step < REFINE_STEPS:
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, REFINE_STEPS, REFINE_PEAK)
+
+    def loss_at(_step: int) -> Tensor:
         images = _mixed_batch(drawn, doodles, drawn.shape[1], REFINE_BATCH // workers).to(device())
         with torch.autocast(device().type, torch.bfloat16):
             with torch.no_grad():
                 means = vae.quant_conv(vae.encoder(images))[:, :4].float() * SCALING_FACTOR
                 noisy = (means + NOISE * torch.randn_like(means)) / SCALING_FACTOR
             output = decoder(vae.post_quant_conv(noisy))
-        loss = loss_of(output.float(), images)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(parameters, workers)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        step += 1
-        if rank:
-            continue
-        ema.update(decoder)
-        if step % 50 == 0:
-            pace = (time.monotonic() - began) / (step - first)
-            log(f"decoder step {step}/{REFINE_STEPS} loss {loss.item():.4f} {pace:.2f} s/step")
-        if step % 100 == 0 or step == REFINE_STEPS:
-            save_checkpoint(work / "decoder.pt", decoder, optimizer, ema, step)
+        return loss_of(output.float(), images)
+
+    descent.run(loss_at, rank, workers)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from demo import captions, words  # noqa: E402
 from demo.common import Ema, one_cycle  # noqa: E402
+from demo.descent import Descent, Plan  # noqa: E402
 from demo.draw import draw_array, random_scene  # noqa: E402
 from demo.model import TEXT_WIDTH, learn_merges, new_text_encoder, new_tokenizer, new_unet, new_vae  # noqa: E402
 from demo.train_adapter import LoraPatch, merge, targets, tensors_of  # noqa: E402
@@ -113,6 +114,37 @@ def test_average_forgets_the_random_start() -> None:
         ema.update(module)
     ema.copy_to(module)
     assert abs(module.weight.item() - 5.0) < 0.05
+
+
+def test_a_training_that_was_interrupted_ends_where_it_would_have_ended(tmp_path: Path) -> None:
+    """The last checkpoint holds weights, average, momentum and step: only the steps since then are made again."""
+    data = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+
+    def trained(name: str, *, falls_at: int | None = None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(4, 4)
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+        ema = Ema(layer, 0.9)
+        descent = Descent(Plan("layer", tmp_path / name, 7, 0.1, 3), layer, optimizer, ema)
+
+        def loss_at(step: int) -> torch.Tensor:
+            if step == falls_at:
+                raise KeyboardInterrupt
+            seen.append(step)
+            return (layer(data[step : step + 1]) - 1).square().mean()
+
+        descent.run(loss_at)
+        return ema.shadow
+
+    seen: list[int] = []
+    whole = trained("whole")
+    assert seen == [0, 1, 2, 3, 4, 5, 6]
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        trained("resumed", falls_at=5)
+    resumed = trained("resumed")
+    assert seen == [0, 1, 2, 3, 4, 3, 4, 5, 6]
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_learning_rate_rises_then_falls() -> None:
