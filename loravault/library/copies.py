@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
+from loravault.library.located import Located
 from loravault.vault.inert import inert_value
 
 
-class Placed(Protocol):
+class Placed(Located, Protocol):
     """What of a file decides whether it is used before its copies."""
-
-    @property
-    def root(self) -> str:
-        """Name of its root."""
-
-    @property
-    def rel(self) -> str:
-        """Path inside the root."""
-
-    @property
-    def state(self) -> str:
-        """See `AdapterRow.state`."""
 
     @property
     def mtime_ns(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from loravault.formats.hashes import MIN_LOOKUP, clean_hash, names_file
+from loravault.library.located import Located
 from loravault.vault.inert import inert_value
 
 CLOSEST = 3
@@ -19,7 +20,7 @@ CLOSEST = 3
 _TAMED = re.compile("[\\[\\]<>%{}:=!＃¦ˆ∼∖＄\u2060]")
 
 
-class Named(Protocol):
+class Named(Located, Protocol):
     """What of an adapter's record the search for a name needs."""
 
     @property
@@ -29,18 +30,6 @@ class Named(Protocol):
     @property
     def alias(self) -> str | None:
         """The name its trainer gave it."""
-
-    @property
-    def root(self) -> str:
-        """Name of its root."""
-
-    @property
-    def rel(self) -> str:
-        """Path inside the root."""
-
-    @property
-    def state(self) -> str:
-        """`ok`, `broken`, `missing`."""
 
     @property
     def weight_id(self) -> str | None:
