@@ -6,17 +6,14 @@ absent, "", "/"   the vault's root          "./"      beside the note
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from loravault.errors import UserError
-from loravault.vault.ignore import config_folders
+from loravault.vault.ignore import config_folders, setting
 from loravault.vault.paths import PathRefused, inside
 
 _KEY = "attachmentFolderPath"
-_MAX_SETTINGS_BYTES = 1024 * 1024
 _ADVICE = "choose another one in Obsidian: Settings, Files and links, Default location for new attachments"
 
 
@@ -37,7 +34,7 @@ class Attachments:
         """What is set in the configuration folder that Obsidian used last; a file that cannot be read says nothing."""
         folders = config_folders(root)
         newest = max(folders, key=_last_used, default=None)
-        return cls(root, "" if newest is None else _setting(newest / "app.json"))
+        return cls(root, "" if newest is None else _folder_set(newest / "app.json"))
 
     def folder_for(self, note: str) -> str:
         """The vault-relative folder for the attachments of a note (vault-relative path); `""` is the vault's root.
@@ -70,15 +67,9 @@ def _last_used(folder: Path) -> tuple[float, bool]:
     return when, folder.name == ".obsidian"
 
 
-def _setting(path: Path) -> str:
-    try:
-        if path.stat().st_size > _MAX_SETTINGS_BYTES:
-            return ""
-        settings: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return ""
-    value = settings.get(_KEY) if isinstance(settings, dict) else None
-    return value if isinstance(value, str) and _is_clean(value) else ""
+def _folder_set(path: Path) -> str:
+    text = setting(path, _KEY)
+    return text if _is_clean(text) else ""
 
 
 def _is_clean(text: str) -> bool:

@@ -55,8 +55,8 @@ class IgnoreRules:
         """Read the settings of Obsidian and of Templater; a file that is not there or cannot be read says nothing."""
         found = [(f"{folder.strip('/')}/Templates", "our own templates")]
         for config in config_folders(vault_root):
-            core = _setting(config / "templates.json", "folder")
-            templater = _setting(config / "plugins" / "templater-obsidian" / "data.json", "templates_folder")
+            core = setting(config / "templates.json", "folder")
+            templater = setting(config / "plugins" / "templater-obsidian" / "data.json", "templates_folder")
             found.append((core, "the templates of Obsidian"))
             found.append((templater, "the templates of Templater"))
         return cls(tuple((name.strip("/"), whose) for name, whose in found if name.strip("/ ")))
@@ -145,7 +145,8 @@ def config_folders(vault_root: Path) -> list[Path]:
     return [p for p in hidden if p.name == ".obsidian" or any(os.path.isfile(p / mark) for mark in marks)]
 
 
-def _setting(path: Path, key: str) -> str:
+def setting(path: Path, key: str) -> str:
+    """A text out of a JSON file of settings; empty where the file or the key is not there or is something else."""
     try:
         if path.stat().st_size > _MAX_SETTINGS_BYTES:
             return ""
