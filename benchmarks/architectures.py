@@ -95,15 +95,25 @@ def _joint_attention(at: str, width: int) -> Iterator[Module]:
         yield Module(f"{at}.attn.{part}", width, width)
 
 
+def _two_layers(at: str, width: int) -> Iterator[Module]:
+    """The feed-forward part of a block, in diffusers' names."""
+    yield Module(f"{at}.net.0.proj", width, 4 * width)
+    yield Module(f"{at}.net.2", 4 * width, width)
+
+
+def _two_streams(at: str, width: int) -> Iterator[Module]:
+    """What a picture's and a text's stream have in one block of SD 3 and Flux."""
+    yield from _joint_attention(at, width)
+    for name in ("ff", "ff_context"):
+        yield from _two_layers(f"{at}.{name}", width)
+    yield Module(f"{at}.norm1_context.linear", width, 6 * width)
+
+
 def _flux_diffusers() -> Iterator[Module]:
     for block in range(19):
         at = f"transformer.transformer_blocks.{block}"
-        yield from _joint_attention(at, 3072)
-        for name in ("ff", "ff_context"):
-            yield Module(f"{at}.{name}.net.0.proj", 3072, 12288)
-            yield Module(f"{at}.{name}.net.2", 12288, 3072)
+        yield from _two_streams(at, 3072)
         yield Module(f"{at}.norm1.linear", 3072, 18432)
-        yield Module(f"{at}.norm1_context.linear", 3072, 18432)
     for block in range(38):
         at = f"transformer.single_transformer_blocks.{block}"
         yield from (Module(f"{at}.attn.{part}", 3072, 3072) for part in ("to_q", "to_k", "to_v"))
@@ -126,8 +136,7 @@ def _qwen() -> Iterator[Module]:
         at = f"transformer_blocks.{block}"
         yield from _joint_attention(at, 3072)
         for stream in ("img", "txt"):
-            yield Module(f"{at}.{stream}_mlp.net.0.proj", 3072, 12288)
-            yield Module(f"{at}.{stream}_mlp.net.2", 12288, 3072)
+            yield from _two_layers(f"{at}.{stream}_mlp", 3072)
             yield Module(f"{at}.{stream}_mod.1", 3072, 18432)
 
 
@@ -143,12 +152,7 @@ def _z_image() -> Iterator[Module]:
 
 def _sd3() -> Iterator[Module]:
     for block in range(24):
-        at = f"transformer.transformer_blocks.{block}"
-        yield from _joint_attention(at, 1536)
-        for name in ("ff", "ff_context"):
-            yield Module(f"{at}.{name}.net.0.proj", 1536, 6144)
-            yield Module(f"{at}.{name}.net.2", 6144, 1536)
-        yield Module(f"{at}.norm1_context.linear", 1536, 9216)
+        yield from _two_streams(f"transformer.transformer_blocks.{block}", 1536)
 
 
 def _hunyuan() -> Iterator[Module]:

@@ -71,11 +71,10 @@ _TENCENT: Rules = (
     (r"context_embedder\.proj_in", "txt_in.input_embedder"),
     *_flux_like("_", "fc1", "fc2", "linear"),
 )
+_ATTENTIONS = (("attn1", "self_attn"), ("attn2", "cross_attn"))
 _WAN: Rules = (
-    (r"blocks\.(\d+)\.attn1\.to_([qkv])", r"blocks.\1.self_attn.\2"),
-    (r"blocks\.(\d+)\.attn1\.to_out\.0", r"blocks.\1.self_attn.o"),
-    (r"blocks\.(\d+)\.attn2\.to_([qkv])", r"blocks.\1.cross_attn.\2"),
-    (r"blocks\.(\d+)\.attn2\.to_out\.0", r"blocks.\1.cross_attn.o"),
+    *((rf"blocks\.(\d+)\.{old}\.to_([qkv])", rf"blocks.\1.{new}.\2") for old, new in _ATTENTIONS),
+    *((rf"blocks\.(\d+)\.{old}\.to_out\.0", rf"blocks.\1.{new}.o") for old, new in _ATTENTIONS),
     (r"blocks\.(\d+)\.attn2\.add_([kv])_proj", r"blocks.\1.cross_attn.\2_img"),
     (r"blocks\.(\d+)\.ffn\.net\.0\.proj", r"blocks.\1.ffn.0"),
     (r"blocks\.(\d+)\.ffn\.net\.2", r"blocks.\1.ffn.2"),
@@ -95,21 +94,17 @@ _FUSED_LAYERS: Rules = (
 _COSMOS: Rules = (
     *((_T + rf"norm{n}\.linear_([12])", rf"blocks.\1.adaln_modulation_{part}.\2")
       for n, part in ((1, "self_attn"), (2, "cross_attn"), (3, "mlp"))),
-    (_T + r"attn1\.to_([qkv])", r"blocks.\1.self_attn.\2_proj"),
-    (_T + r"attn1\.to_out\.0", r"blocks.\1.self_attn.output_proj"),
-    (_T + r"attn2\.to_([qkv])", r"blocks.\1.cross_attn.\2_proj"),
-    (_T + r"attn2\.to_out\.0", r"blocks.\1.cross_attn.output_proj"),
+    *((_T + rf"{old}\.to_([qkv])", rf"blocks.\1.{new}.\2_proj") for old, new in _ATTENTIONS),
+    *((_T + rf"{old}\.to_out\.0", rf"blocks.\1.{new}.output_proj") for old, new in _ATTENTIONS),
     (_T + r"ff\.net\.0\.proj", r"blocks.\1.mlp.layer1"),
     (_T + r"ff\.net\.2", r"blocks.\1.mlp.layer2"),
     (r"norm_out\.linear_([12])", r"final_layer.adaln_modulation.\1"),
 )  # fmt: skip
 _SD3: Rules = (
-    (_T + r"attn\.to_[qkv]", r"joint_blocks.\1.x_block.attn.qkv"),
+    *((_T + rf"{name}\.to_[qkv]", rf"joint_blocks.\1.x_block.{name}.qkv") for name in ("attn", "attn2")),
+    *((_T + rf"{name}\.to_out\.0", rf"joint_blocks.\1.x_block.{name}.proj") for name in ("attn", "attn2")),
     (_T + r"attn\.add_[qkv]_proj", r"joint_blocks.\1.context_block.attn.qkv"),
-    (_T + r"attn\.to_out\.0", r"joint_blocks.\1.x_block.attn.proj"),
     (_T + r"attn\.to_add_out", r"joint_blocks.\1.context_block.attn.proj"),
-    (_T + r"attn2\.to_[qkv]", r"joint_blocks.\1.x_block.attn2.qkv"),
-    (_T + r"attn2\.to_out\.0", r"joint_blocks.\1.x_block.attn2.proj"),
     *((_T + rf"{ff}\.net\.{old}", rf"joint_blocks.\1.{block}.mlp.{new}")
       for ff, block in (("ff", "x_block"), ("ff_context", "context_block"))
       for old, new in ((r"0\.proj", "fc1"), ("2", "fc2"))),
