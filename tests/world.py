@@ -90,6 +90,15 @@ class World:
         daemon.open()
         return daemon
 
+    def tree(self) -> dict[str, bytes]:
+        """Every file of the vault and the loras folder."""
+        return {
+            path.relative_to(self.home).as_posix(): path.read_bytes()
+            for home in (self.vault, self.loras)
+            for path in sorted(home.rglob("*"))
+            if path.is_file()
+        }
+
     def read(self, rel: str) -> str:
         """The note's text."""
         return (self.vault / rel).read_bytes().decode()

@@ -74,15 +74,6 @@ def call(world: World, command: click.Command, *arguments: str, answer: str | No
     return Result(done.exit_code, done.output, "")
 
 
-def tree(world: World) -> dict[str, bytes]:
-    return {
-        path.relative_to(world.home).as_posix(): path.read_bytes()
-        for home in (world.vault, world.loras)
-        for path in sorted(home.rglob("*"))
-        if path.is_file()
-    }
-
-
 def library(world: World) -> None:
     data = world.adapter("Styles/ink.safetensors").read_bytes()
     (world.loras / "copy.safetensors").write_bytes(data)
@@ -94,14 +85,14 @@ def library(world: World) -> None:
 def test_clean_lists_everything_and_changes_nothing(world: World) -> None:
     library(world)
     call(world, clean.command)
-    before = tree(world)
+    before = world.tree()
     done = call(world, clean.command)
     assert done.code == 0
     assert "duplicates  loras/copy.safetensors" in done.out or "loras/Styles/ink.safetensors" in done.out
     assert "loras/lost.civitai.info" in done.out
     assert "unused" in done.out
     assert "Nothing was moved" in done.out
-    assert tree(world) == before
+    assert world.tree() == before
 
 
 def test_clean_as_json(world: World) -> None:
@@ -114,16 +105,16 @@ def test_clean_as_json(world: World) -> None:
 def test_clean_and_undo(world: World) -> None:
     library(world)
     call(world, clean.command)
-    before = tree(world)
+    before = world.tree()
     done = call(world, clean.command, "--duplicates", "--sidecars", "--yes")
     assert done.code == 0, done.out
     assert "2 files moved; `loravault undo" in done.out
-    assert tree(world) != before
+    assert world.tree() != before
     listed = call(world, undo.command, "--list")
     assert "2 files  clean --duplicates --sidecars" in listed.out
     assert json.loads(call(world, undo.command, "--list", "--json").out)[0]["what"] == "clean --duplicates --sidecars"
     assert "2 files moved." in call(world, undo.command).out
-    assert tree(world) == before
+    assert world.tree() == before
     assert "There is nothing to undo." in call(world, undo.command, "--list").out
     assert "nothing to undo" in call(world, undo.command).err
 
@@ -171,11 +162,11 @@ def test_uninstall(world: World) -> None:
         world.finish(daemon, "Cat.md")
     finally:
         daemon.close()
-    before = tree(world)
+    before = world.tree()
     shown = call(world, uninstall.command, "--results")
     assert "Results would be taken out of 1 note:" in shown.out
     assert "--images" in shown.out
-    assert tree(world) == before
+    assert world.tree() == before
     data = json.loads(call(world, uninstall.command, "--json").out)
     assert "page" in {one["kind"] for one in data["go"]}
     done = call(world, uninstall.command, "--results", "--images", "--yes")

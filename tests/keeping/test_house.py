@@ -33,16 +33,6 @@ def daemon(world: World) -> Iterator[Daemon]:
         daemon.close()
 
 
-def tree(world: World) -> dict[str, bytes]:
-    """Every file of the vault and the loras folder."""
-    return {
-        path.relative_to(world.home).as_posix(): path.read_bytes()
-        for home in (world.vault, world.loras)
-        for path in sorted(home.rglob("*"))
-        if path.is_file()
-    }
-
-
 def plan(daemon: Daemon, *kinds: str) -> CleanPlan:
     daemon.refresh()
     with daemon.ctx.index.session() as session:
@@ -87,16 +77,16 @@ def test_duplicates_go_with_their_sidecars_and_come_back(world: World, daemon: D
     beside(world, "B/copy.json", '{"gone": 1}')
     beside(world, "B/copy.civitai.info", '{"only": "here"}')
     age(world)
-    before = tree(world)
+    before = world.tree()
     found = plan(daemon, "duplicates")
     assert names(found) == ["loras/B/copy.safetensors"]
     assert found == confirm_twins(world.config, found)
-    assert tree(world) == before
+    assert world.tree() == before
 
     reply = house(daemon).clean(["duplicates"], approved(found))
     assert len(reply["moved"]) == 3
     assert reply["stayed"] == []
-    after = tree(world)
+    after = world.tree()
     assert sorted(after.values()) == sorted(before.values())
     assert after["loras/A/ink.civitai.info"] == b'{"only": "here"}', "what the kept copy lacked moved over to it"
     assert after["loras/A/ink.json"] == b'{"kept": 1}'
@@ -104,7 +94,7 @@ def test_duplicates_go_with_their_sidecars_and_come_back(world: World, daemon: D
     assert plan(daemon, "duplicates", "sidecars").items == ()
 
     assert house(daemon).undo(None)["stayed"] == []
-    assert tree(world) == before
+    assert world.tree() == before
     assert names(plan(daemon, "duplicates")) == ["loras/B/copy.safetensors"]
 
 
@@ -180,7 +170,7 @@ def test_unused_is_listed_and_moves_with_its_sidecars(world: World, daemon: Daem
     age(world)
     world.adapter("new.safetensors", rank=16)
     world.note("Cat.md", "a <lora:used:0.7> cat in <lora:my_style:1>")
-    before = tree(world)
+    before = world.tree()
     found = plan(daemon, "unused")
     assert names(found) == ["loras/old/forgotten.safetensors"]
     house(daemon).clean(["unused"], approved(found))
@@ -192,7 +182,7 @@ def test_unused_is_listed_and_moves_with_its_sidecars(world: World, daemon: Daem
         assert row is not None
         assert row.state == "missing"
     house(daemon).undo(None)
-    assert tree(world) == before
+    assert world.tree() == before
 
 
 def pictures(world: World, daemon: Daemon, *prompts: str) -> list[str]:
@@ -288,12 +278,12 @@ def test_a_rename_takes_all_sidecars_along(world: World, daemon: Daemon) -> None
     beside(world, "Styles/inkling.json")
     world.note("Cat.md", "<lora:ink:1> and [[other]]")
     age(world)
-    before = tree(world)
+    before = world.tree()
     daemon.refresh()
     with daemon.ctx.index.session() as session:
         shown = plan_rename(world.config, session, "ink", "Art/feather")
     assert shown.notes == ("Cat.md",)
-    assert tree(world) == before
+    assert world.tree() == before
     reply = house(daemon).rename("ink", "Art/feather")
     assert reply["notes"] == ["Cat.md"]
     assert sorted(p.name for p in (world.loras / "Art").iterdir()) == [
@@ -307,7 +297,7 @@ def test_a_rename_takes_all_sidecars_along(world: World, daemon: Daemon) -> None
 
         assert [(row.rel, row.state) for row in adapters(session)] == [("Art/feather.safetensors", "ok")]
     house(daemon).undo(None)
-    assert tree(world) == before
+    assert world.tree() == before
 
 
 def test_a_rename_into_a_folder_keeps_the_name_and_who_names_it(world: World, daemon: Daemon) -> None:
@@ -340,10 +330,10 @@ def test_a_rename_that_cannot_be_made_is_refused_whole(
     beside(world, "Styles/ink.preview.png")
     beside(world, "wash.preview.png")
     daemon.refresh()
-    before = tree(world)
+    before = world.tree()
     with pytest.raises(UserError, match=message):
         house(daemon).rename(name, new)
-    assert tree(world) == before
+    assert world.tree() == before
 
 
 def test_a_file_that_is_still_downloaded_does_not_move(world: World, daemon: Daemon) -> None:
