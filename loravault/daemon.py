@@ -281,7 +281,7 @@ class Daemon:
             self._next_prune = ctx.steady() + PRUNE_S
             self._guarded("tidying up", self._prune)
         if self._only is None:
-            self._guarded("the dashboard", self.board.write)
+            self._guarded("the dashboard", partial(self.board.write, busy=self.keepers.worked))
         return self._pause()
 
     def _verify(self) -> None:

@@ -20,6 +20,9 @@ from loravault.pages.dashboard import Dashboard, NoteLine, QueueLine, render
 #: The dashboard is written at most this often, and at least this often while the daemon runs (seconds).
 LEAST_S, MOST_S = 10.0, 600.0
 
+#: What people wait for comes first: between slices of work on the library it is written only this often (seconds).
+BUSY_LEAST_S = 30.0
+
 #: The progress of the running job is written for the command line at most this often (seconds).
 PROGRESS_S = 0.5
 
@@ -51,13 +54,16 @@ class Board:
         folder = self._ctx.config.folder
         return f"{folder}/{folder.rsplit('/', 1)[-1]}.md"
 
-    def write(self, *, stopped: bool = False) -> None:
-        """Write the page if it is due. Trouble with it never stops the daemon."""
+    def write(self, *, stopped: bool = False, busy: bool = False) -> None:
+        """Write the page if it is due; while cards and galleries are written (`busy`), seldom.
+
+        Trouble with it never stops the daemon.
+        """
         self._write_progress()
         if "vault" in self._ctx.troubles:
             return  # it may be the mount point of a drive that is away
         elapsed = self._ctx.steady() - self._written_at
-        if elapsed < LEAST_S and not stopped:
+        if elapsed < (BUSY_LEAST_S if busy else LEAST_S) and not stopped:
             return
         seen = (self._ctx.index.data_version(), dict(self._ctx.troubles), self._keeping())
         if elapsed < MOST_S and not stopped and seen == self._seen:

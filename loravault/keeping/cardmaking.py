@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loravault.index.cards import from_text_on
 from loravault.jobs.context import Context
-from loravault.keeping.cardnames import CallNames, note_keys, plan_paths
+from loravault.keeping.cardnames import CallNames, TakenNames, note_keys, plan_paths
 from loravault.keeping.cardreading import CardReading
 from loravault.library.entry import Entry
 from loravault.pages import galleries
@@ -44,7 +44,7 @@ class CardMaking:
         self._cover_of = cover_of
         self._templates = templates
         self._calls: CallNames | None = None
-        self._taken: set[str] | None = None
+        self._taken: TakenNames | None = None
         #: Weight id -> why no card can be made in its folder at the moment.
         self.refused: dict[str, str] = {}
 
@@ -67,7 +67,7 @@ class CardMaking:
             self._taken = self._names_taken()
         if self._calls is None:
             self._calls = CallNames(self._reading.places)
-        self._taken |= self._names_of_pages(fresh)
+        self._taken.add(self._names_of_pages(fresh))
         paths = plan_paths(fresh, ctx.config.folder, self._taken, ctx.rules)
         planned = [self._render(entry, paths[entry.weight_id], self._calls) for entry in fresh]
         try:
@@ -89,22 +89,18 @@ class CardMaking:
             f"{' '.join(reasons[:3])}{more}"
         )
 
-    def _names_taken(self) -> set[str]:
-        """The names that no new card and no page of its pictures may have.
-
-        A page of pictures that no card embeds is what a deleted card left: it waits for that card to be made anew.
-        """
-        folder = self._ctx.config.folder
+    def _names_taken(self) -> TakenNames:
         if self._note_paths is not None:
             notes: Collection[str] = self._note_paths()
         else:
             notes = [seen.rel for seen in walk_notes(self._ctx.config.vault, lambda _rel: False)]
-        pages = {rel for rel in notes if rel.startswith(f"{folder}/{PICTURES}/")}
-        if pages:
-            with self._ctx.index.session() as session:
-                embeds = from_text_on(session, embed_start(folder), LONGEST_EMBED)
-            pages -= {embedded_page(folder, one) or "" for one in embeds}
-        return note_keys(rel for rel in notes if rel not in pages)
+        return TakenNames(notes, f"{self._ctx.config.folder}/{PICTURES}/", self._embedded_pages)
+
+    def _embedded_pages(self) -> list[str]:
+        folder = self._ctx.config.folder
+        with self._ctx.index.session() as session:
+            embeds = from_text_on(session, embed_start(folder), LONGEST_EMBED)
+        return [page for one in embeds if (page := embedded_page(folder, one)) is not None]
 
     def _names_of_pages(self, fresh: Sequence[Entry]) -> set[str]:
         """Names that pages of ours have or are about to get: on a first run none of them is there yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from loravault.library.entry import Entry
@@ -19,11 +19,41 @@ _MONTH = re.compile(r"made in (?:\d{4}-\d\d|an unknown month)(?: [^(]|\Z)")
 
 def note_keys(paths: Iterable[str]) -> set[str]:
     """The names that notes have, so that no other note may have them."""
-    return {name_key(path.rpartition("/")[2].removesuffix(".md")) for path in paths}
+    return set(map(_key_of, paths))
 
 
-def plan_paths(entries: Iterable[Entry], folder: str, taken: set[str], rules: IgnoreRules) -> dict[str, str]:
-    """Weight id -> vault-relative path of its new card. `taken` (see `note_keys`) grows by the new names.
+def _key_of(path: str) -> str:
+    return name_key(path.rpartition("/")[2].removesuffix(".md"))
+
+
+class TakenNames:
+    """The names that no new card and no page of its pictures may have, as `name_key`s.
+
+    A page of pictures that no card embeds is what a deleted card left: it waits for that card to be made anew. Which
+    pages are embedded is looked up when a name meets one for the first time.
+    """
+
+    def __init__(self, notes: Iterable[str], pages: str, embedded: Callable[[], Iterable[str]]) -> None:
+        """`notes`: vault-relative paths; `pages`: how those of pages of pictures begin; `embedded`: pages in use."""
+        self._pages: set[str] = set()
+        self._taken: set[str] = set()
+        for path in notes:
+            (self._pages if path.startswith(pages) else self._taken).add(_key_of(path))
+        self._embedded = embedded
+
+    def __contains__(self, key: str) -> bool:
+        if key in self._pages:
+            self._taken |= self._pages & note_keys(self._embedded())
+            self._pages = set()
+        return key in self._taken
+
+    def add(self, keys: Iterable[str]) -> None:
+        """These are taken from now on."""
+        self._taken.update(keys)
+
+
+def plan_paths(entries: Iterable[Entry], folder: str, taken: TakenNames, rules: IgnoreRules) -> dict[str, str]:
+    """Weight id -> vault-relative path of its new card. `taken` grows by the new names.
 
     Names are unique in the whole vault, whatever its file system thinks of case and composition, because a second note
     of a name makes Obsidian rewrite the links to the first. The name of the page with its pictures is free as well.
@@ -41,7 +71,7 @@ def plan_paths(entries: Iterable[Entry], folder: str, taken: set[str], rules: Ig
         stem = free_stem(safe_stem(entry.name), is_free)
         if not is_looked_at(stem):  # named like a temporary file or a sync tool's copy: as a note nobody would read it
             stem = free_stem(f"LoRA {entry.weight_id.removeprefix('w1-')}", is_free)
-        taken |= {name_key(stem), name_key(f"{stem} pictures")}
+        taken.add((name_key(stem), name_key(f"{stem} pictures")))
         parts = [safe_stem(part, FOLDER_BYTES) for part in entry.category.split("/") if part]
         paths[entry.weight_id] = "/".join([folder, CARDS, *parts, f"{stem}.md"])
     return paths

@@ -96,7 +96,7 @@ class GalleryKeeper:
         """Work for about so long. True: call again soon, more is waiting. Trouble is told in `troubles`."""
         clock = self._ctx.steady
         if self._round is None:
-            if not self._is_due(clock()):
+            if not self.is_due:
                 return False
             self._begun.append(clock())
             self._round = self._bring_up_to_date()
@@ -130,7 +130,10 @@ class GalleryKeeper:
         untold = self._adapters is None or self._pictures is None or self._adapters or self._pictures or self._again
         return self._round is not None or bool(untold)
 
-    def _is_due(self, now: float) -> bool:
+    @property
+    def is_due(self) -> bool:
+        """Whether a step would bring pages up to date now."""
+        now = self._ctx.steady()
         in_bounds = len(self._begun) < BURST or now - self._begun[0] >= BURST_S
         return self.is_behind and in_bounds and now >= self._not_before
 

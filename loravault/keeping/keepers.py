@@ -55,6 +55,8 @@ class Keepers:
         self._sound = False
         #: What cards say flows into generation: set when some card changed, for whoever reads them.
         self.fields_changed = False
+        #: Cards or galleries were worked on in the last step.
+        self.worked = False
 
     def refreshed(self, result: Refreshed) -> None:
         """A look at the files found this."""
@@ -99,6 +101,7 @@ class Keepers:
 
     def step(self, *, working: bool, slice_s: float = SLICE_S) -> bool:
         """One slice of each. True: more can be done at once. `working`: a job has the disk."""
+        self.worked = False
         if not self._complete or "vault" in self._ctx.troubles:
             return False  # files were not looked through yet, or the vault's own notes are gone
         self.hashes.step(working=working)
@@ -110,12 +113,13 @@ class Keepers:
             more = self.cards.step(slice_s) or more
             changed = self.cards.take_changed()
             if changed:
-                self.fields_changed = True
+                self.fields_changed = self.worked = True
                 self.galleries.library_changed(changed)
                 self.search.library_changed(changed)
         more = self.exports.step(slice_s) or more
         # A picture is embedded by a card that is there; the first round waits for the first cards.
         if not more or not self._ctx.config.cards:
+            self.worked = self.worked or self.galleries.is_due
             more = self.galleries.step(slice_s) or more
         return self.search.step(slice_s) or more
 
