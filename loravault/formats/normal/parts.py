@@ -237,7 +237,7 @@ def _each_row(count: int, layer: Shape) -> bool:
 
 
 def _either_side(count: int, layer: Shape) -> bool:
-    return len(layer) > 1 and count in (layer[0], layer[1], _columns(layer))
+    return len(layer) > 1 and count in layer[:2]
 
 
 #: Part → whether so many numbers are right for a layer.

@@ -5,15 +5,45 @@ The names come from `tests/formats/original_names.py`; here is the order of what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+
 from loravault.formats.normal import Place
 from tests.formats.normal import bases
-from tests.formats.original_names import ORIGINAL, renamed, sgm
+from tests.formats.original_names import ORIGINAL, Rules, renamed, sgm
 
 _ORDER = ("to_q", "add_q_proj", "to_k", "add_k_proj", "to_v", "add_v_proj", "proj_mlp")
 #: Families whose last modulation has shift before scale, where diffusers has scale before shift.
 _SWAPPED = ("flux", "flux2", "sd3")
+# What is outside of the blocks, where the rules of `original_names.py` leave it out.
+_SD3: Rules = (
+    (r"pos_embed\.proj", "x_embedder.proj"),
+    (r"context_embedder", "context_embedder"),
+    (r"time_text_embed\.timestep_embedder\.linear_1", "t_embedder.mlp.0"),
+    (r"time_text_embed\.timestep_embedder\.linear_2", "t_embedder.mlp.2"),
+    (r"time_text_embed\.text_embedder\.linear_1", "y_embedder.mlp.0"),
+    (r"time_text_embed\.text_embedder\.linear_2", "y_embedder.mlp.2"),
+    (r"norm_out\.linear", "final_layer.adaLN_modulation.1"),
+    (r"proj_out", "final_layer.linear"),
+)
+_CHROMA: Rules = (
+    (r"distilled_guidance_layer\.layers\.(\d+)\.linear_1", r"distilled_guidance_layer.layers.\1.in_layer"),
+    (r"distilled_guidance_layer\.layers\.(\d+)\.linear_2", r"distilled_guidance_layer.layers.\1.out_layer"),
+)
+_Z_IMAGE: Rules = (
+    (r"all_x_embedder\.2-1", "x_embedder"),
+    (r"all_final_layer\.2-1\.(.*)", r"final_layer.\1"),
+    (r"(cap_embedder\..*|t_embedder\..*)", r"\1"),
+)
+_COSMOS: Rules = (
+    (r"patch_embed\.proj", "x_embedder.proj.1"),
+    (r"time_embed\.t_embedder\.(.*)", r"t_embedder.1.\1"),
+    (r"proj_out", "final_layer.linear"),
+)
+_MORE: Mapping[str, Rules] = {"sd3": _SD3, "chroma": _CHROMA, "z-image": _Z_IMAGE, "anima": _COSMOS}
 
 
+@cache
 def originals(base: str) -> dict[str, tuple[Place, ...]]:
     """Name in the original code → the places whose rows it has, for the linear layers and convolutions of a base."""
     component, family = bases.denoiser(base), bases.family(base)
@@ -23,8 +53,9 @@ def originals(base: str) -> dict[str, tuple[Place, ...]]:
         paths = list(modules)
         return {name: (Place(component, paths[number]),) for name, (number, *_) in sgm(numbered).items()}
     result: dict[str, list[str]] = {}
+    rules = _MORE.get(family, ()) + ORIGINAL.get(family, ((r"(.*)", r"\1"),))
     for path, shape in modules.items():
-        for name in renamed({path: shape}, ORIGINAL.get(family, ((r"(.*)", r"\1"),))):
+        for name in renamed({path: shape}, rules):
             result.setdefault(name, []).append(path)
     return {name: _places(base, name, sorted(paths, key=_order)) for name, paths in result.items()}
 
