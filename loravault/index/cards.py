@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,10 +10,8 @@ from sqlalchemy import insert, text
 from sqlmodel import Session, col, delete, select, update
 
 from loravault.index import lost
+from loravault.index.chunks import chunks
 from loravault.index.tables import CardRow
-
-#: SQLite takes this many variables in one statement, whatever its build.
-_CHUNK = 900
 
 
 class KnownCard(NamedTuple):
@@ -148,6 +146,5 @@ _STRANGERS = text(
 
 
 def _forget(session: Session, paths: Collection[str]) -> None:
-    ordered: Sequence[str] = sorted(paths)
-    for start in range(0, len(ordered), _CHUNK):
-        session.execute(delete(CardRow).where(col(CardRow.path).in_(ordered[start : start + _CHUNK])))
+    for some in chunks(sorted(paths)):
+        session.execute(delete(CardRow).where(col(CardRow.path).in_(some)))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
+from loravault.index.chunks import chunks
 from loravault.index.tables import AdapterRow, CoverRow, ImageRow
 from loravault.library.covers import Rendered
-
-#: SQLite takes this many variables in one statement, whatever its build.
-_CHUNK = 900
 
 
 def covers(session: Session, only: Collection[str] | None = None) -> dict[str, CoverRow]:
@@ -20,7 +18,7 @@ def covers(session: Session, only: Collection[str] | None = None) -> dict[str, C
     if only is None:
         return {row.weight_id: row for row in session.exec(select(CoverRow)).all()}
     found: dict[str, CoverRow] = {}
-    for some in _chunks(only):
+    for some in chunks(sorted(only)):
         rows = session.exec(select(CoverRow).where(col(CoverRow.weight_id).in_(some))).all()
         found |= {row.weight_id: row for row in rows}
     return found
@@ -87,7 +85,7 @@ def standing(session: Session) -> list[ImageRow]:
 def variants(session: Session, only: Collection[str]) -> dict[str, str | None]:
     """Weight id -> variant of its family, of these adapters."""
     found: dict[str, str | None] = {}
-    for some in _chunks(only):
+    for some in chunks(sorted(only)):
         rows = session.exec(select(AdapterRow.weight_id, AdapterRow.variant).where(col(AdapterRow.weight_id).in_(some)))
         found |= {str(weight_id): variant for weight_id, variant in rows}
     return found
@@ -102,11 +100,5 @@ def _made_to_stand(session: Session, only: Collection[str] | None) -> Iterable[I
     if only is None:
         yield from session.exec(select(ImageRow).where(ImageRow.stands_for != "")).all()
         return
-    for some in _chunks(only):
+    for some in chunks(sorted(only)):
         yield from session.exec(select(ImageRow).where(col(ImageRow.stands_for).in_(some))).all()
-
-
-def _chunks(values: Collection[str]) -> Iterable[Sequence[str]]:
-    ordered = sorted(values)
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlmodel import Session, col, select
 
 from loravault.index import images, lost
+from loravault.index.chunks import chunks
 from loravault.index.tables import AdapterRow
 from loravault.library.copies import in_order_of_use
 from loravault.library.entry import Entry, Place
-
-#: SQLite takes this many variables in one statement, whatever its build.
-_CHUNK = 900
 
 
 class _File(NamedTuple):
@@ -90,7 +88,7 @@ def _rows(session: Session, statement: str, only: Collection[str] | None) -> Ite
     if only is None:
         yield from _fetched(connection.exec_driver_sql(statement))
         return
-    for some in _chunks(only):
+    for some in chunks(sorted(only)):
         marks = ", ".join("?" * len(some))
         yield from _fetched(connection.exec_driver_sql(f"{statement} AND weight_id IN ({marks})", tuple(some)))
 
@@ -98,12 +96,6 @@ def _rows(session: Session, statement: str, only: Collection[str] | None) -> Ite
 def _fetched(result: Any) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = result.cursor.fetchall()
     return found
-
-
-def _chunks(values: Collection[str]) -> Iterable[Sequence[str]]:
-    ordered = sorted(values)
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]
 
 
 _quickly: Callable[[str], Any] = msgspec.json.Decoder().decode

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from sqlmodel import Session
 
+from loravault.index.chunks import chunks
 from loravault.index.search_documents import SearchDocument
 from loravault.index.search_words import Filter, Query, Term, parse_query, rating_of
 
@@ -38,9 +39,6 @@ MAX_QUERY = 1000
 
 #: A query of more words than `_LONG` that more than `_BROAD` adapters have is ranked by what they are called.
 _LONG, _BROAD = 4, 2000
-
-#: SQLite takes this many variables in one statement, whatever its build.
-_CHUNK = 900
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Found:
 def store(session: Session, documents: Iterable[SearchDocument]) -> int:
     """Make these documents current; how many of them were written. What is the same already costs one look."""
     written = 0
-    for some in _chunks(documents):
+    for some in chunks(documents):
         rows = [(document, _sum(document)) for document in {document.key: document for document in some}.values()]
         marks = ", ".join("?" * len(rows))
         known = {
@@ -102,7 +100,7 @@ def store(session: Session, documents: Iterable[SearchDocument]) -> int:
 
 def forget(session: Session, keys: Iterable[str]) -> None:
     """These adapters are none of the library's any more: weight ids, or `root/rel` of files that could not be read."""
-    for some in _chunks(keys):
+    for some in chunks(keys):
         marks = ", ".join("?" * len(some))
         found = session.connection().exec_driver_sql(f"SELECT id FROM search_facet WHERE key IN ({marks})", tuple(some))
         _delete(session, [number for (number,) in found.all()])
@@ -220,7 +218,7 @@ class _Which:
 
 
 def _hits(session: Session, numbers: Sequence[int]) -> Iterator[Hit]:
-    for some in _chunks(numbers):
+    for some in chunks(numbers):
         statement = (
             f"SELECT f.*, {_MADE} AS pictures FROM search_facet AS f WHERE f.id IN ({', '.join('?' * len(some))})"
         )
@@ -345,14 +343,3 @@ def _insert(session: Session, rows: Sequence[tuple[SearchDocument, str]]) -> Non
     ):
         marks = ", ".join("?" * len(names))
         connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values)
-
-
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
-    some: list[Any] = []
-    for value in values:
-        some.append(value)
-        if len(some) == _CHUNK:
-            yield some
-            some = []
-    if some:
-        yield some
