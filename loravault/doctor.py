@@ -16,6 +16,7 @@ from loravault import osdep
 from loravault.config import VaultConfig
 from loravault.errors import UserError
 from loravault.following import window
+from loravault.holding import holder
 from loravault.index import adapters, troubled
 from loravault.index.database import IndexAbsent
 from loravault.library.bases import list_bases
@@ -139,7 +140,7 @@ def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 def daemon(config: VaultConfig) -> Finding:
     """Whether somebody serves the vault now."""
-    pid = osdep.lock_holder(config.state_path / "lock")
+    pid = holder(config)
     if pid is None:
         return Finding("daemon", "not running: ticked notes wait for `loravault watch`")
     return Finding("daemon", f"running, process {pid}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loravault import resources
 from loravault.config import VaultConfig, config_file, known_vaults, load, save_vault, state_home
-from loravault.errors import AlreadyRunning, UserError
+from loravault.errors import UserError
 from loravault.library.otheruis import UiFolders, find_ui
 from loravault.settings import DEFAULT_FOLDER, OWN, ROOT_NAME, NotThis, Root, same_path
 
@@ -115,15 +115,16 @@ def plan_init(
 
 
 def carry_out(plan: InitPlan, env: Mapping[str, str]) -> None:
-    """Write the configuration and the notes that are missing. Nothing that is there is overwritten."""
-    from loravault import osdep  # noqa: PLC0415 - planning alone needs none of this
+    """Write the configuration and the notes that are missing. Nothing that is there is overwritten.
+
+    Raises `AlreadyRunning` beside a daemon.
+    """
+    from loravault.holding import take_lock  # noqa: PLC0415 - planning alone needs none of this
     from loravault.vault.ledger import Ledger  # noqa: PLC0415
     from loravault.vault.safewrite import VaultWriter  # noqa: PLC0415
 
     state = plan.config.state_dir
-    lock = osdep.lock_file(state / "lock")
-    if not isinstance(lock, osdep.Lock):
-        raise AlreadyRunning(f"loravault is running on {plan.config.vault} (process {lock}): stop it first.", lock)
+    lock = take_lock(plan.config)
     try:
         save_vault(plan.config, env)
         writer = VaultWriter(plan.config.vault, Ledger(state / "ledger.jsonl"), state / "displaced")

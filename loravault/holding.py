@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from loravault.config import VaultConfig
 from loravault.errors import AlreadyRunning, UserError
 from loravault.osdep import Lock, lock_file, lock_holder
 from loravault.vault.ledger import Ledger
 from loravault.vault.walk import walk_notes
+
+#: Its lock says who serves the vault.
+_LOCK = "lock"
 
 
 def check_vault(config: VaultConfig) -> None:
@@ -48,7 +50,7 @@ def take_lock(config: VaultConfig) -> Lock:
     """
     holder_pid: int | None = None
     for _ in range(4):
-        lock = lock_file(lock_path(config))
+        lock = lock_file(config.state_dir / _LOCK)
         if isinstance(lock, Lock):
             return lock
         holder_pid = lock
@@ -59,11 +61,6 @@ def take_lock(config: VaultConfig) -> Lock:
     )
 
 
-def lock_path(config: VaultConfig) -> Path:
-    """The file whose lock says who serves the vault."""
-    return config.state_dir / "lock"
-
-
 def holder(config: VaultConfig) -> int | None:
-    """The pid of the daemon (or of a command that works in the foreground) that holds the vault."""
-    return lock_holder(lock_path(config))
+    """The pid of the daemon (or of a command that works in the foreground) that holds the vault. Makes no folder."""
+    return lock_holder(config.state_path / _LOCK)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from loravault import osdep, resources
 from loravault.config import VaultConfig, config_file
-from loravault.errors import AlreadyRunning, UserError
+from loravault.errors import UserError
+from loravault.holding import take_lock
 from loravault.keeping.batches import VAULT, Move, in_trash
 from loravault.keeping.trash import Trash
 from loravault.library.covers import covered_by
@@ -204,9 +205,7 @@ class _Look:
 def carry_out(plan: UninstallPlan, env: Mapping[str, str]) -> Uninstalled:
     """Do it. Raises `AlreadyRunning` beside a daemon: what is removed under it would be made again."""
     state = plan.config.state_dir
-    lock = osdep.lock_file(state / "lock")
-    if not isinstance(lock, osdep.Lock):
-        raise AlreadyRunning(f"loravault is running on {plan.config.vault} (process {lock}): stop it first.", lock)
+    lock = take_lock(plan.config)
     try:
         ledger = Ledger(state / "ledger.jsonl")
         trash = Trash(plan.config, ledger)

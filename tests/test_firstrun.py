@@ -90,7 +90,7 @@ def test_while_a_daemon_runs_it_is_refused(tmp_path: Path) -> None:
     assert lock is not None
 
     try:
-        with pytest.raises(AlreadyRunning, match=f"process {os.getpid()}"):
+        with pytest.raises(AlreadyRunning, match=f"pid {os.getpid()}"):
             carry_out(found, env)
     finally:
         lock.release()
