@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlmodel import Session
 
@@ -15,9 +15,6 @@ from loravault.keeping.renaming import RenamePlan, plan_rename
 from loravault.keeping.tidy import UNUSED_DAYS, CleanPlan, confirm_twins, plan_clean
 from loravault.keeping.trash import Binned, Trash
 from loravault.vault.ledger import Ledger
-
-T = TypeVar("T")
-Look = Callable[[Callable[[Session], T]], T]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from loravault.holding import take_lock
 from loravault.keeping.batches import VAULT, Move, in_trash
 from loravault.keeping.trash import Trash
 from loravault.library.covers import covered_by
-from loravault.library.imagemeta import read_chunk
+from loravault.library.imagemeta import is_made_here
 from loravault.pages import bases, own
 from loravault.settings import same_path
 from loravault.untouched import WRITTEN, Cards, without_ours
@@ -174,7 +174,7 @@ class _Look:
             if not name.startswith("lv-") or not name.lower().endswith(_IMAGES):
                 continue
             cover = covered_by(name) is not None and rel.startswith(f"{self.config.folder}/Images/Covers/")
-            if not cover and not _is_made_here(path):
+            if not cover and not is_made_here(path):
                 if rel.startswith(f"{self.config.folder}/"):
                     self.stay.append((rel, "it does not say that we made it"))
             elif not cover and not made:
@@ -325,13 +325,6 @@ def _read(path: Path) -> tuple[StatKey, bytes]:
     if len(data) > MAX_NOTE_BYTES:
         raise OSError("it is larger than a note can be")
     return key, data
-
-
-def _is_made_here(path: Path) -> bool:
-    try:
-        return (read_chunk(path) or {}).get("job") is not None
-    except OSError:
-        return False
 
 
 def _digest(data: bytes) -> bytes:

@@ -9,12 +9,13 @@ import click
 
 from loravault.cli.app import App, pass_app
 from loravault.cli.moves import tell
+from loravault.cli.progress import following
 from loravault.cli.words import as_json, columns, counted, plain, size
 from loravault.errors import UserError
 
 if TYPE_CHECKING:
     from loravault.keeping.tidy import CleanPlan
-    from loravault.tidying import Tidying
+    from loravault.tidying import MovedView, Tidying
 
 _SPAN = re.compile(r"(\d{1,6})\s*([dhw]?)", re.IGNORECASE)
 _SECONDS = {"": 86_400, "d": 86_400, "h": 3600, "w": 7 * 86_400}
@@ -68,7 +69,19 @@ def command(
         return
     if not as_data:
         click.echo(plain("\n".join(_lines(plan)[:-1])))
-    ctx.exit(tell(tidying.clean(kinds, plan, unused_days), as_data=as_data) if plan.items else _nothing(as_data))
+    ctx.exit(tell(_clean(tidying, kinds, plan, unused_days), as_data=as_data) if plan.items else _nothing(as_data))
+
+
+def _clean(tidying: Tidying, kinds: list[str], plan: CleanPlan, unused_days: float) -> MovedView:
+    """Do it; comparing large copies takes its time, which is shown."""
+    from loravault.jobs.context import Event
+
+    with following("Tidying up") as show:
+
+        def compared(done: int, count: int) -> None:
+            show(Event("phase", f"comparing copies, {done} of {count}", done / count))
+
+        return tidying.clean(kinds, plan, unused_days, compared)
 
 
 def _nothing(as_data: bool) -> int:

@@ -35,7 +35,7 @@ from loravault.library.housekeeping import (
     plan_unused,
     sidecars_of_twin,
 )
-from loravault.library.imagemeta import read_chunk
+from loravault.library.imagemeta import is_made_here
 from loravault.pages.own import is_ours
 from loravault.vault.mentions import PICTURE, Mentions, read_mentions
 from loravault.vault.walk import key_of
@@ -134,26 +134,26 @@ def confirm_twins(
     """
     homes = {root.name: root.path for root in config.loras}
     twins = [item for item in plan.items if item.keeps is not None]
-    others = {
-        item.name
-        for done, item in enumerate(twins)
-        if item.keeps is not None and not _are_twins(homes, item, done, len(twins), on_progress)
-    }
-    stays = tuple((name, "its weights differ somewhere from those of its namesake") for name in sorted(others))
-    items = tuple(item for item in plan.items if item.keeps is None or item.name not in others)
-    return replace(plan, items=items, stays=(*plan.stays, *stays))
+    why: dict[str, str] = {}
+    for done, item in enumerate(twins):
+        if on_progress is not None:
+            on_progress(done, len(twins))
+        objection = _objection(homes, item)
+        if objection is not None:
+            why[item.name] = objection
+    items = tuple(item for item in plan.items if item.keeps is None or item.name not in why)
+    return replace(plan, items=items, stays=(*plan.stays, *sorted(why.items())))
 
 
-def _are_twins(
-    homes: Mapping[str, Path], item: Item, done: int, count: int, on_progress: Callable[[int, int], None] | None
-) -> bool:
+def _objection(homes: Mapping[str, Path], item: Item) -> str | None:
+    """Why a duplicate is not to go after all, in words; None if all its weights are those of the file that stays."""
     assert item.keeps is not None
-    if on_progress is not None:
-        on_progress(done, count)
+    kept = "/".join(item.keeps)
     try:
-        return same_weights(homes[item.keeps[0]] / item.keeps[1], homes[item.pieces[0].area] / item.pieces[0].rel)
-    except (OSError, KeyError):
-        return False
+        same = same_weights(homes[item.keeps[0]] / item.keeps[1], homes[item.pieces[0].area] / item.pieces[0].rel)
+    except OSError as error:
+        return f"it could not be compared with {kept} ({error.strerror or error})"
+    return None if same else f"its weights differ somewhere from those of {kept}"
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -278,7 +278,7 @@ class _Look:
         standing = set(self._session.exec(select(ImageRow.path).where(col(ImageRow.stands_for) != "")))
         for rel, (size, _, ours) in sorted(images.known_images(self._session).items()):
             stem = rel.rpartition("/")[2].rpartition(".")[0]
-            if not ours or stem.lower() in self.mentions.embedded or not self._carries_our_chunk(rel):
+            if not ours or stem.lower() in self.mentions.embedded or not is_made_here(self._config.vault / rel):
                 continue
             if rel in waiting:
                 self.found.stays.append((rel, "its answer waits to be written"))
@@ -301,12 +301,6 @@ class _Look:
             ):
                 piece = Piece(VAULT, f"{folder}/{name}", _size(home / name))
                 self.found.items.append(Item("images", piece.rel, "no card and no page shows this cover", (piece,)))
-
-    def _carries_our_chunk(self, rel: str) -> bool:
-        try:
-            return (read_chunk(self._config.vault / rel) or {}).get("job") is not None
-        except OSError:
-            return False
 
     def _is_current(self, row: AdapterRow) -> bool:
         """Whether the file is there as the index knows it."""

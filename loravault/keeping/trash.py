@@ -68,7 +68,7 @@ class Binned:
 
 
 class Trash:
-    """Moves files within the vault and the roots. Only the holder of the vault's lock may have one."""
+    """Moves files within the vault and the roots: for the holder of the vault's lock. Others may only look."""
 
     def __init__(self, config: VaultConfig, ledger: Ledger, now: Callable[[], float] = time.time) -> None:
         self._homes = {VAULT: config.vault, **{root.name: root.path for root in config.loras}}

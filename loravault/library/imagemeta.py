@@ -73,6 +73,14 @@ def read_chunk(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return meta.chunk if meta else None
 
 
+def is_made_here(path: str | os.PathLike[str]) -> bool:
+    """Whether an image says that a job of ours made it; of one that cannot be read nothing is known."""
+    try:
+        return (read_chunk(path) or {}).get("job") is not None
+    except OSError:
+        return False
+
+
 def _read(file: BinaryIO) -> ImageMeta | None:
     head = file.read(12)
     file.seek(0)

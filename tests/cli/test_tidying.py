@@ -17,6 +17,7 @@ from loravault.cli.app import App
 from loravault.config import VaultConfig, save_vault
 from loravault.daemon import Daemon
 from loravault.errors import UserError
+from loravault.jobs.context import Event
 from loravault.keeping.house import Housekeeper
 from loravault.tidying import Tidying
 from tests.world import FAKE_ENGINE, World
@@ -117,6 +118,22 @@ def test_clean_and_undo(world: World) -> None:
     assert world.tree() == before
     assert "There is nothing to undo." in call(world, undo.command, "--list").out
     assert "nothing to undo" in call(world, undo.command).err
+
+
+def test_comparing_copies_is_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bytes of every copy are read before one goes: minutes, in which nothing was said."""
+    library(world)
+    data = (world.loras / "copy.safetensors").read_bytes()
+    (world.loras / "another.safetensors").write_bytes(data)
+    shown: list[tuple[str, float | None]] = []
+
+    @contextmanager
+    def following(_words: str) -> Iterator[Callable[[Event], None]]:
+        yield lambda event: shown.append((event.text, event.fraction))
+
+    monkeypatch.setattr(clean, "following", following)
+    assert call(world, clean.command, "--duplicates", "--yes").code == 0
+    assert shown == [("comparing copies, 0 of 2", 0.0), ("comparing copies, 1 of 2", 0.5)]
 
 
 def test_clean_must_be_told_what(world: World) -> None:

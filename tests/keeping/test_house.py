@@ -108,8 +108,23 @@ def test_equal_samples_are_not_equal_weights(world: World, daemon: Daemon) -> No
     other.write_bytes(bytes(data))
     confirmed = confirm_twins(world.config, found)
     assert confirmed.items == ()
-    assert confirmed.stays[0][0] == "loras/b.safetensors"
+    assert confirmed.stays == (
+        ("loras/b.safetensors", "its weights differ somewhere from those of loras/a.safetensors"),
+    )
     assert not same_weights(world.loras / "a.safetensors", other)
+
+
+def test_what_cannot_be_compared_stays_and_the_reason_is_the_true_one(world: World, daemon: Daemon) -> None:
+    """A file that could not be read was said to have other weights than its namesake."""
+    world.adapter("a.safetensors")
+    other = copy(world, "a.safetensors", "b.safetensors")
+    found = plan(daemon, "duplicates")
+    other.unlink()
+    confirmed = confirm_twins(world.config, found)
+    assert confirmed.items == ()
+    assert confirmed.stays == (
+        ("loras/b.safetensors", "it could not be compared with loras/a.safetensors (No such file or directory)"),
+    )
 
 
 def test_weights_are_equal_whatever_the_headers_say(world: World) -> None:
