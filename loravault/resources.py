@@ -25,6 +25,11 @@ def demo_adapters() -> Path:
     return _first(_PACKAGE / "data" / "demo_adapters")
 
 
+def base_parts() -> Path:
+    """The folder with `configs/` and `tokenizers/`: what a base that is a single file leaves unsaid."""
+    return _first(_PACKAGE / "data" / "base_parts")
+
+
 def templates() -> Path:
     """The folder with `notes/` (request templates for the user) and `pages/` (Jinja2)."""
     return _first(_PACKAGE / "data" / "templates", _CHECKOUT / "templates")

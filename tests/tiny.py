@@ -21,7 +21,7 @@ from loravault.formats.weight_id import weight_id
 WIDTH = 40
 
 
-def make_base(folder: Path, *, seed: int = 0, linear_projection: bool = False) -> BaseRef:
+def make_base(folder: Path, *, seed: int = 0, linear_projection: bool = False, width: int = WIDTH) -> BaseRef:
     """A diffusers folder: 64-pixel images, UNet of two levels with attention on both, text encoder of three layers."""
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
@@ -31,7 +31,7 @@ def make_base(folder: Path, *, seed: int = 0, linear_projection: bool = False) -
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
         attention_head_dim=4,
-        cross_attention_dim=WIDTH,
+        cross_attention_dim=width,
         norm_num_groups=8,
         use_linear_projection=linear_projection,
     )
@@ -47,8 +47,8 @@ def make_base(folder: Path, *, seed: int = 0, linear_projection: bool = False) -
     words = clip_tokenizer(folder / "tokenizer")
     config = CLIPTextConfig(
         vocab_size=words,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
+        hidden_size=width,
+        intermediate_size=min(2 * width, 128),
         num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=77,

@@ -42,7 +42,7 @@ def clip(
 ) -> Any:
     """A CLIP text encoder; saves it and returns it."""
     config = transformers.CLIPTextConfig(
-        vocab_size=words, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=3,
+        vocab_size=words, hidden_size=width, intermediate_size=min(2 * width, 128), num_hidden_layers=3,
         num_attention_heads=4, max_position_embeddings=77, projection_dim=width, hidden_act=act,
         bos_token_id=words - 2, eos_token_id=words - 1, pad_token_id=words - 1,
     )  # fmt: skip
@@ -148,13 +148,19 @@ def _sd2(folder: Path, **options: Any) -> tuple[str, dict[str, Any]]:
     return "StableDiffusionPipeline", {}
 
 
-def _sdxl(folder: Path) -> tuple[str, dict[str, Any]]:
+def _sd15(folder: Path, **options: Any) -> tuple[str, dict[str, Any]]:
+    from tests.tiny import make_base
+
+    make_base(folder, **options)
+    return "StableDiffusionPipeline", {}
+
+
+def _sdxl(folder: Path, *, widths: tuple[int, int] = (32, 40)) -> tuple[str, dict[str, Any]]:
     words = clip_tokenizer(folder / "tokenizer")
     clip_tokenizer(folder / "tokenizer_2")
-    # Different widths, or single-file loading would take one for the other.
-    clip(folder / "text_encoder", 32, words)
-    clip(folder / "text_encoder_2", 40, words, projected=True, act="gelu")
-    sdxl_unet(folder / "unet", 72, 40)
+    clip(folder / "text_encoder", widths[0], words)
+    clip(folder / "text_encoder_2", widths[1], words, projected=True, act="gelu")
+    sdxl_unet(folder / "unet", sum(widths), widths[1])
     kl_vae(folder / "vae", 4, 0.13025)
     diffusers.EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
@@ -265,6 +271,7 @@ def _qwen_image(folder: Path) -> tuple[str, dict[str, Any]]:
 
 #: Family → what makes its folder and returns pipeline class and settings.
 MAKERS: Mapping[str, Callable[..., tuple[str, dict[str, Any]]]] = {
+    "sd15": _sd15,
     "sd2": _sd2,
     "sdxl": _sdxl,
     "sd3": _sd3,

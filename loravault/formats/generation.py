@@ -11,10 +11,14 @@ class BaseRef:
 
     #: What the user calls it: `demo`, or the folder or file name without its extension.
     name: str
-    #: Absolute path of a diffusers folder.
+    #: Absolute path of a diffusers folder, or of a `.safetensors` checkpoint.
     path: str
     #: `demo`, `sd15`, …
     family: str
+    #: `schnell`, `turbo`, `v-prediction`, …; None if there are none, or it cannot be told.
+    variant: str | None = None
+    #: For a checkpoint that is one file: what it lacks → the absolute path of a file or folder that has it.
+    parts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

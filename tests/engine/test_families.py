@@ -64,7 +64,7 @@ def bare(base: BaseRef, **call: Any) -> np.ndarray[Any, Any]:
         base.path, local_files_only=True, use_safetensors=True, **absent
     )
     pipe.set_progress_bar_config(disable=True)
-    if base.family in ("sd2", "sdxl"):
+    if base.family in ("sd15", "sd2", "sdxl"):
         pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(
             pipe.scheduler.config, timestep_spacing="linspace", clip_sample=False
         )
@@ -230,7 +230,7 @@ def test_a_base_knows_the_shape_of_every_layer(bases: Bases, family: str) -> Non
     assert {component for component, _ in base.layers} == set(base.drawer.models)
     for (component, path), shape in base.layers.items():
         assert tuple(getattr(base.pipe, component).get_submodule(path).weight.shape) == shape
-    assert bool(base.key_map) == (family in ("sd2", "sdxl"))
+    assert bool(base.key_map) == (family in ("sd15", "sd2", "sdxl"))
 
 
 def test_half_precision_is_bfloat16_where_float16_overflows(bases: Bases) -> None:

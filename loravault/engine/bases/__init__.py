@@ -6,6 +6,7 @@ from pathlib import Path
 
 from loravault.engine.bases.base import Base, ModuleKey
 from loravault.engine.bases.folder import load_folder
+from loravault.engine.bases.single_file import load_single_file
 from loravault.engine.devices import Device
 from loravault.formats.generation import BaseRef
 
@@ -14,12 +15,16 @@ __all__ = ["Base", "ModuleKey", "load_base", "signature"]
 
 def load_base(ref: BaseRef, device: Device) -> Base:
     """Reads a base and moves its models to the device. Raises `UserError` with what is wrong with it."""
-    return load_folder(ref, device)
+    single = ref.path.lower().endswith(".safetensors")
+    return load_single_file(ref, device) if single else load_folder(ref, device)
 
 
 def signature(ref: BaseRef) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of every file of the folder: another signature is another base under the same name."""
-    folder = Path(ref.path)
-    files = sorted(path for pattern in ("*.json", "*/*.json", "*/*.safetensors") for path in folder.glob(pattern))
-    stats = ((path, path.stat()) for path in files)
-    return tuple((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns) for path, status in stats)
+    """Name, size and time of every file of the base: another signature is another base under the same name."""
+    found: list[tuple[str, int, int]] = []
+    for path in map(Path, (ref.path, *(place for _, place in ref.parts))):
+        patterns = ("*.json", "*/*.json", "*.safetensors", "*/*.safetensors")
+        files = [path] if path.is_file() else sorted(file for pattern in patterns for file in path.glob(pattern))
+        stats = ((file, file.stat()) for file in files)
+        found += [(str(file), status.st_size, status.st_mtime_ns) for file, status in stats]
+    return tuple(found)
