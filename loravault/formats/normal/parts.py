@@ -48,6 +48,14 @@ def spelled(part: str) -> str:
     return _SPELLING.get(part, part)
 
 
+def meant_shape(name: str, shape: Shape) -> Shape:
+    """The shape of a tensor of this name without what it does not mean.
+
+    PEFT's magnitudes are always those of the outputs, though of a convolution it writes them (1, out, 1, 1).
+    """
+    return (math.prod(shape),) if "lora_magnitude_vector" in name else shape
+
+
 def is_adapter(parts: Shapes) -> bool:
     """Whether some part says that this is a change of a layer, and not a layer."""
     return bool(parts.keys() - keys.PLAIN_PARTS - {"alpha"})
@@ -72,9 +80,23 @@ def allowed(algorithm: str, part: str) -> bool:
 
 def fits(algorithm: str, parts: Shapes, layer: Shape) -> bool:
     """Whether parts of these shapes are complete and change a layer whose weight has the shape `layer`."""
+    if any(parts.keys() >= pair for pair in _EITHER_OR):
+        return False
     return _READERS[algorithm](parts, layer) and all(
-        part not in parts or check(math.prod(parts[part]), layer) for part, check in _EXTRAS.items()
+        part not in parts or check(parts[part], layer) for part, check in _EXTRAS.items()
     )
+
+
+#: Parts that say the same thing in two ways, so that it is not known which of them is meant.
+_EITHER_OR: tuple[frozenset[str], ...] = tuple(
+    frozenset(pair.split())
+    for pair in (
+        "lokr_w1 lokr_w1_a", "lokr_w1 lokr_w1_b", "lokr_w2 lokr_w2_a", "lokr_w2 lokr_w2_b", "lokr_w2 lokr_t2",
+        "oft_blocks oft_diag", "oft_blocks oft_R", "oft_diag oft_R", "oft_R rescale", "oft_blocks boft_R",
+        "oft_blocks boft_s", "boft_R rescale", "weight ia3_l", "on_input ia3_l", "diff set_weight",
+        "set_weight dora_scale", "w_norm dora_scale", "b_norm dora_scale",
+    )
+)  # fmt: skip
 
 
 def _columns(layer: Shape) -> int:
@@ -112,7 +134,7 @@ def _lora(parts: Shapes, layer: Shape) -> bool:
         return False
     kernel = down[2:]
     if mid is not None:
-        if mid[:2] != (down[0], down[0]) or _squeezed(kernel) != ():
+        if len(mid) < 3 or mid[:2] != (down[0], down[0]) or _squeezed(kernel) != ():
             return False
         kernel = mid[2:]
     return _makes(*product, kernel, layer)
@@ -129,7 +151,7 @@ def _loha(parts: Shapes, layer: Shape) -> bool:
 
 def _tucker(core: Shape | None, out: Shape | None, into: Shape | None, layer: Shape) -> bool:
     """LoHa's Tucker form: the core is (rank, rank, kernel), both factors begin with the rank."""
-    if core is None or out is None or into is None or min(map(len, (core, out, into))) < 2:
+    if core is None or out is None or into is None or len(core) < 3 or min(len(out), len(into)) < 2:
         return False
     return core[:2] == (into[0], out[0]) and _makes(out[1], into[1], core[2:], layer)
 
@@ -150,7 +172,7 @@ def _factor(parts: Shapes, name: str) -> Shape | None:
     a, b, core = parts.get(f"{name}_a"), parts.get(f"{name}_b"), parts.get(name.replace("w2", "t2"))
     if core is None:
         return _product(a, b)
-    if a is None or b is None or min(map(len, (a, b, core))) < 2 or core[:2] != (a[0], b[0]):
+    if a is None or b is None or min(len(a), len(b)) < 2 or len(core) < 3 or core[:2] != (a[0], b[0]):
         return None
     return (a[1], b[1], *core[2:])
 
@@ -179,7 +201,7 @@ def _glora_as(parts: Shapes, layer: Shape, *order: str) -> bool:
 def _oft(parts: Shapes, layer: Shape) -> bool:
     blocks = parts.get("oft_blocks") or parts.get("oft_diag")
     if blocks is not None:
-        return len(blocks) == 3 and blocks[1] == blocks[2] and blocks[0] * blocks[1] == layer[0]
+        return len(blocks) == 3 and len(layer) > 1 and blocks[1] == blocks[2] and blocks[0] * blocks[1] == layer[0]
     triangles = parts.get("oft_R")
     if triangles is None or len(triangles) != 2 or len(layer) < 2:
         return False
@@ -189,24 +211,33 @@ def _oft(parts: Shapes, layer: Shape) -> bool:
 
 
 def _boft(parts: Shapes, layer: Shape) -> bool:
+    """Blocks of the outputs, or PEFT's of the inputs: (stages, blocks, size, size)."""
     blocks, turns = parts.get("oft_blocks"), parts.get("boft_R")
     if blocks is not None:
-        return len(blocks) == 4 and blocks[2] == blocks[3] and blocks[1] * blocks[2] == layer[0]
-    if turns is None or len(turns) != 4 or turns[2] != turns[3] or len(layer) < 2:
+        return _butterfly(blocks) and len(layer) > 1 and blocks[1] * blocks[2] == layer[0]
+    if turns is None or "boft_s" not in parts or len(layer) < 2 or len(turns) != 4:
         return False
-    return turns[1] * turns[2] in (layer[1], _columns(layer))
+    single = turns[0] == 1 and turns[2] == turns[3]
+    return (single or _butterfly(turns)) and turns[1] * turns[2] in (layer[1], _columns(layer))
+
+
+def _butterfly(blocks: Shape) -> bool:
+    """Each stage takes pairs of half blocks, twice as far apart as in the one before."""
+    if len(blocks) != 4 or blocks[2] != blocks[3] or blocks[2] % 2 or not 1 <= blocks[0] <= 64:
+        return False
+    return not blocks[1] % (1 << (blocks[0] - 1))
 
 
 def _ia3(parts: Shapes, layer: Shape) -> bool:
-    factors = parts.get("weight") or parts.get("ia3_l")
-    return factors is not None and len(layer) > 1 and math.prod(factors) in (layer[0], layer[1])
+    factors = parts.get("weight") if "on_input" in parts else parts.get("ia3_l")
+    return factors is not None and len(layer) > 1 and math.prod(factors) in layer[:2]
 
 
 def _full(parts: Shapes, layer: Shape) -> bool:
     """The shape of the layer itself; a difference of the bias may stand alone."""
-    whole = parts.get("diff") or parts.get("set_weight")
+    whole = parts.get("diff", parts.get("set_weight"))
     if whole is None:
-        return "diff_b" in parts or "set_bias" in parts
+        return "dora_scale" not in parts and ("diff_b" in parts or "set_bias" in parts)
     return whole == layer or (len(whole) > 1 and whole[:2] == layer[:2] and not _squeezed(whole[2:] + layer[2:]))
 
 
@@ -228,23 +259,27 @@ _READERS: Mapping[str, Callable[[Shapes, Shape], bool]] = {
 }
 
 
-def _one(count: int, _layer: Shape) -> bool:
-    return count == 1
+def _one(shape: Shape, _layer: Shape) -> bool:
+    return math.prod(shape) == 1
 
 
-def _each_row(count: int, layer: Shape) -> bool:
-    return count == layer[0]
+def _each_row(shape: Shape, layer: Shape) -> bool:
+    return math.prod(shape) == layer[0]
 
 
-def _either_side(count: int, layer: Shape) -> bool:
-    return len(layer) > 1 and count in layer[:2]
+def _lengths(shape: Shape, layer: Shape) -> bool:
+    """Magnitudes of the outputs, (out,) or (out, 1, …), or of the inputs, (1, in, …)."""
+    if len(layer) < 2 or not shape:
+        return False
+    count = math.prod(shape)
+    return (shape[0] == layer[0] == count) or (shape[:2] == (1, layer[1]) and count == layer[1])
 
 
-#: Part → whether so many numbers are right for a layer.
-_EXTRAS: Mapping[str, Callable[[int, Shape], bool]] = {
+#: Part → whether one of this shape is right for a layer.
+_EXTRAS: Mapping[str, Callable[[Shape, Shape], bool]] = {
     "alpha": _one,
     "on_input": _one,
-    "dora_scale": _either_side,
+    "dora_scale": _lengths,
     "diff_b": _each_row,
     "set_bias": _each_row,
     "lora_up.bias": _each_row,

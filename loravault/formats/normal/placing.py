@@ -33,7 +33,7 @@ class Module:
     @property
     def shapes(self) -> dict[str, Shape]:
         """Part → shape of its tensor."""
-        return {part: row[1].shape for part, row in self.parts.items()}
+        return {part: parts.meant_shape(name, info.shape) for part, (name, info) in self.parts.items()}
 
 
 def normalise(header: Header, layers: Mapping[LayerKey, Shape], family: str) -> Normal:

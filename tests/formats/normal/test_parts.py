@@ -137,7 +137,7 @@ def test_no_part_may_be_of_another_size(algorithm: str, make: Callable[[Shape], 
 @pytest.mark.parametrize(("algorithm", "make", "layer"), CASES, ids=_IDS)
 def test_what_is_missing_is_missed(algorithm: str, make: Callable[[Shape], derived.Parts], layer: Shape) -> None:
     """What may be left out of a patch: the alpha, magnitudes, factors of a rotation, one of weight and bias."""
-    optional = {"alpha", "dora_scale", "rescale", "on_input", "boft_s", "w_norm", "b_norm", "diff", "diff_b"}
+    optional = {"alpha", "dora_scale", "rescale", "w_norm", "b_norm", "diff", "diff_b"}
     whole = make(layer)
     for part in whole:
         if part not in optional:
@@ -164,6 +164,29 @@ def test_a_difference_of_the_bias_may_stand_alone() -> None:
 def test_an_alpha_is_one_number() -> None:
     assert fits({**derived.lora(LINEAR), "alpha": (1,)}, LINEAR)
     assert not fits({**derived.lora(LINEAR), "alpha": (2,)}, LINEAR)
+
+
+@pytest.mark.parametrize(
+    ("whole", "more"),
+    [
+        (derived.lokr(LINEAR), {"lokr_w1_a": (8, 2)}),
+        (_lokr_kernel(CONV), {"lokr_t2": (2, 2, 3, 3)}),
+        (derived.oft(LINEAR), _peft_oft(LINEAR)),
+        (_peft_oft(LINEAR), {"rescale": (96, 1)}),
+        (derived.boft(LINEAR), _peft_boft(LINEAR)),
+        (derived.ia3(LINEAR), {"ia3_l.weight": (96, 1)}),
+        (derived.full(LINEAR), {"set_weight": LINEAR}),
+    ],
+)
+def test_parts_that_say_one_thing_twice_are_not_chosen_between(whole: derived.Parts, more: derived.Parts) -> None:
+    layer = CONV if "lokr_t2" in more else LINEAR
+    assert fits(whole, layer)
+    assert not fits({**whole, **more}, layer)
+
+
+@pytest.mark.parametrize(("shape", "right"), [((4, 6, 8, 8), False), ((2, 6, 8, 8), True), ((2, 32, 3, 3), False)])
+def test_a_butterfly_needs_pairs_of_half_blocks_in_every_stage(shape: Shape, right: bool) -> None:
+    assert fits({"oft_blocks": shape}, (shape[1] * shape[2], 64)) is right
 
 
 @given(

@@ -221,6 +221,16 @@ def test_an_alpha_tensor_goes_before_what_the_metadata_says() -> None:
     assert normal.patches[0].alpha is None
 
 
+def test_pefts_magnitudes_of_a_convolution_are_those_of_its_outputs() -> None:
+    """It writes (1, out, 1, 1); in LyCORIS' files that shape is one magnitude for each input."""
+    name = "unet.down_blocks.1.resnets.0.conv1"
+    shapes = derived.tensors({name: (640, 320, 3, 3)}, str, derived.peft)
+    peft = bases.placed({**shapes, f"{name}.lora_magnitude_vector.weight": (1, 640, 1, 1)}, "sd15")
+    lycoris = bases.placed({**shapes, f"{name}.dora_scale": (1, 640, 1, 1)}, "sd15")
+    assert list(peft.patches[0].parts) == ["lora_down", "lora_up", "dora_scale"]
+    assert (lycoris.patches, lycoris.misfits) == ((), (name,))
+
+
 def test_two_files_of_one_base_share_its_names() -> None:
     names = base_names(bases.layers("sd15"), "sd15")
     shapes = derived.tensors({"lora_unet_conv_in": (320, 4, 3, 3)}, str, derived.lora)
