@@ -20,8 +20,8 @@ from loravault.errors import UserError
 from loravault.formats.pictures import embedded_picture
 from loravault.formats.safetensors_header import read_metadata
 from loravault.index import covers as cover_rows
-from loravault.index.library import entries
-from loravault.index.tables import AdapterRow, CoverRow
+from loravault.index.library import entries, weight_ids
+from loravault.index.tables import CoverRow
 from loravault.jobs.context import Context, log
 from loravault.library import covers
 from loravault.library.covers import Rendered, Seen, Source
@@ -125,7 +125,8 @@ class CoverKeeper:
             self._publish()
         if self._everything:
             self._everything = False
-            self._due |= self._all_ids()
+            with self._ctx.index.session() as session:
+                self._due.update(weight_ids(session))
         while self._due and not self._ready and time.monotonic() < until:
             self._look_at(list(itertools.islice(self._due, AT_A_TIME)))
             self._hand_over()
@@ -136,12 +137,6 @@ class CoverKeeper:
         self._thumbnailer.close()
 
     # ---- looking
-
-    def _all_ids(self) -> set[str]:
-        with self._ctx.index.session() as session:
-            table = AdapterRow.__table__  # type: ignore[attr-defined]
-            rows = session.connection().execute(table.select().with_only_columns(table.c.weight_id).distinct())
-            return {row[0] for row in rows if row[0]}
 
     def _look_at(self, weight_ids: Sequence[str]) -> None:
         self._due.difference_update(weight_ids)
