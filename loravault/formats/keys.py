@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from loravault.formats.safetensors_header import TensorInfo
@@ -49,6 +50,9 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("transformer_2.", "unet"),  # the expert for little noise of Wan 2.2, in diffusers' names
     ("transformer.", "unet"),
     ("unet.", "unet"),
+    ("clip_l.", "te1"),  # OneTrainer, with the names of the models' own code
+    ("clip_g.", "te2"),
+    ("t5.", "te3"),
     ("net.", "unet"),
     ("dit.", "unet"),
 )
@@ -265,6 +269,7 @@ _ADAPTER_NAME = re.compile(
 )
 
 
+@lru_cache(maxsize=4096)  # few spellings make all names
 def _plain_part(part: str) -> str:
     """`lora_A.default.weight` is `lora_A`, `lora1.down.weight` is `lora.down`; a bias keeps its name."""
     bias = part.endswith(".bias")

@@ -52,7 +52,9 @@ class BaseNames:
     def find(self, component: str, path: str) -> tuple[Place, ...]:
         """Where a module of a file goes; empty if the base has no such layer."""
         found = self.places.get((component, path))
-        if found is None:  # wrapped as a whole pipeline, the path begins with the component
+        if found is None and not path.startswith("transformer_blocks_"):
+            # Wrapped as a whole pipeline, the path begins with the component. But `transformer_blocks`, if this base
+            # has none, are another model's, and not `blocks` in a transformer.
             found = self.places.get((component, path.removeprefix(f"{component}_")))
         return found or ()
 

@@ -80,23 +80,25 @@ def allowed(algorithm: str, part: str) -> bool:
 
 def fits(algorithm: str, parts: Shapes, layer: Shape) -> bool:
     """Whether parts of these shapes are complete and change a layer whose weight has the shape `layer`."""
-    if any(parts.keys() >= pair for pair in _EITHER_OR):
+    if any(parts.keys() >= pair for pair in _EITHER_OR.get(algorithm, ())):
         return False
     return _READERS[algorithm](parts, layer) and all(
-        part not in parts or check(parts[part], layer) for part, check in _EXTRAS.items()
+        check(shape, layer) for part, shape in parts.items() if (check := _EXTRAS.get(part)) is not None
     )
 
 
-#: Parts that say the same thing in two ways, so that it is not known which of them is meant.
-_EITHER_OR: tuple[frozenset[str], ...] = tuple(
-    frozenset(pair.split())
-    for pair in (
-        "lokr_w1 lokr_w1_a", "lokr_w1 lokr_w1_b", "lokr_w2 lokr_w2_a", "lokr_w2 lokr_w2_b", "lokr_w2 lokr_t2",
-        "oft_blocks oft_diag", "oft_blocks oft_R", "oft_diag oft_R", "oft_R rescale", "oft_blocks boft_R",
-        "oft_blocks boft_s", "boft_R rescale", "weight ia3_l", "on_input ia3_l", "diff set_weight",
-        "set_weight dora_scale", "w_norm dora_scale", "b_norm dora_scale",
-    )
-)  # fmt: skip
+#: Algorithm → pairs of parts that say the same thing in two ways, so that it is not known which of them is meant.
+_EITHER_OR: Mapping[str, tuple[frozenset[str], ...]] = {
+    algorithm: tuple(frozenset(pair.split()) for pair in pairs)
+    for algorithm, pairs in {
+        "lokr": ("lokr_w1 lokr_w1_a", "lokr_w1 lokr_w1_b", "lokr_w2 lokr_w2_a", "lokr_w2 lokr_w2_b", "lokr_w2 lokr_t2"),
+        "oft": ("oft_blocks oft_diag", "oft_blocks oft_R", "oft_diag oft_R", "oft_R rescale"),
+        "boft": ("oft_blocks boft_R", "oft_blocks boft_s", "boft_R rescale"),
+        "ia3": ("weight ia3_l", "on_input ia3_l"),
+        "full": ("diff set_weight", "set_weight dora_scale"),
+        "norm": ("w_norm dora_scale", "b_norm dora_scale"),
+    }.items()
+}
 
 
 def _columns(layer: Shape) -> int:

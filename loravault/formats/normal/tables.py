@@ -27,6 +27,7 @@ _DOUBLE_BLOCKS = """
     double_blocks.#.txt_attn.norm.query_norm  transformer_blocks.#.attn.norm_added_q
     double_blocks.#.txt_attn.norm.key_norm    transformer_blocks.#.attn.norm_added_k
     img_in                                    x_embedder
+    img_in.proj                               x_embedder
     txt_in                                    context_embedder
     final_layer.linear                        proj_out
     final_layer.adaLN_modulation.1            norm_out.linear[swap]

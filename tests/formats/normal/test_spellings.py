@@ -49,7 +49,8 @@ def _thin(base: str, names: dict[str, tuple[Place, ...]]) -> dict[str, derived.S
 def test_every_module_is_found_under_every_spelling_of_its_name(base: str, naming: object) -> None:
     names = diffusers_names(base) if naming is diffusers_names else originals(base)
     shapes = _thin(base, names)
-    pipeline = {f"lycoris_{bases.denoiser(base)}_": derived.loha}  # wrapped as a whole
+    # a pipeline of diffusers, wrapped as a whole
+    pipeline = {f"lycoris_{bases.denoiser(base)}_": derived.loha} if naming is diffusers_names else {}
     for prefix, parts in (_DOTTED | _UNDERSCORED | pipeline).items():
         spelled = {name: prefix + (name if prefix in _DOTTED else name.replace(".", "_")) for name in shapes}
         normal = place(derived.header(derived.tensors(shapes, spelled.__getitem__, parts)), names_of(base))
@@ -122,6 +123,24 @@ def test_xlabs_processors_are_the_attention_of_the_picture_and_then_of_the_text(
 
 def _at(module: str) -> Place:
     return Place("transformer", module)
+
+
+def test_onetrainers_omi_files_name_encoders_and_the_first_layer_in_their_own_way() -> None:
+    cases = {
+        "flux": {"clip_l.text_model.encoder.layers.2.mlp.fc1": (3072, 768), "transformer.img_in.proj": (3072, 64),
+                 "t5.encoder.block.2.layer.0.SelfAttention.o": (4096, 4096)},
+        "sd3 medium": {"clip_g.text_model.encoder.layers.2.mlp.fc1": (5120, 1280),
+                       "t5.encoder.block.2.layer.0.SelfAttention.o": (4096, 4096),
+                       "transformer.joint_blocks.4.context_block.attn.qkv.2": (1536, 1536)},
+        "sdxl": {"clip_l.text_model.encoder.layers.2.mlp.fc1": (3072, 768),
+                 "clip_g.text_model.encoder.layers.2.mlp.fc1": (5120, 1280),
+                 "unet.input_blocks.3.0.op": (320, 320, 3, 3)},
+        "chroma": {"t5.encoder.block.2.layer.0.SelfAttention.o": (4096, 4096)},
+    }  # fmt: skip
+    for base, shapes in cases.items():
+        normal = bases.placed(derived.tensors(shapes, str, derived.lora), base)
+        assert (normal.unused, normal.misfits) == ((), ())
+        assert len(normal.patches) == len(shapes)
 
 
 def test_onetrainer_adapts_the_pieces_of_fused_layers_one_by_one() -> None:
@@ -238,6 +257,14 @@ def test_a_family_without_a_table_is_found_under_its_own_names() -> None:
     shapes = {"diffusion_model.blocks.0.attn1.to_q": (64, 64), "diffusion_model.blocks.0.attn1.to_out": (64, 64)}
     normal = place(derived.header(derived.tensors(shapes, str, derived.peft)), base_names(layers, "wan"))
     assert [patch.places[0].module for patch in normal.patches] == ["blocks.0.attn1.to_q", "blocks.0.attn1.to_out.0"]
+
+
+def test_blocks_of_a_transformer_are_not_transformer_blocks() -> None:
+    """Two video models of one width: the path of the other's block is no prefix and a path of this one's."""
+    layers = {("transformer", "blocks.0.attn1.to_q"): (64, 64)}
+    for name in ("transformer.transformer_blocks.0.attn1.to_q", "lycoris_transformer_blocks_0_attn1_to_q"):
+        tensors = derived.tensors({name: (64, 64)}, str, derived.lora)
+        assert place(derived.header(tensors), base_names(layers, "wan")).patches == ()
 
 
 def test_two_layers_that_would_be_called_alike_are_nobodys_name() -> None:
