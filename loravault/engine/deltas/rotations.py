@@ -139,9 +139,9 @@ def _check_stages(parts: Parts, blocks: Tensor) -> None:
 def _cayley_outputs(blocks: Tensor, most: float, transposed: bool) -> Tensor:
     """LyCORIS and kohya: R = (I + Q)(I − Q)⁻¹ with Q = B − Bᵀ; OFT applies Rᵀ, BOFT R."""
     skew = blocks - blocks.transpose(-1, -2)
-    norm = torch.linalg.vector_norm(skew) + 1e-8
-    if 0 < most < norm:
-        skew = skew * (most / norm)
+    if most > 0:
+        norm = torch.linalg.vector_norm(skew) + 1e-8
+        skew = skew * (most / norm).clamp(max=1.0)
     skew = -skew if transposed else skew  # Rᵀ is the rotation of −Q
     turns = _cayley(skew)
     return turns if turns.ndim == 4 else turns[None]

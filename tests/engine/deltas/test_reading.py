@@ -85,6 +85,18 @@ def test_adding_to_a_sum_is_adding_the_change(kind: str) -> None:
 
 
 @each_kind
+def test_arithmetic_is_where_the_weight_is(kind: str) -> None:
+    """A part that stayed behind on the CPU could not be joined with a weight that has no numbers at all."""
+    w0, b0 = torch.empty(4, 4, device="meta", dtype=torch.float16), torch.empty(4, device="meta")
+    delta, total = made(kind), torch.empty(4, 4, device="meta")
+    delta.add_to(total, w0, 0.5)
+    bias = delta.bias(0.5, b0)
+    assert delta.change(w0, 0.5).device.type == "meta"
+    assert delta.change(w0, 0.0).device.type == "meta"
+    assert bias is None or bias.device.type == "meta"
+
+
+@each_kind
 def test_memory_is_that_of_the_tensors_in_the_file(kind: str) -> None:
     tensors = KINDS[kind][1]
     counted = [tensor for part, tensor in tensors.items() if part not in ("alpha", "on_input")]
