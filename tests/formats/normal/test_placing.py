@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loravault.formats.normal import Normal, Place, base_names, place
+from loravault.formats.normal import BaseNames, Normal, Place, base_names, place
 from loravault.formats.normal.placing import gather
 from loravault.formats.safetensors_header import Header
 from tests.formats import derived
@@ -247,9 +248,19 @@ _ENDS = ("lora_down.weight", "lora_up.weight", "lora_A.x.weight", "lora_B.weight
 # fmt: on
 
 
+@cache
+def _base_names(base: str) -> BaseNames:
+    return base_names(bases.layers(base), bases.family(base))
+
+
+@cache
+def _paths(base: str) -> list[str]:
+    return sorted(module for _, module in bases.layers(base))
+
+
 @st.composite
 def _names(draw: st.DrawFn, base: str) -> str:
-    _, path = draw(st.sampled_from(sorted(bases.layers(base))))
+    path = draw(st.sampled_from(_paths(base)))
     path = draw(st.sampled_from([path, path.replace(".", "_"), "double_blocks.0.img_attn.qkv", "a..b", "", "é\x00"]))
     return (
         draw(st.sampled_from(_PREFIXES)) + path + draw(st.sampled_from([".", "_", ""])) + draw(st.sampled_from(_ENDS))
@@ -268,7 +279,7 @@ def _headers(draw: st.DrawFn) -> tuple[str, Header]:
 def test_every_tensor_ends_in_exactly_one_place(case: tuple[str, Header]) -> None:
     """Whatever a stranger's file holds: nothing crashes, nothing is lost, nothing is used twice."""
     base, header = case
-    normal = place(header, base_names(bases.layers(base), bases.family(base)))
+    normal = place(header, _base_names(base))
     placed = [row[0] for patch in normal.patches for row in patch.parts.values()]
     misfits = _tensors_of_misfits(header, normal)
     assert sorted([*placed, *normal.unused, *misfits]) == sorted(header.tensors)
