@@ -59,6 +59,14 @@ def test_every_module_is_found_under_every_spelling_of_its_name(base: str, namin
 
 
 @pytest.mark.parametrize("base", BASES)
+def test_every_block_has_all_its_names(base: str) -> None:
+    names, component = names_of(base), bases.denoiser(base)
+    for spelled in (diffusers_names(base), originals(base)):
+        found = {name: names.find(component, name.replace(".", "_")) for name in spelled}
+        assert found == spelled
+
+
+@pytest.mark.parametrize("base", BASES)
 def test_an_original_name_covers_each_of_its_layers_exactly_once(base: str) -> None:
     """No row is left out or meant twice by the fused layers and swapped halves of a whole model."""
     rows: dict[str, list[tuple[int, int]]] = {}
