@@ -72,6 +72,14 @@ def test_pefts_magnitudes_are_always_of_outputs(kernel: tuple[int, ...], shape: 
         assert same(inputs.change(w0, 1.0), slow.dora(merged, magnitude, on_output=False) - w0.double())
 
 
+def test_pefts_magnitudes_are_never_taken_for_inputs() -> None:
+    """As many as there are inputs, in the shape of lengths of inputs: still a file for another layer."""
+    tensors = {**inner("lora", 4, 3, ()), "dora_scale": numbers(1, 3)}
+    assert delta_of("lora", tensors).change(numbers(4, 3), 1.0).shape == (4, 3)
+    with pytest.raises(BrokenPatch, match="lengths of the shape"):
+        delta_of("lora", tensors, peft=True).change(numbers(4, 3), 1.0)
+
+
 def test_lengths_that_are_those_of_the_merged_weight_change_nothing_more() -> None:
     tensors, w0 = inner("lora", 4, 3, ()), numbers(4, 3, seed=8)
     plain = delta_of("lora", tensors).change(w0, 1.0)
