@@ -161,6 +161,11 @@ def test_a_difference_of_the_bias_may_stand_alone() -> None:
     assert not fits({"diff_b": (64,)}, LINEAR)
 
 
+def test_a_change_of_a_norm_is_none_of_another_layer() -> None:
+    assert not fits({"w_norm": LINEAR, "b_norm": (96,)}, LINEAR)
+    assert not fits({"b_norm": (96,)}, LINEAR)
+
+
 def test_an_alpha_is_one_number() -> None:
     assert fits({**derived.lora(LINEAR), "alpha": (1,)}, LINEAR)
     assert not fits({**derived.lora(LINEAR), "alpha": (2,)}, LINEAR)
