@@ -17,6 +17,7 @@ from loravault.errors import UserError
 from loravault.library.beside import ending_of, group, orphans, rest_of
 from loravault.library.entry import Entry
 from loravault.library.scan import PICKLE_SUFFIXES, SUFFIX
+from loravault.vault.mentions import folded
 
 #: Other files that may own what stands beside them under their name.
 _MODEL_SUFFIXES = frozenset({*PICKLE_SUFFIXES, ".gguf", ".onnx", ".sft", ".zip"})
@@ -140,12 +141,6 @@ class Named:
         return forms | {
             form for form in self._by_last.get(folded(file.alias or ""), ()) if form == folded(file.alias or "")
         }
-
-
-def folded(name: str) -> str:
-    """A name in the one form in which names are compared: no ending, `/`, NFC, no case."""
-    text = unicodedata.normalize("NFC", name.strip()).casefold().replace("\\", "/").strip("/")
-    return text.removesuffix(SUFFIX).removesuffix(".md")
 
 
 def _distinct(files: Iterable[AdapterFile]) -> list[AdapterFile]:

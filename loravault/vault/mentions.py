@@ -32,6 +32,7 @@ _LINK = re.compile(r"\]\(<?([^)>\r\n]+)")
 _OPTION = re.compile(r"^[ \t>]*#\|[^:\r\n]*:([^\r\n]*)", re.MULTILINE)
 _LORAS = re.compile(r"^loras[ \t]*:([^\r\n]*(?:\r?\n[ \t]*-[^\r\n]*)*)", re.MULTILINE | re.IGNORECASE)
 _HASHES = re.compile(r'Lora hashes:[ \t]*"?([^"\r\n]*)')
+_QUOTES = frozenset("\"'")
 _WEIGHT = re.compile(r"(?:\s+[-+]?\d*[.,]?\d+)+\Z")
 
 
@@ -108,20 +109,30 @@ def names_in(text: str) -> set[str]:
             found.update(_listed(line.strip().removeprefix("-")))
     for match in _HASHES.finditer(text) if "Lora hashes" in text else ():
         found.update(part.partition(":")[0] for part in match.group(1).split(","))
-    return {name for one in found if (name := _folded(one))}
+    return {name for one in found for spelled in _spellings(one) if (name := folded(spelled))}
 
 
 def _listed(text: str) -> Iterator[str]:
     """The items of a list on one line, each also without the weight behind it."""
     for part in (text, *text.strip(" \t[]").split(",")):
-        item = part.strip(" \t\"'")
-        yield item
-        yield _WEIGHT.sub("", item)
+        for item in _spellings(part):
+            yield item
+            yield _WEIGHT.sub("", item)
 
 
-def _folded(name: str) -> str:
-    """As `library.housekeeping.folded`: the rooms do not know each other."""
-    text = unicodedata.normalize("NFC", name.strip(" \t\"'")).casefold().replace("\\", "/").strip("/")
+def _spellings(text: str) -> Iterator[str]:
+    """What a text may mean: itself (a file may be called `'ink`), and what stands between its quotes."""
+    bare = text.strip(" \t")
+    yield bare
+    if bare[:1] in _QUOTES or bare[-1:] in _QUOTES:
+        if len(bare) > 1 and bare[0] == bare[-1]:
+            yield bare[1:-1]
+        yield bare.strip(" \t\"'")
+
+
+def folded(name: str) -> str:
+    """A name in the one form in which names are compared: no ending, `/`, NFC, no case."""
+    text = unicodedata.normalize("NFC", name.strip()).casefold().replace("\\", "/").strip("/")
     return text.removesuffix(".safetensors").removesuffix(".md")
 
 
@@ -129,7 +140,12 @@ def _files(root: Path, problems: list[str]) -> Iterator[tuple[str, Path]]:
     """Every file that may mention something. Links are followed, each folder once; dot folders are left out."""
     seen: set[tuple[int, int]] = set()
     for at, folders, names in os.walk(root, followlinks=True, onerror=lambda error: _note(error, root, problems)):
-        status = os.stat(at)
+        try:
+            status = os.stat(at)
+        except OSError as error:
+            _note(error, root, problems)
+            folders.clear()
+            continue
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue

@@ -15,7 +15,6 @@ from loravault.library.entry import Entry, Place
 from loravault.library.housekeeping import (
     AdapterFile,
     beside,
-    folded,
     lost_sidecars,
     new_place,
     plan_duplicates,
@@ -23,6 +22,7 @@ from loravault.library.housekeeping import (
     rename_moves,
     sidecars_of_twin,
 )
+from loravault.vault.mentions import folded, names_in
 
 COUNT = iter(range(1, 10_000))
 
@@ -60,6 +60,13 @@ def test_a_copy_that_a_note_names_stays(form: str) -> None:
     (twins,) = plan_duplicates(files, {form: {"Cat.md"}})
     assert [one.rel for one in twins.go] == ["other.safetensors"]
     assert twins.stay == ((files[1], "Cat.md names it"),)
+
+
+def test_a_copy_whose_name_begins_with_a_quote_and_that_a_note_names_stays() -> None:
+    """The quote was taken off in the note and not off the file: the note meant the other copy, and this one went."""
+    twins = [file("A/ink.safetensors"), file("B/'ink.safetensors")]
+    assert go(twins) == ["B/'ink.safetensors"]
+    assert go(twins, {name: {"a.md"} for name in names_in("a cat <lora:'ink:1>")}) == []
 
 
 def test_a_name_that_means_both_keeps_neither() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -122,6 +124,36 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 )
 def test_an_adapter_is_noticed_however_it_is_named(text: str) -> None:
     assert "ink_outline" in {name.rpartition("/")[2] for name in names_in(text)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<lora:'ink:1>",
+        "[[LoraVault/LoRAs/'ink]]",
+        "#| loras: 'ink 0.5",
+        '---\nloras: "\'ink"\n---\n',
+        "loras:\n  - 'ink",
+    ],
+)
+def test_a_quote_may_belong_to_the_name(text: str) -> None:
+    assert "'ink" in {name.rpartition("/")[2] for name in names_in(text)}
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended `clean` with a traceback."""
+    home = vault(tmp_path, {"a.md": "[[ink]]", "Deep/b.md": "[[wash]]"})
+    real = os.stat
+
+    def gone(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("Deep"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", gone)
+    found = read_mentions(home, not_a_page)
+    assert found.problems == ("the folder Deep cannot be read (No such file or directory)",)
+    assert "ink" in found.names
 
 
 def test_the_notes_that_name_something_are_known(tmp_path: Path) -> None:
