@@ -233,7 +233,7 @@ class Unhashed(NamedTuple):
     rel: str
     size: int
     mtime_ns: int
-    #: A picture was made with it, or waits to be made.
+    #: A picture was made with it.
     used: bool
 
 

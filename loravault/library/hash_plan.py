@@ -24,7 +24,7 @@ Key = tuple[str, str]
 class Priority(IntEnum):
     """How much a hash is wanted. Within one, the newest file comes first."""
 
-    #: A request names the adapter: its pictures are to carry the hash.
+    #: Pictures were made with the adapter: the next ones are to carry the hash.
     USED = 0
     NORMAL = 1
 
