@@ -20,7 +20,6 @@ from loravault.index.search_documents import SearchDocument
 from loravault.index.search_words import Filter, Query, Term, parse_query, rating_of
 
 Sort = Literal["relevance", "name", "newest", "rating", "used", "size"]
-SORTS: tuple[Sort, ...] = ("relevance", "name", "newest", "rating", "used", "size")
 
 _TEXTS = ("names", "trigger_text", "tag_text", "prose", "captions")
 #: How much a word counts in each of them.

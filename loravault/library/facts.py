@@ -75,12 +75,6 @@ def decode(text: str) -> AdapterFacts:
     return msgspec.json.decode(text, type=AdapterFacts)
 
 
-def as_mapping(facts: AdapterFacts) -> dict[str, Any]:
-    """The facts as plain values (lists, tables, texts), without what is not known."""
-    found: dict[str, Any] = msgspec.to_builtins(facts)
-    return found
-
-
 def put_together(
     claims: Sequence[Claim],
     *,

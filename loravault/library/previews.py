@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loravault.formats.pictures import HEAD, STILLS, VIDEOS, embedded_picture, media_kind
+from loravault.formats.pictures import HEAD, STILLS, VIDEOS, media_kind
 from loravault.library.beside import MEDIA_ENDING, PICTURE_SUFFIXES, VIDEO_SUFFIXES, ending_of
 from loravault.library.exportmark import is_exported
 from loravault.library.facts import AdapterFacts
@@ -74,8 +74,3 @@ def preview_of(facts: AdapterFacts) -> Preview | None:
     if facts.stills:
         return Preview(rel=facts.stills[0])
     return Preview(key=facts.embedded_preview) if facts.embedded_preview else None
-
-
-def embedded_bytes(metadata: Mapping[str, str], facts: AdapterFacts) -> bytes | None:
-    """The picture file embedded in the metadata; None if there is none after all."""
-    return embedded_picture(metadata.get(facts.embedded_preview)) if facts.embedded_preview else None

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from loravault.index.search import Found, Hit
+from loravault.cli import search as search_command
+from loravault.index.search import Found, Hit, Sort
 from loravault.index.search_words import Filter
 from loravault.library.overview import Counted, Duplicate, Statistics, statistics
 
@@ -177,3 +178,8 @@ def _without_colours(text: str) -> str:
     import re
 
     return re.sub("\x1b\\[[0-9;]*m", "", text)
+
+
+def test_every_order_can_be_asked_for() -> None:
+    """The command names them itself, so that its help imports nothing."""
+    assert set(search_command._SORTS) == set(get_args(Sort))

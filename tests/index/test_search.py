@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loravault.index import search
 from loravault.index.database import Index
-from loravault.index.search import SORTS, Found, Hit
+from loravault.index.search import Found, Hit, Sort
 from loravault.index.search_documents import SearchDocument, document_of, document_of_file
 from loravault.index.search_words import make_filter
 from loravault.index.tables import AdapterRow, MadeRow
@@ -218,7 +218,7 @@ FILTERS = st.builds("{}:{}".format, st.sampled_from(["family", "tag", "folder", 
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.one_of(SIGNS, st.text(), FILTERS), sort=st.sampled_from(SORTS))
+@given(text=st.one_of(SIGNS, st.text(), FILTERS), sort=st.sampled_from(get_args(Sort)))
 def test_every_text_is_answered(index: Index, text: str, sort: search.Sort) -> None:
     found = find(index, text, sort=sort)
     assert len(found.hits) == found.total

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from loravault.formats.pictures import embedded_picture
 from loravault.library.facts import AdapterFacts
-from loravault.library.previews import Preview, embedded_bytes, media_beside, preview_of
+from loravault.library.previews import Preview, media_beside, preview_of
 from loravault.library.sidecars import read_facts
 
 JPEG, WEBP, GIF = b"\xff\xd8\xff\xe0" + bytes(60), b"RIFF\0\0\0\0WEBPVP8 " + bytes(50), b"GIF89a" + bytes(60)
@@ -56,19 +57,17 @@ def test_a_file_beside_comes_before_the_embedded_picture(tmp_path: Path) -> None
     path = tmp_path / "x.safetensors"
     bare = read_facts(path, "x.safetensors", metadata)
     assert preview_of(bare) == Preview(key="modelspec.thumbnail")
-    assert embedded_bytes(metadata, bare) == JPEG
+    assert embedded_picture(metadata[bare.embedded_preview]) == JPEG
     (tmp_path / "x.png").write_bytes(PNG)
     assert preview_of(read_facts(path, "x.safetensors", metadata)) == Preview(rel="x.png")
     assert preview_of(AdapterFacts(videos=("x.mp4",))) is None
-    assert embedded_bytes({}, AdapterFacts()) is None
-    assert embedded_bytes({}, bare) is None
 
 
 def test_the_cover_that_the_editor_of_additional_networks_embedded(tmp_path: Path) -> None:
     metadata = {"ssmd_cover_images": f'["{base64.b64encode(PNG).decode()}", "x"]', "modelspec.thumbnail": "broken"}
     facts = read_facts(tmp_path / "x.safetensors", "x.safetensors", metadata)
     assert facts.embedded_preview == "ssmd_cover_images"
-    assert embedded_bytes(metadata, facts) == PNG
+    assert embedded_picture(metadata[facts.embedded_preview]) == PNG
 
 
 def test_the_longest_name_is_no_error(tmp_path: Path) -> None:
