@@ -27,7 +27,9 @@ _OWN_ENDINGS = frozenset(
 _UNMISTAKABLE = frozenset(
     {".civitai.info", ".metadata.json", ".metadata.json.bak", ".swarm.json", ".cm-info.json", ".api_info.json"}
 )
-_MODEL_SUFFIXES = frozenset({SUFFIX, *PICKLE_SUFFIXES, ".sft", ".gguf", ".onnx", ".zip"})
+#: Files of other formats that are models all the same, and may own what stands beside them under their name.
+OTHER_MODELS = frozenset({*PICKLE_SUFFIXES, ".sft", ".gguf", ".onnx", ".zip"})
+_MODEL_SUFFIXES = OTHER_MODELS | {SUFFIX}
 _MOST_DOTS = 4
 
 

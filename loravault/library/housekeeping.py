@@ -14,13 +14,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loravault.errors import UserError
-from loravault.library.beside import ending_of, group, orphans, rest_of
+from loravault.library.beside import OTHER_MODELS, ending_of, group, orphans, rest_of
 from loravault.library.entry import Entry
-from loravault.library.scan import PICKLE_SUFFIXES, SUFFIX
+from loravault.library.scan import SUFFIX
 from loravault.vault.mentions import folded
 
-#: Other files that may own what stands beside them under their name.
-_MODEL_SUFFIXES = frozenset({*PICKLE_SUFFIXES, ".gguf", ".onnx", ".sft", ".zip"})
 _FACTS = r"\.(?:civitai\.info|metadata\.json(?:\.bak)?|swarm\.json|cm-info\.json|api_info\.json|rgthree-info\.json)"
 _PICTURE = r"\.(?:preview|thumb|example\.\d{1,4})\.[a-z0-9]{3,4}"
 #: Facts about a model, which nobody writes by hand.
@@ -177,7 +175,7 @@ def all_beside(listing: Collection[str]) -> dict[str, Beside]:
     """
     found = group(listing)
     stems = Counter(folded_stem(name) for name in found)
-    others = {folded_stem(name) for name in listing if os.path.splitext(name)[1].lower() in _MODEL_SUFFIXES}
+    others = {folded_stem(name) for name in listing if os.path.splitext(name)[1].lower() in OTHER_MODELS}
     return {
         name: Beside((), names) if folded_stem(name) in others or stems[folded_stem(name)] > 1 else Beside(names)
         for name, names in found.items()
