@@ -15,7 +15,8 @@ from loravault.cli.words import as_json, counted, plain
 def command(app: App, as_data: bool) -> None:
     """Look at every LoRA, image and note again.
 
-    The index is only a memory: it can be deleted and this builds it again. No file is changed.
+    The index is only a memory: it can be deleted and this builds it again. Cards, covers and pages are brought up to
+    date; LoRA files and what you wrote stay as they are.
     """
     with following("Looking at everything") as show:
         view = app.control().reindex(show)

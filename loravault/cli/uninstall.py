@@ -27,8 +27,8 @@ _SHOWN = 8
 def command(app: App, ctx: click.Context, results: bool, images: bool, yes: bool, as_data: bool) -> None:
     """Remove what is ours and unchanged from the vault.
 
-    It goes into the vault's `.trash`. What you wrote stays, LoRA files are not touched, and so do pictures and results
-    unless you say otherwise. The settings of this vault and its state folder go last.
+    It goes into the vault's `.trash`. What you wrote stays, and so do pictures and results unless you say otherwise.
+    LoRA files are not touched. The settings of this vault and its state folder go last.
     """
     from loravault.uninstall import carry_out, plan_uninstall
 
