@@ -6,7 +6,6 @@ made the last of the three current is over; what the daemon waits for a copy to 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -19,7 +18,7 @@ from pathlib import Path
 from sqlmodel import col, select
 
 from benchmarks import bare, figures, library_set
-from benchmarks.library_vault import daemon_at
+from benchmarks.library_vault import answer, daemon_at
 from loravault.daemon import ADAPTER_SETTLE_S, Daemon
 from loravault.index.tables import AdapterRow, CardRow
 
@@ -170,14 +169,5 @@ def changes(adapters: Path, folder: Path, count: int) -> list[figures.Figure]:
     return found
 
 
-def main() -> None:
-    """The child: one library, its figures as JSON."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("adapters", type=Path)
-    parser.add_argument("home", type=Path)
-    options = parser.parse_args()
-    print(json.dumps(child(options.adapters, options.home)))
-
-
 if __name__ == "__main__":
-    main()
+    answer(child)

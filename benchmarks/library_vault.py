@@ -207,14 +207,14 @@ def notes(adapters: Path, folder: Path, rounds: int) -> list[figures.Figure]:
     return [first, made, second, memory, found]
 
 
-def main() -> None:
-    """The child: one vault, its figures as JSON."""
+def answer(measured: Callable[[Path, Path], object]) -> None:
+    """Be a process of its own: the folders of the adapters and of the vault are named, figures are printed as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("adapters", type=Path)
     parser.add_argument("home", type=Path)
     options = parser.parse_args()
-    print(json.dumps(child(options.adapters, options.home)))
+    print(json.dumps(measured(options.adapters, options.home)))
 
 
 if __name__ == "__main__":
-    main()
+    answer(child)
