@@ -49,6 +49,9 @@ class VaultConfig:
     bases: tuple[Path, ...] = ()
     #: Name of the base that is used where neither the note nor the adapters decide; None = the demo base.
     default_base: str | None = None
+    #: Family → name of the base that is used for its adapters, and of the VAE that is used with its bases.
+    default_bases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    default_vaes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: Name of this machine, as in `lv_job: <id>@<machine>`.
     machine: str = "here"
     #: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.

@@ -90,7 +90,7 @@ def plan_init(
     if not roots:
         raise UserError("No folder with LoRAs is known: name one with --loras, or the program that has them with --ui.")
     found_bases = _without_repeats(
-        [*(before.bases if before else ()), *bases, *(path for program in programs for path in program.checkpoints)]
+        [*(before.bases if before else ()), *bases, *(path for program in programs for path in program.for_bases)]
     )
     config = replace(
         before or VaultConfig(vault=vault, state_root=state_home(env)),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 DEFAULT_FOLDER = "LoraVault"
@@ -123,6 +124,15 @@ def _defaults(raw: Any) -> dict[str, Any]:
     return checked
 
 
+def _by_family(what: str) -> Callable[[Any], Mapping[str, str]]:
+    def check(raw: Any) -> Mapping[str, str]:
+        if not isinstance(raw, Mapping) or not all(isinstance(value, str) and value.strip() for value in raw.values()):
+            raise NotThis(f'must be a table of families and names of {what}: {{ sdxl = "…" }}')
+        return MappingProxyType({str(family).strip().lower(): value.strip() for family, value in raw.items()})
+
+    return check
+
+
 #: What a root may be called: it stands in front of a colon or slash in cards, so nothing that could be either.
 ROOT_NAME = r"[\w][\w .-]{0,63}"
 
@@ -143,6 +153,8 @@ SHARED: dict[str, _Check] = {
     "defaults": _defaults,
     "device": _matching(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:<number> or mps"),
     "default_base": _matching(r"\S.*", "the name of a base"),
+    "default_bases": _by_family("bases"),
+    "default_vaes": _by_family("VAEs"),
     "bases": _paths,
     "export": _choice("none", "a1111"),
     "galleries": _switch,

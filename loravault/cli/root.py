@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "undo": ("undo", "Move back what `clean` or `mv` moved."),
     "duplicates": ("duplicates", "List LoRAs that lie in several places."),
     "stats": ("stats", "Tell the library in numbers."),
+    "bases": ("bases", "List the base models, and why one cannot be used."),
     "config": ("config", "Print the settings in force and where they are from."),
     "doctor": ("doctor", "Tell what works on this machine, and what does not."),
     "uninstall": ("uninstall", "Remove what is ours and unchanged from the vault."),

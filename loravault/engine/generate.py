@@ -18,6 +18,7 @@ from PIL import Image
 from loravault.engine.adapters import Adapter, describe_unused, file_key, load_adapter
 from loravault.engine.apply import Patcher, State, Strength
 from loravault.engine.bases import Base, load_base, signature
+from loravault.engine.bases.vae import VaeShelf
 from loravault.engine.devices import Device, choose_device, free_cache, images_at_once, is_out_of_memory
 from loravault.engine.draw import decode, draw_latents, flatness
 from loravault.engine.ends import OutOfMemory, Stopped
@@ -77,6 +78,7 @@ class _Loaded:
     base: Base
     patcher: Patcher
     encoder: PromptEncoder
+    vaes: VaeShelf
     adapters: OrderedDict[Hashable, Adapter] = field(default_factory=OrderedDict)
 
 
@@ -149,6 +151,7 @@ class Engine:
         job.on_phase("load", LOAD_DEADLINE_S)
         loaded = self._base(spec.base)
         _check_fit(spec, loaded.base)
+        loaded.vaes.put(spec.vae)
         job.on_phase("adapters", LOAD_DEADLINE_S)
         strengths = [Strength(self._adapter(job, loaded, use), use.te, use.unet) for use in spec.adapters]
         adapters = {use.name: one.adapter for use, one in zip(spec.adapters, strengths, strict=True)}
@@ -172,7 +175,8 @@ class Engine:
         self._loaded = None  # before the next one takes its memory
         free_cache(self._device)
         base = load_base(ref, self._device)
-        self._loaded = _Loaded(key, base, Patcher(base.modules), PromptEncoder(base.drawer, base.pipe))
+        vaes = VaeShelf(base, self._device)
+        self._loaded = _Loaded(key, base, Patcher(base.modules), PromptEncoder(base.drawer, base.pipe), vaes)
         return self._loaded
 
     def _adapter(self, job: _Job, loaded: _Loaded, use: AdapterUse) -> Adapter:

@@ -35,6 +35,8 @@ def infotext_of(spec: GenerationSpec, index: int, hashes: Sequence[AdapterHashes
         "Size": f"{spec.width}x{spec.height}",
         "Model": spec.base.name,
     }
+    if spec.vae is not None:
+        parameters["VAE"] = spec.vae.name
     if spec.clip_skip > 1:
         parameters["Clip skip"] = str(spec.clip_skip)
     parameters |= {"RNG": "CPU", "Version": f"loravault {__version__}"}

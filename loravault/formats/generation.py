@@ -22,6 +22,16 @@ class BaseRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VaeRef:
+    """A VAE on disk that takes the place of the base's own."""
+
+    #: What the user calls it: the folder or file name without its extension.
+    name: str
+    #: Absolute path of a `.safetensors` file, or of a folder as diffusers keeps a VAE.
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdapterUse:
     """One adapter with the strengths it is applied at."""
 
@@ -57,6 +67,8 @@ class GenerationSpec:
     #: 1 = last layer of the text encoder, as A1111 counts.
     clip_skip: int = 1
     adapters: tuple[AdapterUse, ...] = ()
+    #: None = the base's own.
+    vae: VaeRef | None = None
     #: `webp`, `png` or `jpeg`.
     image_format: str = "webp"
     #: The prompt as the user wrote it, tags included: what the infotext shows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from sqlmodel import Session
 
 from loravault import resources
 from loravault.config import VaultConfig
-from loravault.formats.generation import BaseRef
+from loravault.formats.generation import BaseRef, VaeRef
 from loravault.formats.hashes import lookup_texts
 from loravault.index import adapters
 from loravault.index.adapters import NamedAdapter
 from loravault.library import bases as base_folders
 from loravault.library import names
-from loravault.requests.bases import choose_base
+from loravault.requests.bases import Defaults, choose_base, choose_vae
 from loravault.requests.defaults import family_defaults
 from loravault.requests.model import KnownAdapter, NotFound, Several
 
@@ -31,13 +31,16 @@ class IndexCatalog:
     config: VaultConfig
     rows: Sequence[NamedAdapter]
     bases: Sequence[BaseRef]
+    #: VAEs in the base folders.
+    vaes: Sequence[VaeRef] = ()
+    #: Name → why what goes by it is no usable base.
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, session: Session, config: VaultConfig) -> IndexCatalog:
         """Read the index and look into the base folders."""
-        return cls(
-            config, adapters.named_adapters(session), base_folders.list_bases(config.bases, resources.demo_base())
-        )
+        shelf = base_folders.look(config.bases, resources.demo_base())
+        return cls(config, adapters.named_adapters(session), shelf.usable, shelf.vaes, shelf.reasons)
 
     def find_adapter(self, name: str) -> KnownAdapter | Several | NotFound:
         """The adapter of this name."""
@@ -69,15 +72,20 @@ class IndexCatalog:
 
     def find_base(self, name: str | None, families: Collection[str]) -> BaseRef | NotFound:
         """The base of this name, or one of these families."""
-        return choose_base(name, families, self.bases, self.config.default_base or "demo")
+        defaults = Defaults(self.config.default_base or "demo", self.config.default_bases)
+        return choose_base(name, families, self.bases, defaults, self.refused)
+
+    def find_vae(self, name: str) -> VaeRef | NotFound:
+        """The VAE of this name."""
+        return choose_vae(name, self.vaes)
 
     def vocabulary(self, base: BaseRef) -> frozenset[str] | None:
         """All words a base knows, if it knows only some."""
         return base_folders.vocabulary(base)
 
-    def defaults_for(self, family: str) -> Mapping[str, Any]:
-        """Options of a family."""
-        return family_defaults(family)
+    def defaults_for(self, family: str, variant: str | None = None) -> Mapping[str, Any]:
+        """Options of a family, with the VAE that the configuration names for it."""
+        return {**family_defaults(family, variant), "vae": self.config.default_vaes.get(family)}
 
     def config_defaults(self) -> Mapping[str, Any]:
         """Options from the configuration."""

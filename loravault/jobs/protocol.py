@@ -15,7 +15,7 @@ from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import GenerationOutcome, MadeImage, Provenance
 
 #: Changes with every change of a message; both sides refuse another number.
-PROTOCOL = 1
+PROTOCOL = 2
 
 #: Longest line the daemon accepts from a worker. An outcome of 1000 images with warnings is 200 KiB.
 MAX_ANSWER_LINE = 1 << 20

@@ -1,57 +1,124 @@
-"""Base models on disk: which diffusers folders there are and what family each is, from its small JSON files alone."""
+"""Base models on disk: which folders and files there are and what each is, from small files and headers alone."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from loravault.formats.families import UNET_WIDTHS
-from loravault.formats.generation import BaseRef
-from loravault.vault.walk import is_text
+from loravault.formats.generation import BaseRef, VaeRef
+from loravault.library import basefiles
+from loravault.library.basefiles import Seen, listed_files, listed_folders, see_file, see_folder
+from loravault.library.baseparts import completed, providers
 
-#: What the engine can build, by the class that the folder's `model_index.json` names.
-SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
+#: Folders are looked into so deep: a program's folder, a folder for each kind of base in it.
+_DEPTH = 2
 
-#: Families that the engine can build.
-SUPPORTED_FAMILIES = ("demo", "sd15")
 
-#: A model_index.json or config.json is a few kilobytes; more is not one.
-_JSON_LIMIT = 1 << 20
+@dataclass(frozen=True, kw_only=True)
+class KnownBase:
+    """A base, or what looks like one and cannot be used."""
+
+    name: str
+    path: str
+    #: `folder`, `file` or `pickle`.
+    kind: str
+    family: str | None
+    variant: str | None
+    bytes: int
+    #: `ok`, `incomplete`, `broken` or `refused`.
+    state: str
+    #: Why it is not ok, in words that fit after its name and a colon.
+    reason: str | None = None
+    #: What a single file lacks → where it is.
+    parts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def ref(self) -> BaseRef:
+        """As a request names it."""
+        return BaseRef(
+            name=self.name, path=self.path, family=self.family or "unknown", variant=self.variant, parts=self.parts
+        )
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Everything in the base folders, in the user's order; of two of the same name the first that can be used."""
+
+    bases: tuple[KnownBase, ...]
+    vaes: tuple[VaeRef, ...] = ()
+
+    @property
+    def usable(self) -> list[BaseRef]:
+        """The bases that pictures can be made with."""
+        return [base.ref for base in self.bases if base.state == "ok"]
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Name → why it cannot be used."""
+        return {base.name: base.reason for base in self.bases if base.reason}
+
+
+def look(folders: Iterable[Path], demo: Path | None) -> Shelf:
+    """What is in these folders (each is a base itself or holds some, two levels deep), and the demo base last."""
+    seen = list({one.path: one for folder in folders for one in _seen(folder)}.values())
+    if demo is not None and (one := see_folder(demo, "demo")) is not None:
+        seen.append(one)
+    has = {one.path: [child.name for child in listed_folders(Path(one.path))] for one in seen if one.kind == "folder"}
+    available = providers(seen, has)
+    found: dict[str, KnownBase] = {}
+    for one in seen:
+        if one.kind in ("folder", "file", "pickle"):
+            base = _known(one, *completed(one, available)) if one.kind == "file" else _known(one)
+            before = found.get(base.name)
+            if before is None or (before.state != "ok" and base.state == "ok"):
+                found[base.name] = base
+    vaes: dict[str, VaeRef] = {}
+    for one in seen:
+        if one.kind == "vae" and not one.problem:
+            vaes.setdefault(one.name, VaeRef(name=one.name, path=one.path))
+    for one in seen:
+        if "vae" in has.get(one.path, ()):
+            vaes.setdefault(one.name, VaeRef(name=one.name, path=os.path.join(one.path, "vae")))
+    return Shelf(tuple(found.values()), tuple(vaes.values()))
+
+
+def list_bases(folders: Iterable[Path], demo: Path | None) -> list[BaseRef]:
+    """Every base in these folders that pictures can be made with."""
+    return look(folders, demo).usable
 
 
 def read_base(folder: Path, name: str | None = None) -> BaseRef | None:
     """The base in this folder, or None when there is none that the engine can build."""
-    index = _read_json(folder / "model_index.json")
-    if index is None or index.get("_class_name") not in SUPPORTED_PIPELINES:
-        return None
-    unet = _read_json(folder / "unet" / "config.json") or {}
-    width = unet.get("cross_attention_dim")
-    family = UNET_WIDTHS.get(width) if isinstance(width, int) else None
-    if family not in SUPPORTED_FAMILIES:
-        return None
-    return BaseRef(name=name or folder.name, path=str(folder), family=family)
+    seen = see_folder(folder, name)
+    return None if seen is None or seen.kind != "folder" or seen.problem else _known(seen).ref
 
 
-def list_bases(folders: Iterable[Path], demo: Path | None) -> list[BaseRef]:
-    """Every base in these folders (each is a base itself or holds some, two levels deep), and the demo base last.
+def _known(seen: Seen, parts: tuple[tuple[str, str], ...] = (), missing: str | None = None) -> KnownBase:
+    state = "incomplete" if missing else "ok"
+    if seen.problem:
+        state = "broken" if seen.broken else "refused"
+    return KnownBase(
+        name=seen.name, path=seen.path, kind=seen.kind, family=seen.family, variant=seen.variant, bytes=seen.bytes,
+        state=state, reason=seen.problem or missing, parts=parts,
+    )  # fmt: skip
 
-    The first of two of the same name wins: the order of the folders is the user's order.
-    """
-    found: dict[str, BaseRef] = {}
-    for folder in folders:
-        for candidate in _candidates(folder):
-            base = read_base(candidate)
-            if base is not None:
-                found.setdefault(base.name, base)
-    if demo is not None:
-        base = read_base(demo, "demo")
-        if base is not None:
-            found.setdefault("demo", base)
-    return list(found.values())
+
+def _seen(folder: Path, depth: int = _DEPTH) -> Iterator[Seen]:
+    """The base or VAE that a folder is, else what is in it."""
+    found = see_folder(folder)
+    if found is not None:
+        yield found
+        return
+    for file in listed_files(folder):
+        try:
+            yield see_file(file)
+        except OSError:  # gone since it was listed
+            continue
+    for child in listed_folders(folder) if depth else []:
+        yield from _seen(child, depth - 1)
 
 
 def vocabulary(base: BaseRef) -> frozenset[str] | None:
@@ -67,44 +134,8 @@ def vocabulary(base: BaseRef) -> frozenset[str] | None:
 @lru_cache(maxsize=8)
 def _vocabulary(path: str, _size: int, _mtime_ns: int) -> frozenset[str] | None:
     """The words in this file, read once per version of it: every block of every note asks."""
-    data = _read_json(Path(path))
+    data = basefiles.read_json(Path(path))
     words = data.get("words") if data is not None else None
     if not isinstance(words, list):
         return None
     return frozenset(str(word).lower() for word in words)
-
-
-def _candidates(folder: Path) -> Iterable[Path]:
-    if _is_base(folder):
-        yield folder
-        return
-    for child in _folders(folder):
-        if _is_base(child):
-            yield child
-        else:
-            yield from filter(_is_base, _folders(child))
-
-
-# os.path.isfile and isdir, because those of Path raise for what may not be looked at: that costs itself, not the rest.
-
-
-def _is_base(folder: Path) -> bool:
-    return os.path.isfile(folder / "model_index.json")
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    shown = (folder / name for name in names if not name.startswith(".") and is_text(name))
-    return [child for child in shown if os.path.isdir(child)]
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        with path.open("rb") as file:
-            data = json.loads(file.read(_JSON_LIMIT))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from loravault.errors import UserError
 from loravault.vault.yamlread import read_mapping
 
-KINDS = ("loras", "checkpoints", "vaes", "embeddings", "wildcards")
+KINDS = ("loras", "checkpoints", "parts", "vaes", "embeddings", "wildcards")
 
 #: Folder below the program's own -> kind. Names as the programs make them; case matters on Linux.
 _A1111_FOLDERS = {
@@ -21,6 +21,7 @@ _A1111_FOLDERS = {
     "models/LyCORIS": "loras",
     "models/Stable-diffusion": "checkpoints",
     "models/Diffusers": "checkpoints",  # SD.Next
+    "models/text_encoder": "parts",  # Forge
     "models/VAE": "vaes",
     "embeddings": "embeddings",
     "extensions/sd-dynamic-prompts/wildcards": "wildcards",
@@ -31,6 +32,10 @@ _COMFYUI_FOLDERS = {
     "models/loras": "loras",
     "models/checkpoints": "checkpoints",
     "models/diffusers": "checkpoints",
+    "models/diffusion_models": "parts",
+    "models/unet": "parts",
+    "models/text_encoders": "parts",
+    "models/clip": "parts",
     "models/vae": "vaes",
     "models/embeddings": "embeddings",
     "custom_nodes/comfyui-impact-pack/wildcards": "wildcards",
@@ -42,6 +47,10 @@ _EXTRA_KEYS = {
     "loras": "loras",
     "checkpoints": "checkpoints",
     "diffusers": "checkpoints",
+    "diffusion_models": "parts",
+    "unet": "parts",
+    "text_encoders": "parts",
+    "clip": "parts",
     "vae": "vaes",
     "embeddings": "embeddings",
     "wildcards": "wildcards",
@@ -63,10 +72,17 @@ class UiFolders:
     checkpoints: tuple[Path, ...] = ()
     #: Folders with VAEs.
     vaes: tuple[Path, ...] = ()
+    #: Folders with the parts that bases may lack: diffusion models and text encoders that are files of their own.
+    parts: tuple[Path, ...] = ()
     #: Folders with textual inversions.
     embeddings: tuple[Path, ...] = ()
     #: Folders with lists of words.
     wildcards: tuple[Path, ...] = ()
+
+    @property
+    def for_bases(self) -> tuple[Path, ...]:
+        """Everything a base is made of."""
+        return (*self.checkpoints, *self.parts, *self.vaes)
 
 
 def find_ui(path: Path) -> UiFolders:

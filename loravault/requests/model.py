@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from loravault.formats.generation import AdapterUse, BaseRef
+from loravault.formats.generation import AdapterUse, BaseRef, VaeRef
 from loravault.formats.prompt_block import PromptBlock
 
 #: The kinds of requests there will be; those of `BUILT` can be run.
@@ -25,6 +25,7 @@ OPTIONS = (
     "cfg",
     "sampler",
     "clip_skip",
+    "vae",
     "triggers",
     "format",
     "again",
@@ -100,6 +101,8 @@ class NotFound:
 
     #: The names that come closest, best first.
     closest: tuple[str, ...] = ()
+    #: Why what goes by this name cannot be used, as a sentence.
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,14 @@ class Catalog(Protocol):
     def find_base(self, name: str | None, families: Collection[str]) -> BaseRef | NotFound:
         """The base of this name; without a name one of these families; of any family if none is given."""
 
+    def find_vae(self, name: str) -> VaeRef | NotFound:
+        """The VAE of this name."""
+
     def vocabulary(self, base: BaseRef) -> frozenset[str] | None:
         """All words a base knows, in lower case; None if there is no such limit."""
 
-    def defaults_for(self, family: str) -> Mapping[str, Any]:
-        """Options for a family where nobody says otherwise; `defaults.FAMILY_DEFAULTS` has them."""
+    def defaults_for(self, family: str, variant: str | None = None) -> Mapping[str, Any]:
+        """Options for a family where nobody says otherwise; `defaults.family_defaults` has them."""
 
     def config_defaults(self) -> Mapping[str, Any]:
         """Options from the configuration: what stands under `defaults`, `missing_loras` and `format`."""
@@ -154,6 +160,8 @@ class Resolved:
     sampler: str
     clip_skip: int
     adapters: tuple[AdapterUse, ...]
+    #: None = the base's own.
+    vae: VaeRef | None = None
     image_format: str
     again: str
     #: 16 hex digits; equal requests have equal ones.

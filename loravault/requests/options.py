@@ -23,11 +23,12 @@ PASTED: Mapping[str, str] = {
     "Size": "size",
     "Clip skip": "clip_skip",
     "Sampler": "sampler",
+    "VAE": "vae",
 }
 #: Pasted parameters that changed the picture they came with, and that are not used here.
 UNUSED = (
     "Hires upscale", "Hires upscaler", "Denoising strength", "Variation seed", "Seed resize from", "Face restoration",
-    "Refiner", "VAE", "ENSD", "Distilled CFG Scale", "Tiling", "Token merging ratio", "TI hashes", "NGMS",
+    "Refiner", "ENSD", "Distilled CFG Scale", "Tiling", "Token merging ratio", "TI hashes", "NGMS",
 )  # fmt: skip
 
 
@@ -153,8 +154,8 @@ def seed(value: Any) -> int | None:
     return int(text.partition(".")[0])
 
 
-def size(value: Any) -> tuple[int, int]:
-    """`512x768`, `512×768`, `512` or `[512, 768]` as (width, height), multiples of 8."""
+def size(value: Any, step: int = defaults.SIDE_STEP) -> tuple[int, int]:
+    """`512x768`, `512×768`, `512` or `[512, 768]` as (width, height), multiples of `step`."""
     parts = (
         value if isinstance(value, Sequence) and not isinstance(value, str) else re.split(r"[x×*]", str(value).lower())
     )
@@ -163,7 +164,7 @@ def size(value: Any) -> tuple[int, int]:
     if len(sides) != len(numbers) or len(sides) not in (1, 2) or isinstance(value, bool):
         raise NotThis("it must be of the form 512x768 (width x height)")
     width, height = sides[0], sides[-1]
-    low, high, step = defaults.MIN_SIDE, defaults.MAX_SIDE, defaults.SIDE_STEP
+    low, high = defaults.MIN_SIDE, defaults.MAX_SIDE
     if not (low <= width <= high and low <= height <= high):
         raise NotThis(f"each side must be from {low} to {high}")
     if width * height > defaults.MAX_PIXELS:
@@ -182,6 +183,23 @@ def sampler(value: Any) -> str:
         near = ", ".join(samplers.nearest(f"{name} {schedule}" if schedule else name))
         raise NotThis(f"there is no such sampler here. Nearest: {near}. All: {', '.join(samplers.SAMPLERS)}")
     return found
+
+
+def size_for(family: str) -> Callable[[Any], tuple[int, int]]:
+    """A parser of (width, height) in the steps in which the family can draw: flow models in patches of 16 pixels."""
+    return lambda value: size(value, defaults.SIDE_STEP * (2 if family in samplers.FLOW_FAMILIES else 1))
+
+
+def sampler_for(family: str) -> Callable[[Any], str]:
+    """A parser of a canonical sampler that the family can be drawn with."""
+
+    def parse(value: Any) -> str:
+        found = sampler(value)
+        if family in samplers.FLOW_FAMILIES and found not in samplers.FLOW_SAMPLERS:
+            raise NotThis(f"{family} is a flow model and cannot be drawn with it; {samplers.FLOW_SAMPLERS[0]} can")
+        return found
+
+    return parse
 
 
 def choice(*allowed: str, **aliases: str) -> Callable[[Any], str]:

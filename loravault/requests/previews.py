@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from loravault.formats.generation import BaseRef
+from loravault.formats.generation import BaseRef, VaeRef
 from loravault.formats.prompt_block import parse_block
 from loravault.requests import options, words
 from loravault.requests.adapters import Chosen
@@ -118,9 +118,13 @@ class _Pinned:
         """As others know it."""
         return self.catalog.vocabulary(base)
 
-    def defaults_for(self, family: str) -> Mapping[str, Any]:
+    def find_vae(self, name: str) -> VaeRef | NotFound:
+        """As others find it."""
+        return self.catalog.find_vae(name)
+
+    def defaults_for(self, family: str, variant: str | None = None) -> Mapping[str, Any]:
         """As others have them."""
-        return self.catalog.defaults_for(family)
+        return self.catalog.defaults_for(family, variant)
 
     def config_defaults(self) -> Mapping[str, Any]:
         """Without those that are the preview's own."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
+from loravault.formats import samplers
+from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec, VaeRef
 from loravault.formats.infotext import hash_name
 from loravault.formats.prompt_tags import weighting_example
 from loravault.requests import adapters, defaults, options, words
@@ -20,7 +21,11 @@ from loravault.requests.model import MAX_SEED, Block, Catalog, NotFound, Refusal
 _GRID = frozenset({"x", "y", "z"})
 _FORMAT = options.choice("webp", "png", "jpeg", jpg="jpeg")
 _MISSING = options.choice("fail", "skip")
-_WHERE_BASES = "`loravault config` shows where bases are looked for."
+_WHERE_BASES = "`loravault bases` lists those that are here and where they are looked for."
+_CONFIGURATION = "the configuration"
+_PASTED = "the pasted parameters"
+#: What people write for the VAE that comes with the base.
+_OWN_VAE = frozenset({"none", "own", "automatic", "default"})
 
 
 @dataclass
@@ -69,6 +74,7 @@ def with_seeds(resolved: Resolved, draw: Callable[[], int]) -> GenerationSpec:
         sampler=resolved.sampler,
         clip_skip=resolved.clip_skip,
         adapters=resolved.adapters,
+        vae=resolved.vae,
         image_format=resolved.image_format,
         written_prompt=resolved.written_prompt,
     )
@@ -78,9 +84,9 @@ def _given(request: Request, block: Block, catalog: Catalog) -> dict[str, option
     parsed = block.parsed
     given = options.gather(
         [
-            ("the configuration", catalog.config_defaults()),
+            (_CONFIGURATION, catalog.config_defaults()),
             ("the properties", request.options),
-            ("the pasted parameters", options.pasted_options(parsed.parameters)),
+            (_PASTED, options.pasted_options(parsed.parameters)),
             ("the block", {"negative": parsed.negative}),
             ("the block", parsed.options),
         ]
@@ -100,15 +106,21 @@ def _resolve(work: _Work) -> Resolved | None:
     choice = _adapters(work)
     base = _base(work, choice)
     family = base.family if base is not None else "sd15"
-    for key, value in work.catalog.defaults_for(family).items():
-        work.given.setdefault(key, options.Given(value, "the defaults"))
+    defaults_here = work.catalog.defaults_for(family, base.variant if base is not None else None)
+    _drop_foreign_sampler(work, family)
+    for key, value in defaults_here.items():
+        if value is not None:
+            work.given.setdefault(key, options.Given(value, "the defaults"))
     values = _values(work, family)
+    vae = _vae(work)
     if base is not None:
         _check_families(work, choice, base)
     if values["triggers"] is not None and (unknown := words.unknown_group(values["triggers"], choice.chosen)):
         work.problems.append(unknown)
     if work.problems or base is None:
         return None
+    if vae is not None:
+        values["vae"] = vae
     return _put_together(work, base, values, choice)
 
 
@@ -136,9 +148,11 @@ def _put_together(work: _Work, base: BaseRef, values: dict[str, Any], choice: ad
 
 def _fingerprint(values: Mapping[str, Any], base: BaseRef, uses: tuple[AdapterUse, ...]) -> str:
     """Of what decides the pictures: adapters by their weights and the base by its name, never by a place on a disk."""
+    vae = values.get("vae")
     return fingerprint(
         {
             **values,
+            **({"vae": vae.name} if vae is not None else {}),
             "v": 1,
             "base": [base.family, base.name],
             "adapters": [[use.weight_id, float(use.te), float(use.unet)] for use in uses],
@@ -206,8 +220,35 @@ def _named_base(work: _Work, name: str, families: Collection[str]) -> BaseRef | 
     if isinstance(base, BaseRef):
         return base
     near = f"Nearest: {', '.join(base.closest)}." if base.closest else _WHERE_BASES
-    work.problems.append(f'There is no base "{name}". {near}')
+    work.problems.append(base.reason or f'There is no base "{name}". {near}')
     return None
+
+
+def _vae(work: _Work) -> VaeRef | None:
+    """The VAE that is asked for, or that the configuration names for the family; None = the base's own."""
+    name = options.read(work.given, "vae", options.text, work.problems)
+    if name is None or name.casefold() in _OWN_VAE:
+        return None
+    found = work.catalog.find_vae(name)
+    if not isinstance(found, NotFound):
+        return found
+    near = f"Nearest: {', '.join(found.closest)}." if found.closest else "None were found in the folders with bases."
+    if work.given["vae"].place == _PASTED:
+        work.warnings.append(
+            f'The VAE "{name}" of the pasted parameters is not here; that of the base was used instead.'
+        )
+    else:
+        work.problems.append(f'There is no VAE "{name}". {near}')
+    return None
+
+
+def _drop_foreign_sampler(work: _Work, family: str) -> None:
+    """The configuration's sampler is for the families that have it; a flow model takes its own."""
+    given = work.given.get("sampler")
+    if given is None or given.place != _CONFIGURATION or family not in samplers.FLOW_FAMILIES:
+        return
+    if samplers.canonical(str(given.value)) not in samplers.FLOW_SAMPLERS:
+        del work.given["sampler"]
 
 
 def _fitting_base(work: _Work, choice: adapters.Choice, families: Collection[str]) -> BaseRef | None:
@@ -245,10 +286,10 @@ def _values(work: _Work, family: str) -> dict[str, Any]:
     parsers: dict[str, Callable[[Any], Any]] = {
         "seed": options.seed,
         "count": options.whole(1, work.catalog.max_count, " (the most that one block may ask for)"),
-        "size": options.size,
+        "size": options.size_for(family),
         "steps": options.whole(1, defaults.MAX_STEPS),
         "cfg": options.number(0, defaults.MAX_CFG),
-        "sampler": options.sampler,
+        "sampler": options.sampler_for(family),
         "clip_skip": options.whole(1, layers, f" (the text encoder of {family} has {layers} layers)"),
         "triggers": words.read_triggers,
         "format": _FORMAT,

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from loravault.formats.generation import BaseRef
-from loravault.library import bases
-from loravault.library.bases import list_bases, read_base, vocabulary
+from loravault.library import basefiles
+from loravault.library.bases import list_bases, look, read_base, vocabulary
+from tests import checkpoint_files as files
+from tests.checkpoint_files import write
 
 
 def base(folder: Path, width: int = 768) -> Path:
@@ -79,8 +81,8 @@ def test_a_bad_vocabulary_is_none(tmp_path: Path, content: str) -> None:
 def test_a_vocabulary_is_read_once_per_version_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of every note asks for it."""
     reads = []
-    real = bases._read_json
-    monkeypatch.setattr(bases, "_read_json", lambda path: reads.append(path) or real(path))
+    real = basefiles.read_json
+    monkeypatch.setattr(basefiles, "read_json", lambda path: reads.append(path) or real(path))
     ref = BaseRef(name="x", path=str(tmp_path), family="demo")
     path = tmp_path / "vocabulary.json"
     path.write_text('{"words": ["Red", "cat"]}')
@@ -89,3 +91,115 @@ def test_a_vocabulary_is_read_once_per_version_of_its_file(tmp_path: Path, monke
     path.write_text('{"words": ["blue"]}')
     os.utime(path, ns=(1, 1))
     assert vocabulary(ref) == {"blue"}
+
+
+def folder_of(folder: Path, pipeline: str, **configs: object) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    for part, config in configs.items():
+        (folder / part).mkdir()
+        (folder / part / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_folders_of_every_family_with_their_variants(tmp_path: Path) -> None:
+    folder_of(tmp_path / "sdxl-base", "StableDiffusionXLPipeline")
+    folder_of(tmp_path / "ponyDiffusionV6XL", "StableDiffusionXLPipeline")
+    folder_of(tmp_path / "FLUX.1-dev", "FluxPipeline", transformer={"guidance_embeds": True})
+    folder_of(tmp_path / "mine", "FluxPipeline", transformer={"guidance_embeds": False})
+    folder_of(tmp_path / "sd35", "StableDiffusion3Pipeline", transformer={"num_layers": 38})
+    folder_of(tmp_path / "sd35m", "StableDiffusion3Pipeline", transformer={"dual_attention_layers": [0, 1]})
+    folder_of(tmp_path / "Z-Image-Turbo", "ZImagePipeline")
+    folder_of(tmp_path / "FLUX.2-klein-4B", "Flux2KleinPipeline")
+    folder_of(tmp_path / "qwen", "QwenImagePipeline")
+    folder_of(tmp_path / "chroma", "ChromaPipeline")
+    assert {one.name: (one.family, one.variant) for one in list_bases([tmp_path], None)} == {
+        "sdxl-base": ("sdxl", None), "ponyDiffusionV6XL": ("sdxl", "pony"), "FLUX.1-dev": ("flux", "dev"),
+        "mine": ("flux", "schnell"), "sd35": ("sd3", "3.5-large"), "sd35m": ("sd3", "3.5-medium"),
+        "Z-Image-Turbo": ("z-image", "turbo"), "FLUX.2-klein-4B": ("flux2", "klein-4b"), "qwen": ("qwen-image", None),
+        "chroma": ("chroma", None),
+    }  # fmt: skip
+
+
+def test_files_are_bases_too(tmp_path: Path) -> None:
+    """Named as their files without ending, also in folders of folders; of two of one name the usable one."""
+    write(tmp_path / "SDXL" / "realistic" / "juggernautXL.safetensors", files.SDXL)
+    write(tmp_path / "dreamshaper_8.safetensors", files.SD15)
+    write(tmp_path / "noob.v1.safetensors", {**files.SDXL, "v_pred": (0,)})
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "dreamshaper_8.ckpt").write_bytes(b"pickle")
+    (tmp_path / "a" / "old.CKPT").write_bytes(b"pickle")
+    write(tmp_path / "a" / "refiner.safetensors", {**files.unet(1280), "conditioner.embedders.0.model.x": (1,)})
+    torn = write(tmp_path / "a" / "torn.safetensors", files.SD15)
+    os.truncate(torn, torn.stat().st_size - 10)
+    shelf = look([tmp_path], None)
+    assert [(one.name, one.family, one.variant) for one in shelf.usable] == [
+        ("dreamshaper_8", "sd15", None), ("noob.v1", "sdxl", "v-prediction"), ("juggernautXL", "sdxl", None)
+    ]  # fmt: skip
+    assert {one.name: (one.kind, one.state) for one in shelf.bases if one.state != "ok"} == {
+        "old": ("pickle", "refused"), "refiner": ("file", "refused"), "torn": ("file", "broken")
+    }  # fmt: skip
+    assert "is never opened because it can run programs" in shelf.reasons["old"]
+    assert "it is the SDXL refiner" in shelf.reasons["refiner"]
+    assert "the download is incomplete" in shelf.reasons["torn"]
+
+
+def test_a_file_takes_what_it_lacks_from_the_others(tmp_path: Path) -> None:
+    write(tmp_path / "unet" / "flux-mine.safetensors", files.flux())
+    one = next(iter(look([tmp_path], None).bases))
+    assert (one.name, one.state) == ("flux-mine", "incomplete")
+    assert one.reason == (
+        "it does not hold everything: put the VAE of Flux.1 (ae.safetensors), CLIP-L (clip_l.safetensors) and "
+        "T5 (t5xxl_fp16.safetensors) into one of the folders with bases"
+    )
+    clip = write(tmp_path / "clip" / "clip_l.safetensors", files.CLIP_L)
+    t5 = write(tmp_path / "clip" / "t5xxl.safetensors", files.T5_XXL)
+    write(tmp_path / "vae" / "sd3_vae.safetensors", files.VAE_16)
+    assert "put the VAE of Flux.1 (ae.safetensors) into" in look([tmp_path], None).reasons["flux-mine"]
+    vae = write(tmp_path / "vae" / "ae.safetensors", files.VAE_16)
+    (ref,) = list_bases([tmp_path], None)
+    assert ref.parts == (("vae", str(vae)), ("text_encoder", str(clip)), ("text_encoder_2", str(t5)))
+    assert [one.name for one in look([tmp_path], None).vaes] == ["ae", "sd3_vae"]
+
+
+def test_a_folder_lends_its_parts_to_files_of_its_family(tmp_path: Path) -> None:
+    """A folder of the family comes before loose files; of another family it has what both share."""
+    write(tmp_path / "half.safetensors", files.flux())
+    write(tmp_path / "clip_l.safetensors", files.CLIP_L)
+    lender = folder_of(tmp_path / "dev", "FluxPipeline", vae={}, text_encoder={}, text_encoder_2={}, transformer={})
+    parts = {one.name: dict(one.parts) for one in list_bases([tmp_path], None)}["half"]
+    assert parts == {part: str(lender / part) for part in ("vae", "text_encoder", "text_encoder_2")}
+    write(tmp_path / "chroma.safetensors", files.flux(dev=False, chroma=True))
+    parts = {one.name: dict(one.parts) for one in list_bases([tmp_path], None)}["chroma"]
+    assert parts == {"vae": str(lender / "vae"), "text_encoder": str(lender / "text_encoder_2")}
+    sd3 = write(tmp_path / "sd3.safetensors", files.SD3)
+    assert {one.path: dict(one.parts) for one in list_bases([tmp_path], None)}[str(sd3)] == {
+        "text_encoder_3": str(lender / "text_encoder_2")
+    }
+
+
+def test_vaes_are_files_and_folders_and_those_of_bases(tmp_path: Path) -> None:
+    write(tmp_path / "sdxl_vae.safetensors", files.VAE)
+    folder = tmp_path / "sd-vae-ft-mse"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL", "latent_channels": 4}))
+    folder_of(tmp_path / "xl", "StableDiffusionXLPipeline", vae={})
+    shelf = look([tmp_path], None)
+    assert {one.name: one.path for one in shelf.vaes} == {
+        "sdxl_vae": str(tmp_path / "sdxl_vae.safetensors"), "sd-vae-ft-mse": str(folder),
+        "xl": str(tmp_path / "xl" / "vae"),
+    }  # fmt: skip
+    assert [one.name for one in shelf.bases] == ["xl"]
+
+
+def test_a_header_is_read_once_per_version_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every change of the library looks at all bases again; some are on slow drives."""
+    path = write(tmp_path / "a.safetensors", files.SD15)
+    reads = []
+    real = basefiles.read_header
+    monkeypatch.setattr(basefiles, "read_header", lambda path: reads.append(path) or real(path))
+    assert [one.family for _ in range(3) for one in list_bases([tmp_path], None)] == ["sd15"] * 3
+    write(path, files.SDXL)
+    os.utime(path, ns=(1, 1))
+    assert [one.family for one in list_bases([tmp_path], None)] == ["sdxl"]
+    assert len(reads) == 2

@@ -143,3 +143,12 @@ def test_an_extra_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "read_text", read_text)
     with pytest.raises(UserError, match="cannot be read: Permission denied"):
         find_ui(file)
+
+
+def test_the_parts_of_bases_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    """Whoever has a Flux.1 for ComfyUI has it in four files in three folders."""
+    folders(tmp_path, "models/checkpoints", "models/unet", "models/text_encoders", "models/vae", "models/loras")
+    found = find_ui(tmp_path)
+    assert found.for_bases == tuple(
+        tmp_path / "models" / name for name in ("checkpoints", "unet", "text_encoders", "vae")
+    )

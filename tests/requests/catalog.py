@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loravault.formats.generation import BaseRef
+from loravault.formats.generation import BaseRef, VaeRef
 from loravault.formats.hashes import names_file
 from loravault.library import names
-from loravault.requests.bases import choose_base
+from loravault.requests.bases import Defaults, choose_base, choose_vae
 from loravault.requests.defaults import family_defaults
 from loravault.requests.model import KnownAdapter, NotFound, Refusal, Resolved, Several
 from loravault.requests.parse import parse_request
@@ -74,6 +74,9 @@ class Library:
     entries: tuple[Entry, ...] = LIBRARY
     bases: tuple[BaseRef, ...] = (SD, DEMO)
     default: str | None = "demo"
+    by_family: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    vaes: tuple[VaeRef, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     words: frozenset[str] | None = None
     max_count: int = 64
@@ -88,13 +91,17 @@ class Library:
         return next((one.adapter for one in self.entries if names_file(text, one.hashes)), None)
 
     def find_base(self, name: str | None, families: Collection[str]) -> BaseRef | NotFound:
-        return choose_base(name, families, self.bases, self.default)
+        defaults = Defaults(self.default, self.by_family)
+        return choose_base(name, families, self.bases, defaults, self.reasons)
 
     def vocabulary(self, base: BaseRef) -> frozenset[str] | None:
         return self.words if base.family == "demo" else None
 
-    def defaults_for(self, family: str) -> Mapping[str, Any]:
-        return family_defaults(family)
+    def find_vae(self, name: str) -> VaeRef | NotFound:
+        return choose_vae(name, self.vaes)
+
+    def defaults_for(self, family: str, variant: str | None = None) -> Mapping[str, Any]:
+        return family_defaults(family, variant)
 
     def config_defaults(self) -> Mapping[str, Any]:
         return self.config

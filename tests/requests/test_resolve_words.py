@@ -118,7 +118,7 @@ def test_there_is_no_base_at_all() -> None:
         ("a cat <lora:ink_outline:1>", '"ink_outline" has trigger words that are not in the prompt: "ink outline".'),
         ("a cat <lora:riddle:1>", 'The family of "riddle" could not be told'),
         ("#| size: 512x512\na cat", "made for 128×128"),
-        ("a cat\nSteps: 9, Seed: 1, VAE: x.pt, Hires upscale: 2", "pasted parameters: Hires upscale, VAE."),
+        ("a cat\nSteps: 9, Seed: 1, VAE: x.pt, Hires upscale: 2", "pasted parameters: Hires upscale."),
     ],
 )  # fmt: skip
 def test_a_weak_result_is_told_not_hidden(block: str, words: str) -> None:

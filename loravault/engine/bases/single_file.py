@@ -167,6 +167,8 @@ def _clip(model: Any, tensors: original.Tensors) -> original.Tensors:
 def convert(part: Part, config: Path, name: str, tensors: original.Tensors, dtype: torch.dtype) -> Any:
     """A UNet, VAE or SD3 transformer, by diffusers' own conversion. Raises `UserError` if tensors are missing."""
     prefix = {"unet": DENOISER_PREFIX, "vae": "first_stage_model."}.get(name, "")
+    if any(key.startswith("decoder.mid_block.") for key in tensors):  # a VAE in the names of diffusers already
+        prefix = ""
     kind = getattr(diffusers, part.kind)
     model = kind.from_single_file(
         {prefix + key: tensor for key, tensor in tensors.items()},
