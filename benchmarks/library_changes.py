@@ -19,8 +19,9 @@ from sqlmodel import col, select
 
 from benchmarks import bare, figures, library_set
 from benchmarks.library_vault import answer, daemon_at
-from loravault.daemon import ADAPTER_SETTLE_S, Daemon
+from loravault.daemon import Daemon
 from loravault.index.tables import AdapterRow, CardRow
+from loravault.looking import SETTLE_S
 
 MOST_S, LIMIT_S, SMALL, TIMES = 0.2, 60.0, 100, 3
 #: Galleries are brought up to date a few times in so many seconds; the next change waits until that is past.
@@ -73,7 +74,7 @@ class Watched:
         old = self._weight_id(rel)
         wall, began = time.time_ns(), time.perf_counter()
         os.replace(temp, path)
-        return self._until(lambda: self._is_current(rel, old, wall)) - began - ADAPTER_SETTLE_S
+        return self._until(lambda: self._is_current(rel, old, wall)) - began - SETTLE_S
 
     def _is_current(self, rel: str, old: str | None, wall: int) -> bool:
         """The row has other weights, these have a card that is there, and some page written since links it."""

@@ -8,7 +8,6 @@ Everything happens in one thread, in `tick`; threads of the watcher and of the w
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import threading
@@ -22,10 +21,8 @@ from sqlalchemy.exc import DatabaseError
 from loravault.config import VaultConfig
 from loravault.holding import check_vault, take_lock
 from loravault.index import commands
-from loravault.index import hinted as hinted_files
 from loravault.index.database import Index, is_passing, set_aside
-from loravault.index.refresh import Refreshed, refresh_adapters
-from loravault.index.refresh_images import refresh_images
+from loravault.index.refresh import Refreshed
 from loravault.jobs.board import Board
 from loravault.jobs.context import Context, log
 from loravault.jobs.deliver import Deliverer
@@ -37,6 +34,7 @@ from loravault.jobs.supervisor import Supervisor
 from loravault.keeping.house import COMMANDS as HOUSE_COMMANDS
 from loravault.keeping.house import Housekeeper
 from loravault.keeping.keepers import Keepers
+from loravault.looking import Looks
 from loravault.osdep import Lock
 from loravault.vault.ignore import IgnoreRules
 from loravault.vault.ledger import Ledger
@@ -49,17 +47,8 @@ BUSY_S, IDLE_S = 0.1, 1.0
 #: After an error of the database that may pass, such as a full disk (seconds).
 TROUBLE_S = 5.0
 
-#: Adapters are looked at again this long after the last hint (seconds): a copy of many files comes as many hints.
-ADAPTER_SETTLE_S = 2.5
-
-#: After a quick look at what events named, the whole look follows (seconds): what was found is shown first.
-AFTER_HINTED_S = 1.0
-
 #: Displaced copies and the ledger are tidied this often (seconds).
 PRUNE_S = 86400.0
-
-#: New adapters are read for at most this long at a time (seconds): requests are answered in between.
-ADAPTER_BUDGET_S = 0.5
 
 #: Without working events the vault is walked this often (seconds).
 POLLING_S = 10.0
@@ -82,12 +71,7 @@ class Daemon:
         self._watch = watch
         self._wake = threading.Event()
         self._hints: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
-        #: Root name -> paths inside it that events named since the last look.
-        self._hinted: dict[str, set[str]] = {}
-        #: After a quick look the next one is whole, however many events come: a download names its file all the time.
-        self._whole_is_due = True
         self._next_rescan = 0.0
-        self._next_adapters = 0.0
         self._next_prune = time.monotonic() + PRUNE_S
         self._data_version = -1
         self._lock: Lock | None = None
@@ -142,6 +126,7 @@ class Daemon:
             note_paths=self.feed.paths,
         )
         self.intake = Intake(ctx, self.keepers.cards)
+        self.looks = Looks(ctx, self._looked, self._came)
         self.dispatcher = Dispatcher(ctx, self._supervisor, self._only)
         self.deliverer = Deliverer(ctx)
         self.board = Board(ctx, self.dispatcher, self._supervisor, self.keepers.keeping)
@@ -241,7 +226,7 @@ class Daemon:
         if self._watcher is not None:
             self._watcher.stop()
         self.ctx.index.close()
-        self._next_rescan = self._next_adapters = 0.0
+        self._next_rescan = 0.0
         self._data_version = -1
         self._open_rooms()
 
@@ -256,14 +241,8 @@ class Daemon:
         if ctx.steady() >= self._next_rescan:
             self._next_rescan = ctx.steady() + ctx.config.rescan_s
             self._guarded("looking through the vault", self.rescan)
-        if ctx.steady() >= self._next_adapters:
-            self._next_adapters = ctx.steady() + ctx.config.rescan_s
-            look = (
-                self._look_quickly
-                if self._hinted and not self._whole_is_due
-                else partial(self.refresh, budget_s=ADAPTER_BUDGET_S)
-            )
-            self._guarded("looking through the adapters", look)
+        if self.looks.due_in <= 0:
+            self._guarded("looking through the adapters", self.looks.step)
         for rel in self.feed.ready():
             if self._only is None or rel in self._only:
                 self._guarded(rel, partial(self.intake.consider, rel))
@@ -341,7 +320,7 @@ class Daemon:
     def _pause(self) -> float:
         if self.feed.waiting or self.deliverer.busy:
             return BUSY_S
-        look = self._next_adapters - self.ctx.steady()
+        look = self.looks.due_in
         if look <= 0 or self._more_to_keep:
             return 0.0
         due = self._supervisor.due_in()  # what the worker says wakes the loop by itself
@@ -356,50 +335,17 @@ class Daemon:
         degraded = self._watcher is not None and not self._watcher.alive
         self._next_rescan = ctx.steady() + (min(POLLING_S, ctx.config.rescan_s) if degraded else ctx.config.rescan_s)
 
-    def _look_quickly(self) -> None:
-        """Read what the events named; the whole look, which alone may be believed about all else, comes right after."""
-        ctx = self.ctx
-        hinted, self._hinted = self._hinted, {}
-        self._next_adapters, self._whole_is_due = ctx.steady() + AFTER_HINTED_S, True
-        well = [root for root in ctx.config.loras if f"root.{root.name}" not in ctx.troubles]
-        if sum(map(len, hinted.values())) > hinted_files.MOST:
-            self._next_adapters = ctx.steady()
-            return
-        result = hinted_files.look_at_hinted(ctx.index, well, hinted)
-        if result.weights:
-            self.intake.library_changed()
-            self.keepers.library_changed(result.weights)
+    def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> Refreshed:
+        """Look at every adapter and every picture."""
+        return self.looks.whole(on_progress)
 
-    def refresh(
-        self, on_progress: Callable[[int, int], None] | None = None, budget_s: float | None = None
-    ) -> Refreshed:
-        """Look at every adapter and every picture; with a budget, at as many as fit into it, and soon at the rest."""
-        ctx = self.ctx
-        self._hinted.clear()
-        result = refresh_adapters(ctx.index, ctx.config.loras, on_progress, budget_s=budget_s)
-        self._whole_is_due = result.unfinished
-        if not result.unfinished:
-            everywhere = ctx.config.images == "obsidian"
-            refresh_images(
-                ctx.index,
-                ctx.config.vault,
-                ctx.config.folder,
-                ctx.troubles,
-                everywhere=everywhere,
-                changed=ctx.pictures_changed,
-            )
-            with ctx.index.session() as session:
-                pickles = [f"{root}/{rel}" for root, rels in sorted(result.pickles.items()) for rel in rels]
-                commands.set_fact(session, "pickles", json.dumps(pickles, ensure_ascii=False))
+    def _looked(self, result: Refreshed) -> None:
         self.intake.library_changed()
         self.keepers.refreshed(result)
-        for root in ctx.config.loras:
-            ctx.troubles.pop(f"root.{root.name}", None)
-        for name, trouble in result.troubles.items():
-            ctx.troubles[f"root.{name}"] = trouble
-        wait = ADAPTER_SETTLE_S if result.unsettled else ctx.config.rescan_s
-        self._next_adapters = ctx.steady() + (0.0 if result.unfinished else wait)
-        return result
+
+    def _came(self, weight_ids: set[str]) -> None:
+        self.intake.library_changed()
+        self.keepers.library_changed(weight_ids)
 
     def _obey(self) -> None:
         """Commands come as rows; a counter of SQLite's says for next to nothing whether anybody wrote."""
@@ -424,8 +370,6 @@ class Daemon:
             if kind == "note":
                 self.feed.hint(rel)
             elif kind == "adapter":
-                self._next_adapters = min(self._next_adapters, self.ctx.steady() + ADAPTER_SETTLE_S)
-                if rel:
-                    self._hinted.setdefault(root, set()).add(rel)
+                self.looks.hint(root, rel)
             else:
                 self._next_rescan = 0.0
