@@ -55,7 +55,7 @@ _UNET_ENDS = {
 
 
 def unet(tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """A UNet with one residual block per level."""
+    """A UNet, by its own number of residual blocks per level."""
     found: Tensors = {}
     for name, tensor in tensors.items():
         path, _, tip = name.rpartition(".")
@@ -64,7 +64,7 @@ def unet(tensors: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def _unet_block(path: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    layers = 1
+    layers = len({name.split(".")[3] for name in tensors if name.startswith("down_blocks.0.resnets.")})
     match = re.fullmatch(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.*)", path)
     assert match, path
     side, level, kind, number, rest = match[1], int(match[2] or 0), match[3], int(match[4]), match[5]
@@ -237,6 +237,9 @@ def sd3(tensors: Mapping[str, torch.Tensor]) -> Tensors:
         t + "norm1.linear": j + "x_block.adaLN_modulation.1",
         t + "norm1_context.linear": j + "context_block.adaLN_modulation.1",
         t + "attn.to_out.0": j + "x_block.attn.proj", t + "attn.to_add_out": j + "context_block.attn.proj",
+        **{f"{t}{a}.norm_{part}": f"{j}x_block.{a}.ln_{part}" for a in ("attn", "attn2") for part in "qk"},
+        **{f"{t}attn.norm_added_{part}": f"{j}context_block.attn.ln_{part}" for part in "qk"},
+        t + "attn2.to_out.0": j + "x_block.attn2.proj",
         t + "ff.net.0.proj": j + "x_block.mlp.fc1", t + "ff.net.2": j + "x_block.mlp.fc2",
         t + "ff_context.net.0.proj": j + "context_block.mlp.fc1",
         t + "ff_context.net.2": j + "context_block.mlp.fc2",
@@ -244,6 +247,7 @@ def sd3(tensors: Mapping[str, torch.Tensor]) -> Tensors:
            for old, new in (("timestep", "t"), ("text", "y")) for n in (1, 2)},
     }  # fmt: skip
     fused = {
+        j + "x_block.attn2.qkv": (t + "attn2.to_q", t + "attn2.to_k", t + "attn2.to_v"),
         j + "x_block.attn.qkv": (t + "attn.to_q", t + "attn.to_k", t + "attn.to_v"),
         j + "context_block.attn.qkv": (t + "attn.add_q_proj", t + "attn.add_k_proj", t + "attn.add_v_proj"),
     }
