@@ -1,226 +1,175 @@
-"""Reading a kohya LoRA or LoCon: checked against the base from its header alone, then read into low-rank factors.
+"""Reading an adapter for a base: what of it goes where is decided from its header, then its tensors are read.
 
-Nothing is mapped (a file cut short while it is mapped kills the process) and nothing but safetensors is opened.
+Every key format and every algorithm comes through here. Nothing but safetensors is opened.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from loravault.engine.bases import Base
+from loravault.engine.contents import Contents, Digests
+from loravault.engine.deltas import Delta, read_delta
 from loravault.errors import UserError
 from loravault.formats import families, keys
 from loravault.formats.generation import AdapterUse
-from loravault.formats.hashes import FileHashes, file_hashes
-from loravault.formats.safetensors_header import BrokenFile, Header, ReadAt, TensorInfo, header_of, reader
+from loravault.formats.normal import BaseNames, LayerKey, Normal, Patch, Place, base_names, place
+from loravault.formats.safetensors_header import BrokenFile, Header, header_of, reader
 from loravault.formats.weight_id import weight_id
 
-_DTYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
+#: Weight id, path, size, time and inode of a file: another key is perhaps another file.
+FileKey = tuple[str, str, int, int, int]
+#: Parts that change the bias of a layer.
+_BIASES = frozenset({"diff_b", "set_bias", "b_norm", "lora_up.bias"})
+#: Pipeline → the family by which its transformer's layers are named, whatever the base itself is called.
+_NAMED_AS: Mapping[str, str] = {
+    "FluxPipeline": "flux",
+    "ChromaPipeline": "chroma",
+    "Flux2KleinPipeline": "flux2",
+    "StableDiffusion3Pipeline": "sd3",
+    "ZImagePipeline": "z-image",
+    "QwenImagePipeline": "qwen-image",
 }
-_KOHYA = ("lora_unet_", "lora_te_", "lora_te1_")
-#: Component of the key grammar → prefix of the key map.
-_PREFIX: Mapping[str, str] = {"unet": "lora_unet", "te": "lora_te", "te1": "lora_te"}
-
-ModuleKey = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Factors:
-    """ΔW = scale · up · down, or scale · Σ mid[m,n,k,l] · up[i,m] · down[n,j]; tensors in the file's precision."""
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What one patch of a file does, and to which rows of which layers."""
 
-    #: (out, rank).
-    up: torch.Tensor
-    #: (rank, in) or (rank, in, kernel, kernel).
-    down: torch.Tensor
-    #: (rank, rank, kernel, kernel), Tucker form of LoCon.
-    mid: torch.Tensor | None
-    #: alpha / rank.
-    scale: float
-
-    def delta(self, like: torch.Tensor) -> torch.Tensor:
-        """ΔW in fp32, with the shape of `like` and on its device."""
-        up, down = (part.to(like.device, torch.float32) for part in (self.up, self.down))
-        if self.mid is None:
-            product = up.flatten(1) @ down.flatten(1)
-        else:
-            mid = self.mid.to(like.device, torch.float32)
-            product = torch.einsum("mnkl,im,nj->ijkl", mid, up.flatten(1), down.flatten(1))
-        return product.reshape(like.shape).mul_(self.scale)
+    delta: Delta
+    places: tuple[Place, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Adapter:
     """An adapter file, read and checked for one base."""
 
-    factors: Mapping[ModuleKey, Factors]
-    hashes: FileHashes
-    #: Names of tensors that have no place in the base or in what we can apply.
+    #: As the first note that used it called it, for messages.
+    name: str
+    key: FileKey
+    changes: tuple[Change, ...]
+    #: Names of tensors that have no place in the base.
     unused: tuple[str, ...]
     tensors: int
     #: All of its weights are zero.
     void: bool
+    #: Memory that it holds.
+    bytes: int
+    _digests: Callable[[], Digests]
+    components: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = frozenset(one.component for change in self.changes for one in change.places)
+        object.__setattr__(self, "components", found)
 
     @property
-    def bytes(self) -> int:
-        """Memory that it holds."""
-        parts = (part for one in self.factors.values() for part in (one.up, one.down, one.mid) if part is not None)
-        return sum(part.numel() * part.element_size() for part in parts)
+    def hashes(self) -> Digests:
+        """Of the bytes that were read. May wait: they are computed behind what follows reading."""
+        return self._digests()
 
     def touches(self, component: str) -> bool:
-        """Whether it changes anything in `unet` or `text_encoder`."""
-        return any(key[0] == component for key in self.factors)
+        """Whether it changes anything in this component."""
+        return component in self.components
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Tensor rows for one module, its shapes checked."""
-
-    key: ModuleKey
-    up: TensorInfo
-    down: TensorInfo
-    mid: TensorInfo | None
-    alpha: TensorInfo | None
-    names: tuple[str, ...]
+def names_of(base: Base) -> BaseNames:
+    """The names of all layers of a base: worth keeping as long as the base."""
+    return base_names(base.layers, _NAMED_AS.get(base.drawer.pipeline, base.family))
 
 
-def load_adapter(use: AdapterUse, base: Base) -> Adapter:
-    """Reads the file of `use` for `base`.
+def load_adapter(use: AdapterUse, base: Base, names: BaseNames | None = None) -> Adapter:
+    """Reads the file of `use` for `base`; `names` as `names_of` gives them.
 
     Raises `UserError`: the file is gone, broken or another than the index says, holds NaN, or does not fit the base.
     """
+    names = names or names_of(base)
     try:
         with open(use.path, "rb") as file:
             before = os.fstat(file.fileno())
             header = header_of(file)
-            read_at = reader(file)
-            found = weight_id(header, read_at)
-            if found != use.weight_id:
+            if weight_id(header, reader(file)) != use.weight_id:
                 raise UserError(f"The file of the adapter “{use.name}” is another one by now. Run the note again.")
-            plans = _plan(use.name, header, base)
-            data = {plan.key: _read(header, read_at, plan) for plan in plans}
-            hashes = file_hashes(use.path)
+            normal = without_lost_biases(place(header, names), base)
+            if trouble := _trouble(use.name, header, normal, base):
+                raise UserError(trouble)
+            contents = Contents(file, header)
             after = os.stat(use.path)
+        if _stamp(before) != _stamp(after):
+            raise UserError(f"The file of the adapter “{use.name}” changed while it was read. Run the note again.")
+        changes = tuple(_change(patch, contents, names) for patch in normal.patches)
     except BrokenFile as error:
         raise UserError(f"The adapter “{use.name}” cannot be used: {error.message}.") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"The adapter “{use.name}” cannot be read: {reason}. Is its drive there?") from error
-    if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
-        raise UserError(f"The file of the adapter “{use.name}” changed while it was read. Run the note again.")
-    _refuse_nan(use.name, plans, data)
-    used = {name for plan in plans for name in plan.names}
-    unused = tuple(sorted(set(header.tensors) - used))
-    void = not any(bool(one.up.float().any()) and bool(one.down.float().any()) for one in data.values())
-    return Adapter(data, hashes, unused, len(header.tensors), void)
+    _refuse_nan(use.name, changes)
+    void = all(change.delta.is_zero() for change in changes)
+    key = (use.weight_id, use.path, *_stamp(before))
+    return Adapter(use.name, key, changes, normal.unused, len(header.tensors), void, contents.size, contents.digests)
 
 
-def _plan(name: str, header: Header, base: Base) -> list[_Plan]:
-    """What goes where; decided from names and shapes before a weight is read."""
-    modules = keys.modules_of(header.tensors)
-    plans: list[_Plan] = []
-    misfits: list[str] = []
-    for module in modules.values():
-        parts = _parts(module)
-        if parts is None:
-            continue
-        target = base.key_map.get(f"{_PREFIX[module.component]}_{module.path}")
-        if target is None:
-            continue
-        key = (target.component, target.module)
-        plan = _fit(key, parts, tuple(base.modules[key].weight.shape))  # type: ignore[arg-type]
-        if plan is None:
-            misfits.append(module.path)
-        else:
-            plans.append(plan)
-    if misfits or not plans:
-        raise UserError(_misfit(name, header, base, misfits, modules))
-    return plans
+def without_lost_biases(normal: Normal, base: Base) -> Normal:
+    """Changes of a bias are unused where a layer can have none (T5's norms, embeddings)."""
+    patches: list[Patch] = []
+    lost: list[str] = []
+    for patch in normal.patches:
+        biases = _BIASES & patch.parts.keys()
+        if biases and not all(_may_have_bias(base, one) for one in patch.places):
+            lost += [patch.parts[part][0] for part in sorted(biases)]
+            rest = {part: row for part, row in patch.parts.items() if part not in biases}
+            if not rest.keys() - {"alpha"}:
+                lost += [row[0] for row in rest.values()]
+                continue
+            patch = replace(patch, parts=rest)  # noqa: PLW2901
+        patches.append(patch)
+    return Normal(tuple(patches), (*normal.unused, *lost), normal.misfits) if lost else normal
 
 
-def _parts(module: keys.Module) -> dict[str, tuple[str, TensorInfo]] | None:
-    """The parts of a module that is a plain LoRA or LoCon in kohya names, else None."""
-    names = [row[0] for row in module.parts.values()]
-    if module.component not in _PREFIX or not all(name.startswith(_KOHYA) for name in names):
-        return None
-    if not {"lora_down", "lora_up"} <= module.parts.keys() <= {"lora_down", "lora_up", "lora_mid", "alpha"}:
-        return None
-    return module.parts
+def _may_have_bias(base: Base, one: Place) -> bool:
+    return "bias" in base.modules[one.component, one.module]._parameters
 
 
-def _fit(key: ModuleKey, parts: Mapping[str, tuple[str, TensorInfo]], shape: Sequence[int]) -> _Plan | None:
-    """The plan for one module if up·down has the shape of its weight, else None."""
-    infos = {part: row[1] for part, row in parts.items()}
-    up, down, mid, alpha = infos["lora_up"], infos["lora_down"], infos.get("lora_mid"), infos.get("alpha")
-    if len(up.shape) not in (2, 4) or len(down.shape) not in (2, 4) or set(up.shape[2:]) - {1}:
-        return None
-    rank = down.shape[0]
-    kernel = down.shape[2:]
-    if mid is not None:
-        if len(mid.shape) != 4 or mid.shape[:2] != (rank, rank) or set(kernel) - {1}:
-            return None
-        kernel = mid.shape[2:]
-    product = (up.shape[0], down.shape[1], *kernel)
-    if rank < 1 or up.shape[1] != rank or _squeeze(product) != _squeeze(shape):
-        return None
-    if any(info.dtype not in _DTYPES for info in infos.values()) or (alpha and math.prod(alpha.shape) != 1):
-        return None
-    return _Plan(key, up, down, mid, alpha, tuple(row[0] for row in parts.values()))
+def _change(patch: Patch, contents: Contents, names: BaseNames) -> Change:
+    # Numbers are looked at later, so that all damaged modules are counted.
+    delta = read_delta(patch, contents.tensor, check_numbers=False)
+    if patch.algorithm == "ia3":  # whether inputs or outputs are meant stands in a tensor, not in the header
+        shape = names.shape(patch.places)
+        assert shape is not None
+        delta.change(torch.empty(shape, device="meta"), 1.0)
+    return Change(delta, patch.places)
 
 
-def _squeeze(shape: Sequence[int]) -> tuple[int, ...]:
-    """A 1×1 convolution and a linear layer are the same thing."""
-    return tuple(shape[:2]) if set(shape[2:]) <= {1} else tuple(shape)
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _read(header: Header, read_at: ReadAt, plan: _Plan) -> Factors:
-    up, down = (_tensor(header, read_at, info) for info in (plan.up, plan.down))
-    mid = _tensor(header, read_at, plan.mid) if plan.mid else None
-    # A file without alpha means alpha = rank, for kohya, A1111 and ComfyUI alike.
-    alpha = float(_tensor(header, read_at, plan.alpha).float()) if plan.alpha else float(down.shape[0])
-    return Factors(up.flatten(1), down, mid, alpha / down.shape[0])
-
-
-def _tensor(header: Header, read_at: ReadAt, info: TensorInfo) -> torch.Tensor:
-    data = bytearray(read_at(header.data_start + info.start, info.end - info.start))
-    if not data:
-        return torch.empty(info.shape, dtype=_DTYPES[info.dtype])
-    return torch.frombuffer(data, dtype=_DTYPES[info.dtype]).reshape(info.shape)
-
-
-def _refuse_nan(name: str, plans: Iterable[_Plan], data: Mapping[ModuleKey, Factors]) -> None:
-    bad = [plan.names[0] for plan in plans if not _finite(data[plan.key])]
+def _refuse_nan(name: str, changes: Sequence[Change]) -> None:
+    bad = [change.delta.name for change in changes if not change.delta.finite()]
     if bad:
         raise UserError(
             f"The adapter “{name}” is damaged: {len(bad)} of its modules hold NaN or infinite numbers (first: "
-            f"{bad[0].split('.')[0]}), which would make every picture black. Get the file again."
+            f"{bad[0]}), which would make every picture black. Get the file again."
         )
 
 
-def _finite(one: Factors) -> bool:
-    parts = [part.float() for part in (one.up, one.down, one.mid) if part is not None]
-    return math.isfinite(one.scale) and all(bool(torch.isfinite(part).all()) for part in parts)
-
-
-def _misfit(name: str, header: Header, base: Base, misfits: Sequence[str], modules: Mapping[str, keys.Module]) -> str:
-    """Why an adapter cannot be applied to this base, in one or two sentences."""
+def _trouble(name: str, header: Header, normal: Normal, base: Base) -> str | None:
+    """Why an adapter cannot be applied to this base, in one or two sentences; None if it can."""
+    if normal.patches and not normal.misfits and not _mostly_lost(header, normal):
+        return None
     try:
         seen = families.identify(header)
     except BrokenFile as error:
         return f"The adapter “{name}” cannot be used: {error.message}."
+    modules = keys.modules_of(header.tensors)
+    misfits = normal.misfits
     if seen.family not in (base.family, "unknown"):
         count = f"{len(misfits)} of its {len(modules)} modules have other shapes" if misfits else "no module of it fits"
+        if normal.patches and not misfits:
+            count = f"{len(modules) - len(normal.patches)} of its {len(modules)} modules have no place there"
         return (
             f"The adapter “{name}” is made for {seen.family}, the base “{base.name}” is {base.family}: {count}. "
             f"Choose a base of the family {seen.family}."
@@ -228,21 +177,20 @@ def _misfit(name: str, header: Header, base: Base, misfits: Sequence[str], modul
     if misfits:
         return (
             f"The adapter “{name}” does not fit the base “{base.name}”: {len(misfits)} of its {len(modules)} modules "
-            f"have other shapes (first: {misfits[0]})."
+            f"are incomplete or have other shapes (first: {misfits[0]})."
         )
-    if seen.network not in ("lora", "locon", "dylora"):
-        return (
-            f"The adapter “{name}” is of the kind {seen.network}, which this version cannot apply yet; "
-            "LoRA and LoCon work."
-        )
-    if not any(tensor.startswith(_KOHYA) for tensor in header.tensors):
-        return f"The adapter “{name}” names its tensors as {_style(header)} does; this version reads kohya names only."
-    return f"No module of the adapter “{name}” exists in the base “{base.name}” (first: {next(iter(modules))})."
+    if normal.patches:
+        return None
+    return f"No module of the adapter “{name}” exists in the base “{base.name}” (first: {_first(header)})."
 
 
-def _style(header: Header) -> str:
-    peft = any(".lora_A." in name or ".lora." in name for name in header.tensors)
-    return "PEFT or diffusers" if peft else "no known tool"
+def _mostly_lost(header: Header, normal: Normal) -> bool:
+    """Text encoders are the same in several families: an adapter of another one may fit there, and only there."""
+    return 2 * len(normal.unused) > len(header.tensors)
+
+
+def _first(header: Header) -> str:
+    return next((key.module for name in header.tensors if (key := keys.split_name(name))), next(iter(header.tensors)))
 
 
 def describe_unused(name: str, adapter: Adapter, base: Base) -> str | None:
@@ -255,10 +203,12 @@ def describe_unused(name: str, adapter: Adapter, base: Base) -> str | None:
     )
 
 
-def file_key(use: AdapterUse) -> tuple[Any, ...] | None:
+def file_key(use: AdapterUse) -> FileKey | None:
     """What tells whether a file is still the one that was read; None if it is gone."""
     try:
-        status = os.stat(use.path)
+        return (use.weight_id, use.path, *_stamp(os.stat(use.path)))
     except OSError:
         return None
-    return (use.path, use.weight_id, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+__all__ = ["Adapter", "Change", "FileKey", "LayerKey", "describe_unused", "file_key", "load_adapter", "names_of"]

@@ -1,21 +1,25 @@
-"""Merging adapters into a base and back: W = W0 + Σ m·ΔW, always formed anew from W0, never subtracted.
+"""Merging adapters into a base and back: W = W0 + Σ changes, always formed anew from W0, never subtracted.
 
 The original tensors are kept by reference; taking an adapter out puts the very same tensor back, so that a base is
-bit-identical after any number of switches.
+bit-identical after any number of switches. Only layers whose adapters or strengths changed are touched.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from loravault.engine.adapters import Adapter, ModuleKey
+from loravault.engine.adapters import Adapter, Change, FileKey
+from loravault.errors import UserError
+from loravault.formats.normal import LayerKey, Place
+from loravault.formats.safetensors_header import BrokenFile
 
-#: What is merged: (SHA-256 of the file, strength) of everything that changes a component, sorted.
-State = tuple[tuple[str, float], ...]
+#: What is merged: each file with its strength, of everything that changes some components, sorted.
+State = tuple[tuple[FileKey, Hashable], ...]
 
 
 @dataclass(frozen=True)
@@ -23,69 +27,295 @@ class Strength:
     """One adapter at its strengths."""
 
     adapter: Adapter
+    #: For every text encoder.
     te: float
+    #: For the UNet or transformer.
     unet: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One change at one strength. In each layer the steps come in the order of their numbers."""
+
+    number: int
+    owner: Adapter
+    change: Change
+    amount: float
+
+
+#: What is done to one layer: (file, strength), in order.
+_Recipe = tuple[tuple[FileKey, float], ...]
+
+
+@dataclass
+class _Original:
+    """A layer as the base has it."""
+
+    weight: Tensor
+    #: None: it has no bias, or its bias is untouched.
+    bias: Tensor | None = None
+    new_bias: bool = False
 
 
 class Patcher:
     """The only one who changes weights of a base."""
 
-    def __init__(self, modules: Mapping[ModuleKey, torch.nn.Module]) -> None:
+    def __init__(self, modules: Mapping[LayerKey, torch.nn.Module]) -> None:
         self._modules = modules
-        self._pristine: dict[ModuleKey, torch.Tensor] = {}
-        self._merged: tuple[State, State] = ((), ())
+        # Some encoders have one tensor under two names; it is one layer then, or it would be changed twice.
+        first: dict[int, LayerKey] = {}
+        self._same = {key: first.setdefault(id(module.weight), key) for key, module in modules.items()}
+        self._originals: dict[LayerKey, _Original] = {}
+        self._recipes: dict[LayerKey, _Recipe] = {}
+        self._state: tuple[State, State] = ((), ())
 
     def apply(self, strengths: Sequence[Strength]) -> tuple[State, State]:
         """Makes these adapters, and no others, be in effect. Order does not matter; the same adapter twice adds up.
 
-        Returns what is in effect in the text encoder and in the UNet. If anything fails the base is left pristine.
+        Returns what is in effect in the text encoders and in the denoiser. If anything fails the base is left
+        pristine. Raises `UserError` if a change turns out not to fit its layer.
         """
-        adapters = {one.adapter.hashes.sha256: one.adapter for one in strengths}
-        wanted = (_state(strengths, "text_encoder"), _state(strengths, "unet"))
-        if wanted == self._merged:
-            return wanted
-        self.restore()
+        amounts = _amounts(strengths)
+        state = _state(amounts, text=True), _state(amounts, text=False)
+        if state == self._state:
+            return state
+        plan = self._plan(amounts)
+        recipes = {key: tuple((step.owner.key, step.amount) for step in steps) for key, steps in plan.items()}
         try:
-            for component, state in zip(("text_encoder", "unet"), wanted, strict=True):
-                self._merge(component, [(adapters[sha256], strength) for sha256, strength in state])
+            for key in [key for key in self._recipes if key not in recipes]:
+                self._restore(key)
+            stale = {key: None for key, recipe in recipes.items() if self._recipes.get(key) != recipe}
+            with torch.no_grad():
+                for group in _groups(stale, plan, self._same):
+                    self._rebuild(group, plan)
+                    self._recipes.update((key, recipes[key]) for key in group)
         except BaseException:
             self.restore()
             raise
-        self._merged = wanted
-        return wanted
+        self._state = state
+        return state
 
     def restore(self) -> None:
         """Puts every original tensor back."""
-        for key, weight in self._pristine.items():
-            self._weight(key).data = weight
-        self._pristine.clear()
-        self._merged = ((), ())
+        for key in list(self._originals):
+            self._restore(key)
+        self._state = ((), ())
 
-    def _merge(self, component: str, adapters: Sequence[tuple[Adapter, float]]) -> None:
-        touched = {key for adapter, _ in adapters for key in adapter.factors if key[0] == component}
-        for key in sorted(touched):
-            weight = self._weight(key)
-            original = weight.data
-            total = original.to(torch.float32, copy=True)
-            for adapter, strength in adapters:
-                factors = adapter.factors.get(key)
-                if factors is not None:
-                    total.add_(factors.delta(original), alpha=strength)
-            self._pristine[key] = original
-            weight.data = total.to(original.dtype)
+    # ---- what is to be done
 
-    def _weight(self, key: ModuleKey) -> torch.nn.Parameter:
+    def _plan(self, amounts: Sequence[tuple[Adapter, float, float]]) -> dict[LayerKey, list[_Step]]:
+        """The steps of every layer that is changed."""
+        plan: dict[LayerKey, list[_Step]] = {}
+        number = 0
+        for adapter, te, unet in amounts:
+            for change in adapter.changes:
+                amount = te if change.places[0].component.startswith("text_encoder") else unet
+                number += 1
+                if amount == 0:
+                    continue
+                step = _Step(number, adapter, change, amount)
+                for one in change.places:
+                    steps = plan.setdefault(self._same[one.component, one.module], [])
+                    if not steps or steps[-1] is not step:  # two places may lie in one layer
+                        steps.append(step)
+        return plan
+
+    # ---- doing it
+
+    def _rebuild(self, group: Sequence[LayerKey], plan: Mapping[LayerKey, Sequence[_Step]]) -> None:
+        """Forms the layers of a group anew."""
+        work = _Work(self, {key: self._blank(key) for key in group})
+        steps = plan[group[0]] if len(group) == 1 else _merged([plan[key] for key in group])
+        for step in steps:
+            try:
+                work.add(step)
+            except BrokenFile as error:
+                raise UserError(f"The adapter “{step.owner.name}” cannot be used: {error.message}.") from error
+        for key, total in work.totals.items():
+            weight = self.weight(key)
+            weight.data = total.to(weight.dtype)
+        self._put_biases(group, work.biases)
+
+    def _blank(self, key: LayerKey) -> Tensor:
+        """A copy of the original weight in fp32, in the memory of the last one where that is possible."""
+        weight = self.weight(key)
+        known = self._originals.get(key)
+        if known is None:
+            known = self._originals[key] = _Original(weight.data)
+        elif weight.dtype == torch.float32:
+            return weight.data.copy_(known.weight)
+        return known.weight.to(torch.float32, copy=True)
+
+    def _put_biases(self, group: Iterable[LayerKey], biases: Mapping[LayerKey, Tensor]) -> None:
+        for key in group:
+            known, module = self._originals[key], self._modules[key]
+            if key not in biases:
+                self._restore_bias(known, module)
+            elif known.new_bias or module.bias is None:
+                known.new_bias = True
+                module.bias = torch.nn.Parameter(biases[key].to(known.weight.dtype), requires_grad=False)
+            else:
+                bias = module.bias
+                assert isinstance(bias, torch.nn.Parameter)
+                known.bias = bias.data if known.bias is None else known.bias
+                bias.data = biases[key].to(known.bias.dtype)
+
+    def _restore(self, key: LayerKey) -> None:
+        known = self._originals.pop(key)
+        self._recipes.pop(key, None)
+        self.weight(key).data = known.weight
+        self._restore_bias(known, self._modules[key])
+
+    @staticmethod
+    def _restore_bias(known: _Original, module: torch.nn.Module) -> None:
+        if known.new_bias:
+            module.register_parameter("bias", None)
+            known.new_bias = False
+        elif known.bias is not None:
+            module.bias.data = known.bias
+            known.bias = None
+
+    # ---- what the base has
+
+    def same(self, one: Place) -> LayerKey:
+        """The layer of a place."""
+        return self._same[one.component, one.module]
+
+    def weight(self, key: LayerKey) -> torch.nn.Parameter:
+        """The weight of a layer, as it is now."""
         weight = self._modules[key].weight
         assert isinstance(weight, torch.nn.Parameter)
         return weight
 
+    def original(self, key: LayerKey) -> Tensor:
+        """The weight of a layer, as the base has it."""
+        known = self._originals.get(key)
+        return self.weight(key).data if known is None else known.weight
 
-def _state(strengths: Sequence[Strength], component: str) -> State:
-    """Summed strength per file; sorted, so that sums of floats come out the same in any order."""
-    amounts: dict[str, list[float]] = {}
+    def original_bias(self, key: LayerKey) -> Tensor | None:
+        """The bias of a layer, as the base has it; None if it has none."""
+        known = self._originals.get(key)
+        if known is not None and (known.new_bias or known.bias is not None):
+            return known.bias
+        bias = self._modules[key]._parameters.get("bias")
+        return None if bias is None else bias.data
+
+
+class _Work:
+    """Layers that are being formed anew."""
+
+    def __init__(self, patcher: Patcher, totals: dict[LayerKey, Tensor]) -> None:
+        self._patcher = patcher
+        #: In fp32.
+        self.totals = totals
+        #: In fp32; only those that change.
+        self.biases: dict[LayerKey, Tensor] = {}
+
+    def add(self, step: _Step) -> None:
+        """Adds one change to those of its layers that are in work."""
+        delta, places = step.change.delta, step.change.places
+        if len(places) == 1 and places[0].rows is None:
+            key = self._patcher.same(places[0])
+            delta.add_to(self.totals[key], self._patcher.original(key), step.amount)
+        else:
+            self._add_pieces(step)
+        if delta.touches_bias:
+            self._add_bias(step)
+
+    def _add_pieces(self, step: _Step) -> None:
+        """The change of a layer that the base has in pieces, or is a piece of one that the base has."""
+        delta, factors = step.change.delta, step.change.delta.factors
+        if factors is not None:  # its rows can be had apart
+            for _, rows, target in self._pieces(step):
+                up, down = (one.to(target.device) for one in factors)
+                product = up[rows] @ down.flatten(1)
+                target.add_(product.reshape(target.shape), alpha=step.amount)
+            return
+        whole = torch.cat([_rows(self._patcher.original(self._patcher.same(one)), one) for one in step.change.places])
+        change = delta.change(whole, step.amount)
+        for _, rows, target in self._pieces(step):
+            target.add_(change[rows])
+
+    def _pieces(self, step: _Step) -> Iterator[tuple[Place, slice, Tensor]]:
+        """(place, which rows of the file's layer, the rows of the total that they go to), of layers in work."""
+        begin = 0
+        for one in step.change.places:
+            key = self._patcher.same(one)
+            first, last = one.rows or (0, self._patcher.original(key).shape[0])
+            rows, begin = slice(begin, begin + last - first), begin + last - first
+            if key in self.totals:
+                yield one, rows, self.totals[key][first:last]
+
+    def _add_bias(self, step: _Step) -> None:
+        places = step.change.places
+        b0 = None
+        if any(self._patcher.original_bias(self._patcher.same(one)) is not None for one in places):
+            b0 = torch.cat([_rows(self._bias_of(self._patcher.same(one)), one) for one in places])
+        added = step.change.delta.bias(step.amount, b0)
+        if added is None:
+            return
+        for one, rows, _ in self._pieces(step):
+            key = self._patcher.same(one)
+            if key not in self.biases:
+                self.biases[key] = self._bias_of(key).to(torch.float32, copy=True)
+            total = self.biases[key]
+            _rows(total, one).add_(added[rows].to(total.device))
+
+    def _bias_of(self, key: LayerKey) -> Tensor:
+        """The bias of a layer, as the base has it; nothing is zeros."""
+        bias = self._patcher.original_bias(key)
+        if bias is not None:
+            return bias
+        weight = self._patcher.original(key)
+        return torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device)
+
+
+def _rows(tensor: Tensor, one: Place) -> Tensor:
+    return tensor if one.rows is None else tensor[one.rows[0] : one.rows[1]]
+
+
+def _groups(
+    stale: Mapping[LayerKey, None], plan: Mapping[LayerKey, Sequence[_Step]], same: Mapping[LayerKey, LayerKey]
+) -> Iterator[list[LayerKey]]:
+    """The layers to be formed anew; together those that one change of a fused layer ties together."""
+    seen: set[LayerKey] = set()
+    for key in stale:
+        if key in seen:
+            continue
+        group = [key]
+        seen.add(key)
+        for member in group:
+            for step in plan[member]:
+                if len(step.change.places) == 1:
+                    continue
+                for one in step.change.places:
+                    other = same[one.component, one.module]
+                    if other in stale and other not in seen:
+                        seen.add(other)
+                        group.append(other)
+        yield group
+
+
+def _merged(lists: Sequence[Sequence[_Step]]) -> list[_Step]:
+    """The steps of several layers, each once, in order."""
+    return [step for _, step in sorted({step.number: step for steps in lists for step in steps}.items())]
+
+
+def _amounts(strengths: Sequence[Strength]) -> list[tuple[Adapter, float, float]]:
+    """(adapter, text encoders, denoiser), each file once; sorted, so that sums come out the same in any order."""
+    found: dict[FileKey, list[Strength]] = {}
     for one in strengths:
-        if one.adapter.touches(component):
-            amount = one.te if component == "text_encoder" else one.unet
-            amounts.setdefault(one.adapter.hashes.sha256, []).append(amount)
-    sums = ((sha256, math.fsum(values)) for sha256, values in amounts.items())
-    return tuple(sorted((sha256, total) for sha256, total in sums if total != 0))
+        found.setdefault(one.adapter.key, []).append(one)
+    return [
+        (uses[0].adapter, math.fsum(one.te for one in uses), math.fsum(one.unet for one in uses))
+        for _, uses in sorted(found.items())
+    ]
+
+
+def _state(amounts: Sequence[tuple[Adapter, float, float]], *, text: bool) -> State:
+    rows = ((adapter, te if text else unet) for adapter, te, unet in amounts)
+    return tuple(
+        (adapter.key, amount)
+        for adapter, amount in rows
+        if amount != 0 and any(component.startswith("text_encoder") == text for component in adapter.components)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import zipfile
@@ -13,11 +14,15 @@ import torch
 from safetensors.torch import save_file
 
 from loravault.engine.adapters import describe_unused, load_adapter
+from loravault.engine.apply import Patcher, Strength
 from loravault.engine.bases import Base, load_base
 from loravault.engine.devices import choose_device
 from loravault.errors import UserError
 from loravault.formats.generation import AdapterUse, BaseRef
-from tests.tiny import PARTS, WIDTH, Part, make_adapter, use_of
+from loravault.formats.hashes import file_hashes
+from loravault.formats.normal import Place
+from tests.tiny import PARTS, WIDTH, Part, make_adapter, make_base, use_of
+from tests.tiny_families import make_family
 
 pytestmark = pytest.mark.engine
 
@@ -58,7 +63,7 @@ def test_an_adapter_without_any_module_of_this_base_is_named_by_its_family(base:
 def test_an_adapter_of_no_known_family_that_does_not_fit(base: Base, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     make_adapter(path, {K: Part((32, WIDTH + 1))})
-    assert "1 of its 1 modules have other shapes (first: down_blocks_0" in refusal(path, base)
+    assert f"1 of its 1 modules are incomplete or have other shapes (first: {K})" in refusal(path, base)
 
 
 @pytest.mark.parametrize(
@@ -82,21 +87,46 @@ def test_shapes_that_do_not_multiply_are_refused(
     assert "bent" in refusal(path, base)
 
 
-def test_other_algorithms_are_named_and_refused(base: Base, tmp_path: Path) -> None:
-    """Applied as plain LoRA a DoRA gives a wrong picture without a word."""
-    loha = tmp_path / "loha.safetensors"
-    save_file({f"{K}.hada_w{n}_{ab}": torch.ones(4, 4) for n in (1, 2) for ab in "ab"}, loha)
-    assert "of the kind loha, which this version cannot apply yet" in refusal(loha, base)
-    dora = tmp_path / "dora.safetensors"
-    make_adapter(dora, {K: Part((32, WIDTH))}, extra={f"{K}.dora_scale": torch.ones(32, 1)})
-    assert "of the kind dora" in refusal(dora, base)
+def test_half_a_module_is_refused(base: Base, tmp_path: Path) -> None:
+    """A file that lost tensors on its way would be applied at less than it says."""
+    path = tmp_path / "half.safetensors"
+    make_adapter(path, {Q: Part((32, 32))}, extra={f"{K}.lora_down.weight": torch.ones(4, WIDTH)})
+    assert "one of its modules has only one of the two matrices of a LoRA" in refusal(path, base)
 
 
-def test_peft_names_are_refused_in_words(base: Base, tmp_path: Path) -> None:
-    path = tmp_path / "peft.safetensors"
-    stem = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
-    save_file({f"{stem}.lora_A.weight": torch.ones(4, WIDTH), f"{stem}.lora_B.weight": torch.ones(32, 4)}, path)
-    assert "names its tensors as PEFT or diffusers does" in refusal(path, base)
+def test_two_algorithms_in_one_module_are_refused(base: Base, tmp_path: Path) -> None:
+    path = tmp_path / "both.safetensors"
+    make_adapter(path, {K: Part((32, WIDTH))}, extra={f"{K}.lokr_w1": torch.ones(4, 4)})
+    assert load_adapter(use_of(path), base).unused == (f"{K}.lokr_w1",)
+    extra = {f"{K}.diff": torch.ones(32, WIDTH), f"{K}.set_weight": torch.ones(32, WIDTH)}
+    save_file(extra, path)
+    assert "are incomplete or have other shapes" in refusal(path, base)
+
+
+def test_ia3_whose_own_word_contradicts_its_shape_is_refused(base: Base, tmp_path: Path) -> None:
+    """Whether inputs are meant is a number in the file: the header alone does not tell that it cannot be."""
+    path = tmp_path / "scaled.safetensors"
+    save_file({f"{K}.weight": torch.ones(WIDTH), f"{K}.on_input": torch.tensor(False)}, path)
+    assert f"its module “{K}” is made for {WIDTH} outputs, the layer of the base is 32×{WIDTH}" in refusal(path, base)
+    save_file({f"{K}.weight": torch.ones(WIDTH), f"{K}.on_input": torch.tensor(True)}, path)
+    assert len(load_adapter(use_of(path), base).changes) == 1
+
+
+def test_a_number_format_without_arithmetic_is_refused(base: Base, tmp_path: Path) -> None:
+    path = tmp_path / "whole.safetensors"
+    tensors = make_adapter(path, {K: Part((32, WIDTH))})
+    save_file({name: tensor.to(torch.int32) for name, tensor in tensors.items()}, path)
+    assert "“whole” cannot be used: its module" in refusal(path, base)
+
+
+def test_what_fits_by_its_text_encoder_alone_is_of_another_family(tmp_path: Path) -> None:
+    """CLIP is the same in several families: applied there only, an adapter of another would do next to nothing."""
+    wide = load_base(replace(make_base(tmp_path / "wide", width=768), family="sd15"), choose_device("cpu"))
+    path = tmp_path / "flux.safetensors"
+    names = [f"lora_unet_double_blocks_{n}_img_attn_proj" for n in range(3)]
+    text = "lora_te1_text_model_encoder_layers_1_self_attn_q_proj"
+    make_adapter(path, {text: Part((768, 768)), **{name: Part((3072, 3072), rank=1) for name in names}})
+    assert "is made for flux, the base “wide” is sd15: 3 of its 4 modules have no place there" in refusal(path, wide)
 
 
 def test_a_whole_model_is_no_adapter(base: Base, tmp_path: Path) -> None:
@@ -119,7 +149,7 @@ def test_unused_keys_are_counted_and_told(base: Base, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("part", ["lora_up.weight", "lora_down.weight", "alpha"])
+@pytest.mark.parametrize("part", ["lora_up.weight", "lora_down.weight"])
 def test_nan_and_infinity_are_told_and_never_merged(base: Base, tmp_path: Path, value: float, part: str) -> None:
     path = tmp_path / "burnt.safetensors"
     tensors = make_adapter(path, PARTS)
@@ -128,6 +158,13 @@ def test_nan_and_infinity_are_told_and_never_merged(base: Base, tmp_path: Path, 
     text = refusal(path, base)
     assert "“burnt” is damaged: 1 of its modules hold NaN or infinite numbers" in text
     assert "Get the file again" in text
+
+
+def test_an_alpha_that_is_no_number_is_told(base: Base, tmp_path: Path) -> None:
+    path = tmp_path / "burnt.safetensors"
+    tensors = make_adapter(path, PARTS)
+    save_file({**tensors, f"{K}.alpha": torch.tensor(float("nan"))}, path)
+    assert f"“burnt” cannot be used: its module “{K}” has nan as alpha, which is no amount" in refusal(path, base)
 
 
 def test_an_adapter_of_zeros_is_known_to_change_nothing(base: Base, tmp_path: Path) -> None:
@@ -181,5 +218,44 @@ def test_a_linear_adapter_fits_a_pointwise_convolution(base: Base, tmp_path: Pat
     """`proj_in` is a 1×1 convolution in SD 1 and a linear layer in SD 2; trainers write either."""
     path = tmp_path / "linear.safetensors"
     make_adapter(path, {"lora_unet_mid_block_attentions_0_proj_in": Part((64, 64))})
-    ((key, factors),) = load_adapter(use_of(path), base).factors.items()
-    assert factors.delta(base.modules[key].weight).shape == (64, 64, 1, 1)  # type: ignore[arg-type]
+    (change,) = load_adapter(use_of(path), base).changes
+    assert change.places == (Place("unet", "mid_block.attentions.0.proj_in"),)
+    weight = base.modules["unet", "mid_block.attentions.0.proj_in"].weight
+    assert change.delta.change(weight, 1.0).shape == (64, 64, 1, 1)  # type: ignore[arg-type]
+
+
+def test_the_hashes_are_those_of_the_bytes_that_were_read(base: Base, tmp_path: Path) -> None:
+    """Computed behind what follows, from memory: the file may be another one by then."""
+    path = tmp_path / "ink.safetensors"
+    make_adapter(path)
+    known = file_hashes(path)
+    adapter = load_adapter(use_of(path), base)
+    path.unlink()
+    found = adapter.hashes
+    assert (found.sha256, found.autov2, found.autov3) == (known.sha256, known.autov2, known.autov3)
+
+
+def test_tensors_that_begin_at_odd_bytes_are_read(base: Base, tmp_path: Path) -> None:
+    """The format does not promise that numbers are aligned; a view of memory would need it."""
+    path = tmp_path / "odd.safetensors"
+    tensors = make_adapter(path, {K: Part((32, WIDTH))})
+    rows, data = {}, b""
+    for name, tensor in {"odd": torch.ones(1, dtype=torch.uint8), **tensors}.items():
+        raw = tensor.numpy().tobytes()
+        kind = "U8" if name == "odd" else "F32"
+        rows[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    header = json.dumps(rows).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    (change,) = load_adapter(use_of(path), base).changes
+    assert torch.equal(change.delta.tensors[0], tensors[f"{K}.lora_up.weight"])
+
+
+def test_a_bias_where_a_layer_can_have_none_is_counted_as_unused(tmp_path: Path) -> None:
+    base = load_base(make_family(tmp_path / "flux", "flux"), choose_device("cpu"))
+    path, norm = tmp_path / "norms.safetensors", "transformer.transformer_blocks.0.attn.norm_q"
+    save_file({f"{norm}.w_norm": torch.ones(16), f"{norm}.b_norm": torch.ones(16)}, path)
+    adapter = load_adapter(use_of(path), base)
+    assert adapter.unused == (f"{norm}.b_norm",)
+    Patcher(base.modules).apply([Strength(adapter, te=1.0, unet=1.0)])
+    assert float(base.modules["transformer", "transformer_blocks.0.attn.norm_q"].weight.mean()) == 2.0

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from loravault.engine.adapters import Factors, load_adapter
+from loravault.engine.adapters import load_adapter
 from loravault.engine.apply import Patcher, Strength
 from loravault.engine.bases import Base, load_base
 from loravault.engine.devices import choose_device
+from loravault.errors import UserError
 from loravault.formats.generation import BaseRef
+from loravault.formats.normal import Place
 from tests.tiny import PARTS, Part, make_adapter, use_of
 
 pytestmark = pytest.mark.engine
@@ -85,13 +88,21 @@ def test_each_kind_of_module_gets_exactly_the_formula(
         assert error(after[name], wanted) < 1e-5, name
 
 
-def test_a_convolution_with_the_merged_weight_is_the_two_convolutions_of_the_adapter(base: Base) -> None:
+def test_a_convolution_with_the_merged_weight_is_the_two_convolutions_of_the_adapter(
+    base: Base, tmp_path: Path
+) -> None:
     """The order of axes, checked on an image and not by another reshape."""
-    torch.manual_seed(1)
-    down, up, image = torch.randn(3, 5, 3, 3), torch.randn(7, 3, 1, 1), torch.randn(1, 5, 9, 9)
-    delta = Factors(up.flatten(1), down, None, 0.5).delta(torch.empty(7, 5, 3, 3))
-    two = torch.conv2d(torch.conv2d(image, down, padding=1), up) * 0.5
-    assert error(torch.conv2d(image, delta, padding=1), two.double()) < 1e-5
+    name, key = "lora_unet_down_blocks_0_resnets_0_conv1", ("unet", "down_blocks.0.resnets.0.conv1")
+    tensors = make_adapter(tmp_path / "ink.safetensors", {name: Part((32, 32, 3, 3), rank=4, alpha=2.0)})
+    down, up = tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"]
+    image = torch.randn(1, 32, 9, 9, generator=torch.Generator().manual_seed(1))
+    layer, patcher = base.modules[key], Patcher(base.modules)
+    with torch.no_grad():
+        before = layer(image)
+        patcher.apply([Strength(load_adapter(use_of(tmp_path / "ink.safetensors"), base), te=1.0, unet=1.0)])
+        wanted = before + torch.conv2d(torch.conv2d(image, down, padding=1), up) * 0.5
+        assert error(layer(image), wanted.double()) < 1e-5
+    patcher.restore()
 
 
 def test_text_encoder_and_unet_have_strengths_of_their_own(base: Base, tmp_path: Path) -> None:
@@ -168,12 +179,11 @@ def test_a_failure_in_the_middle_leaves_the_base_pristine(base: Base, tmp_path: 
     """Transactional: half an adapter would be a picture nobody asked for."""
     make_adapter(tmp_path / "ink.safetensors")
     adapter = load_adapter(use_of(tmp_path / "ink.safetensors"), base)
-    key = sorted(adapter.factors)[-1]
-    broken = dict(adapter.factors) | {key: Factors(torch.ones(1, 1), torch.ones(1, 2), None, 1.0)}
-    bad = type(adapter)(broken, adapter.hashes, (), 0, void=False)
+    *good, last = adapter.changes
+    bad = replace(adapter, changes=(*good, replace(last, places=(Place("unet", "conv_in"),))))
     pristine = digest(base)
     patcher = Patcher(base.modules)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError, match=r"“ink” cannot be used: its module .* is made for"):
         patcher.apply([Strength(bad, te=1.0, unet=1.0)])
     assert digest(base) == pristine
     patcher.apply([Strength(adapter, te=1.0, unet=1.0)])
