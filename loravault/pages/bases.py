@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from loravault.pages.templates import Templates
 
 #: What there is, in our folder.
 NAMES = ("LoRAs.base", "Requests.base", "Images.base")
 
 _MARK = re.compile(rb"# loravault ([0-9a-f]{16})(?:[ \t][^\r\n]*)?\r?\n")
+_TEMPLATES = Templates()
 _WORDS = "Made by loravault. Once you change it, it is yours and stays as it is; delete it to get the newest one."
 
 
 def render(name: str, folder: str, templates: Path, *, in_folder: bool = True) -> bytes:
     """One of `NAMES`, sealed. `folder`: ours. `in_folder`: pictures are in it, not among the vault's attachments."""
-    text = _environment(str(templates)).get_template(f"{name}.j2").render(folder=_quoted(folder), in_folder=in_folder)
+    text = _TEMPLATES.get(templates, f"{name}.j2").render(folder=_quoted(folder), in_folder=in_folder)
     return seal(text)
 
 
@@ -50,15 +50,3 @@ def _sum(text: str) -> str:
 def _quoted(text: str) -> str:
     """A text inside a string of Bases, which stands in single quotes of YAML."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("'", "''")
-
-
-@lru_cache(maxsize=2)
-def _environment(templates: str) -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(templates) / "pages"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-        keep_trailing_newline=True,
-    )

@@ -9,26 +9,25 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from loravault.formats.training_facts import TrainingFacts, training_words
 from loravault.library.entry import USER_FIELDS, Entry
 from loravault.pages.cardpages import default_pictures_page
-from loravault.pages.examples import example_prompt, lora_tag, request_uri
+from loravault.pages.examples import example_prompt, try_uri
+from loravault.pages.templates import Templates
 from loravault.vault.inert import inert, inert_value
 from loravault.vault.links import embed, parse_wikilink, wikilink
 from loravault.vault.note import Note, parse_note
 from loravault.vault.ownline import find_own_lines, own_line
 from loravault.vault.properties import EMPTY, EditRefused, Value, set_properties_best
-from loravault.vault.yamlwrite import PropertyValue, format_value, property_lines
+from loravault.vault.yamlwrite import PropertyValue, property_lines
 
 KIND = "card"
 COVER_WIDTH = 320
+_TEMPLATES = Templates()
 #: Characters of a card's text that are kept for search.
 MAX_BODY = 65536
 _NO_COVER = "*No cover yet.*"
@@ -150,10 +149,10 @@ def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
     properties = {"loravault": KIND, **users, **ours}
     cover = own_line(_cover_text(names.cover), "cover")
     prompt = example_prompt(entry, names.call)
-    body = _template(templates).render(
+    body = _TEMPLATES.get(templates, "card.md.j2").render(
         cover=cover,
         prompt=prompt,
-        try_it=_try_it(entry, names, prompt),
+        try_it=try_uri(names.vault, entry.name, names.call, entry.weight, prompt),
         heading=_heading(entry),
         warnings=[inert(str(text), _TEXT) for text in _list(entry.facts.get("warnings"))],
         pictures=embed(default_pictures_page(names.folder, names.card).removesuffix(".md")),
@@ -272,14 +271,6 @@ def _cover_text(cover: str | None) -> str:
     return embed(cover, COVER_WIDTH) if cover else _NO_COVER
 
 
-def _try_it(entry: Entry, names: CardNames, prompt: str) -> str:
-    """The link; none for a name that would be run by Templater in the new note."""
-    if inert_value(names.call) != names.call:
-        return ""
-    by_name = "" if lora_tag(names.call, 1) else format_value(f"{names.call} {entry.weight or 1:g}")
-    return request_uri(names.vault, f"Try {entry.name}", prompt, by_name)
-
-
 def _heading(entry: Entry) -> str:
     """Its title, if that says more than its name, with the version and who made it."""
     version, author = entry.facts.get("version"), entry.facts.get("author")
@@ -361,16 +352,3 @@ def _number(value: float) -> int | float:
 
 def _megabytes(size: int) -> float:
     return round(size / 1e6, 1 if size >= 1e6 else 3)
-
-
-@lru_cache(maxsize=4)
-def _template(templates: Path) -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(templates / "pages"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("card.md.j2")

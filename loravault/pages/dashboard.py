@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from loravault.pages.examples import request_uri
+from loravault.pages.templates import Templates
 from loravault.vault.inert import inert
 from loravault.vault.links import wikilink
-
-#: What a "New picture" link creates. Quoted into a URI.
-NEW_PICTURE = "---\nloravault: generate\nrun: false\n---\n\n```prompt\n\n```\n"
 
 
 @dataclass(frozen=True)
@@ -86,17 +82,7 @@ class Dashboard:
 
 def render(dashboard: Dashboard, templates: Path) -> str:
     """The page as Markdown, without its checksum."""
-    environment = Environment(
-        loader=FileSystemLoader(templates / "pages"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-        keep_trailing_newline=True,
-    )
-    environment.filters["inert"] = inert
-    environment.filters["link"] = _link
-    return environment.get_template("dashboard.md.j2").render(
+    return _TEMPLATES.get(templates, "dashboard.md.j2").render(
         page=dashboard, new_picture=new_picture_uri(dashboard.vault_name)
     )
 
@@ -109,4 +95,7 @@ def _link(path: str) -> str:
 
 def new_picture_uri(vault_name: str) -> str:
     """A link that makes a filled request in Obsidian."""
-    return f"obsidian://new?vault={quote(vault_name)}&name=New%20picture&content={quote(NEW_PICTURE)}"
+    return request_uri(vault_name, "New picture", "")
+
+
+_TEMPLATES = Templates(filters={"inert": inert, "link": _link})

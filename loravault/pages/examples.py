@@ -14,6 +14,7 @@ from loravault.formats.trigger_words import plain_and_groups
 from loravault.library.entry import Entry
 from loravault.vault.inert import inert_value
 from loravault.vault.names import safe_stem
+from loravault.vault.yamlwrite import format_value
 
 #: A sample prompt of a stranger is used up to this length, in characters.
 MAX_PROMPT = 600
@@ -63,6 +64,17 @@ def lora_tag(call: str, weight: float | None) -> str:
         return ""
     _, tags = parse_tags(tag)
     return tag if len(tags) == 1 and tags[0].raw == tag and tags[0].name == call and not tags[0].problem else ""
+
+
+def try_uri(vault_name: str, name: str, call: str, weight: float | None, prompt: str) -> str:
+    """The "Try it" link of the adapter `name`, which prompts call `call`.
+
+    Empty for a name that would be run by Templater in the new note.
+    """
+    if inert_value(call) != call:
+        return ""
+    by_name = "" if lora_tag(call, 1) else format_value(f"{call} {weight or 1:g}")
+    return request_uri(vault_name, f"Try {name}", prompt, by_name)
 
 
 def request_uri(vault_name: str, title: str, block: str, loras: str = "") -> str:

@@ -7,23 +7,19 @@ they are called: `paging`. What is ours: each page is sealed with `lv_sum`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from loravault.pages import own
-from loravault.pages.examples import lora_tag, request_uri
+from loravault.pages.examples import lora_tag, try_uri
 from loravault.pages.paging import cuts, mark, stream_cuts
+from loravault.pages.templates import Templates
 from loravault.pages.tiles import Picture, Tile, by_time, embeddable, label_of, month_label, rows, span
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, wikilink
 from loravault.vault.names import free_stem, name_key, safe_stem
-from loravault.vault.properties import format_value
 
 #: Covers that stand beside a family or a folder in the index.
 SAMPLES = 4
@@ -233,35 +229,7 @@ def _paths(first: str, starts: Sequence[str]) -> list[str]:
 
 def render(page: Page, view: View, templates: Path) -> bytes:
     """The page as it is written."""
-    return own.seal(_template(str(templates), page.template).render(page=page, view=view))
-
-
-@lru_cache(maxsize=8)
-def _template(templates: str, name: str) -> Template:
-    return _environment(templates).get_template(name)
-
-
-@lru_cache(maxsize=2)
-def _environment(templates: str) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(templates) / "pages"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-        keep_trailing_newline=True,
-    )
-    filters: dict[str, Callable[..., Any]] = {
-        "inert": inert,
-        "link": lambda step, label=None: wikilink(step.path, label or step.label or None),
-        "to": wikilink,
-        "cell": lambda text: text.replace("|", "\\|"),
-        "times": by_time,
-        "rows": rows,
-    }
-    environment.filters |= filters
-    environment.globals |= {"thumb": _thumb, "try_it": _try_it, "prompt_of": _prompt}
-    return environment
+    return own.seal(_TEMPLATES.get(templates, page.template).render(page=page, view=view))
 
 
 def _thumb(picture: str, width: int, target: str | None = None) -> str:
@@ -279,7 +247,17 @@ def _prompt(page: Page) -> str:
 def _try_it(page: Page, view: View) -> str:
     """A link that makes a request for the adapter of the page."""
     tile = page.of
-    if tile is None:
-        return ""
-    by_name = "" if lora_tag(page.call, 1) else format_value(f"{page.call} {tile.weight or 1:g}")
-    return request_uri(view.vault_name, f"Try {tile.name}", _prompt(page), by_name)
+    return try_uri(view.vault_name, tile.name, page.call, tile.weight, _prompt(page)) if tile else ""
+
+
+_TEMPLATES = Templates(
+    filters={
+        "inert": inert,
+        "link": lambda step, label=None: wikilink(step.path, label or step.label or None),
+        "to": wikilink,
+        "cell": lambda text: text.replace("|", "\\|"),
+        "times": by_time,
+        "rows": rows,
+    },
+    functions={"thumb": _thumb, "try_it": _try_it, "prompt_of": _prompt},
+)

@@ -8,7 +8,7 @@ import pytest
 
 from loravault import resources
 from loravault.pages import own
-from loravault.pages.dashboard import NEW_PICTURE, Dashboard, Library, NoteLine, QueueLine, new_picture_uri, render
+from loravault.pages.dashboard import Dashboard, Library, NoteLine, QueueLine, new_picture_uri, render
 
 EMPTY = Dashboard(heartbeat="running", when="2026-11-20 18:15", machine="atelier", device="cpu", vault_name="My Vault")
 
@@ -84,7 +84,7 @@ def test_prompts_cannot_run_anything_on_the_dashboard() -> None:
 def test_the_new_picture_link_makes_a_request_of_the_named_vault() -> None:
     uri = new_picture_uri("My Vault & Co")
     assert uri.startswith("obsidian://new?vault=My%20Vault%20%26%20Co&")
-    assert unquote(uri.split("content=")[1]) == NEW_PICTURE
+    assert unquote(uri.split("content=")[1]) == "---\nloravault: generate\nrun: false\n---\n\n```prompt\n\n```\n"
 
 
 def test_a_sealed_page_is_ours_until_a_byte_of_it_changes() -> None:
