@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from loravault.index import adapters
 from loravault.index.adapters import NamedAdapter
 from loravault.library import bases as base_folders
 from loravault.library import names
+from loravault.library.hubcache import fetched_base
 from loravault.requests.bases import Defaults, choose_base, choose_vae
 from loravault.requests.defaults import family_defaults
 from loravault.requests.model import KnownAdapter, NotFound, Several
@@ -73,7 +75,10 @@ class IndexCatalog:
     def find_base(self, name: str | None, families: Collection[str]) -> BaseRef | NotFound:
         """The base of this name, or one of these families."""
         defaults = Defaults(self.config.default_base or "demo", self.config.default_bases)
-        return choose_base(name, families, self.bases, defaults, self.refused)
+        found = choose_base(name, families, self.bases, defaults, self.refused)
+        if name is None or not isinstance(found, NotFound):
+            return found
+        return fetched_base(name.strip(), os.environ) or found
 
     def find_vae(self, name: str) -> VaeRef | NotFound:
         """The VAE of this name."""

@@ -8,10 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loravault.formats.generation import BaseRef, VaeRef
+from loravault.library.hubcache import is_hub_id
 from loravault.requests.model import NotFound
-
-#: How the Hub names what it has; a path would begin with a dot or a slash.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,10 @@ def _named(name: str, bases: Sequence[BaseRef], reasons: Mapping[str, str]) -> B
     refused = {_fold(one): f'The base "{one}" cannot be used: {why}.' for one, why in reasons.items()}
     if wanted in refused:
         return NotFound(near, refused[wanted])
-    if _HUB_ID.fullmatch(name.strip()):
+    if is_hub_id(name.strip()):
         return NotFound(near, (
-            f"There is no base \"{name.strip()}\" on this machine, and bases are not downloaded by a request: get its "
-            "diffusers folder, or its .safetensors file, into one of the folders with bases."
+            f"There is no base \"{name.strip()}\" on this machine, and a request does not download one: fetch it with "
+            f"`hf download {name.strip()}`, or put its .safetensors file into one of the folders with bases."
         ))  # fmt: skip
     return NotFound(near)
 
