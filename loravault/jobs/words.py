@@ -90,6 +90,8 @@ def numbers_line(spec: GenerationSpec) -> str:
     ]
     if spec.clip_skip > 1:
         numbers.append(f"clip skip {spec.clip_skip}")
+    if spec.vae is not None:
+        numbers.append(f"VAE {spec.vae.name}")
     return " · ".join(inert(part) for part in numbers)
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loravault.engine.bases import load_base
+from loravault.engine.bases.parts import in_words
 from loravault.engine.devices import choose_device, images_at_once, is_out_of_memory, usable_processors
 from loravault.errors import UserError
 from loravault.formats.generation import BaseRef
@@ -92,6 +93,32 @@ def test_a_folder_with_half_precision_files_only(copy: BaseRef) -> None:
     base = load_base(copy, choose_device("cpu"))
     assert base.pipe.unet.dtype == torch.float32
     assert base.pixels_per_latent == 8
+
+
+def test_weights_in_several_files(copy: BaseRef) -> None:
+    """Large models are; a file that is missing, or that lies elsewhere, is named."""
+    whole = load_base(copy, choose_device("cpu")).pipe.unet
+    folder = Path(copy.path) / "unet"
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    whole.save_pretrained(folder, max_shard_size="300KB")
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 2
+    again = load_base(copy, choose_device("cpu")).pipe.unet.state_dict()
+    assert all(torch.equal(again[key], tensor) for key, tensor in whole.state_dict().items())
+    os.truncate(shards[1], shards[1].stat().st_size // 2)
+    assert "of its unet, " in refusal(copy)
+    shards[1].unlink()
+    assert f"is incomplete: unet/{shards[1].name} is missing" in refusal(copy)
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(index.read_text().replace(shards[1].name, "../../other.safetensors"))
+    assert "index.json names '../../other.safetensors'" in refusal(copy)
+
+
+def test_memory_that_runs_out_while_a_base_is_loaded_is_no_fault_of_the_base() -> None:
+    with pytest.raises(RuntimeError, match="can't allocate memory"), in_words("mine"):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    with pytest.raises(UserError, match="The base “mine” cannot be loaded: size mismatch"), in_words("mine"):
+        raise RuntimeError("size\nmismatch")
 
 
 def test_devices_are_named_or_refused() -> None:

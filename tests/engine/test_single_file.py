@@ -244,6 +244,25 @@ def test_half_precision_is_kept_in_memory_as_such(folders: Made, tmp_path: Path)
     assert kinds == {torch.bfloat16}
 
 
+def test_plain_fp8_is_read(folders: Made, tmp_path: Path) -> None:
+    """As most people have Flux.1; what cannot be read is named."""
+    folder = folders("flux")
+    ref = file_of(folder, tmp_path / "mine.safetensors")
+    whole = load(ref, folder).denoiser.state_dict()
+
+    def shrink(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.startswith("model.diffusion_model.")]:
+            tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+
+    changed(ref, shrink)
+    small = load(ref, folder).denoiser.state_dict()
+    assert {tensor.dtype for tensor in small.values()} == {torch.float32}
+    assert all(torch.equal(small[name], tensor.to(torch.float8_e4m3fn).float()) for name, tensor in whole.items())
+    changed(ref, lambda tensors: tensors.update({"model.diffusion_model.img_in.scale_weight": torch.ones(1)}))
+    with pytest.raises(UserError, match="fp8 with scales beside them, which is not read yet"):
+        load(ref, folder)
+
+
 def test_our_configurations_are_those_of_their_families() -> None:
     """Every one makes a pipeline's parts, and CLIP and T5 know their words."""
     import diffusers

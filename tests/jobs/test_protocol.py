@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
+from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec, VaeRef
 from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance
 from loravault.jobs import protocol
 
@@ -21,7 +21,15 @@ number = st.floats(allow_nan=False, allow_infinity=False, width=32)
 adapters = st.builds(AdapterUse, name=text, path=text, weight_id=text, te=number, unet=number)
 specs = st.builds(
     GenerationSpec,
-    base=st.builds(BaseRef, name=text, path=text, family=text),
+    base=st.builds(
+        BaseRef,
+        name=text,
+        path=text,
+        family=text,
+        variant=st.none() | text,
+        parts=st.lists(st.tuples(text, text), max_size=3).map(tuple),
+    ),
+    vae=st.none() | st.builds(VaeRef, name=text, path=text),
     prompt=text,
     negative=text,
     seeds=st.lists(st.integers(0, 2**53 - 1), min_size=1, max_size=4).map(tuple),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
+from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec, VaeRef
 from loravault.jobs import words
 from loravault.jobs.words import Ended, Made
 
@@ -50,6 +50,11 @@ def test_an_adapter_without_a_card_is_named_and_never_a_dead_link() -> None:
 def test_strengths_that_differ_are_both_named() -> None:
     use = AdapterUse(name="x", path="p", weight_id="w", te=0.5, unet=-1.0)
     assert words.settings_line(Made(spec(adapters=(use,)), (), 1.0)).startswith("x te 0.5 unet -1 · ")
+
+
+def test_a_vae_that_was_asked_for_is_named() -> None:
+    vae = VaeRef(name="ft-mse", path="somewhere")
+    assert words.numbers_line(spec(vae=vae)).endswith("· 512×768 · VAE ft-mse")
 
 
 def test_text_of_strangers_is_inert_in_a_result() -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 import transformers
 from safetensors import SafetensorError
 
-from loravault.engine.devices import Device
+from loravault.engine.devices import Device, is_out_of_memory
 from loravault.engine.families import Part
 from loravault.errors import UserError
 from loravault.formats.safetensors_header import BrokenFile, read_header
@@ -31,7 +30,7 @@ def in_words(name: str) -> Iterator[None]:
             raise
         raise UserError(f"The base “{name}” cannot be loaded: {error}") from error
     except (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         raise UserError(f"The base “{name}” cannot be loaded: {short(error)}") from error
 
