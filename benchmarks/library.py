@@ -8,7 +8,9 @@ The set (2.4 GB for ten thousand, nearly all of it headers) is made in a tempora
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import figures, library_changes, library_reading, library_set, library_vault, pairs
@@ -19,13 +21,18 @@ def measure(folder: Path, keep: Path, count: int, rounds: int) -> str:
     adapters = keep / "adapters"
     keep.mkdir(parents=True, exist_ok=True)
     made = library_set.ensure(adapters, count)
-    rows = [
-        *library_reading.headers(adapters, rounds),
-        *library_reading.looks(adapters, rounds),
-        library_reading.memory(adapters),
-        *library_vault.notes(adapters, folder, min(rounds, 3)),
-        *library_changes.changes(adapters, folder, count),
-    ]
+    parts: tuple[Callable[[], Sequence[figures.Figure]], ...] = (
+        lambda: library_reading.headers(adapters, rounds),
+        lambda: library_reading.looks(adapters, rounds),
+        lambda: [library_reading.memory(adapters)],
+        lambda: library_vault.notes(adapters, folder, min(rounds, 3)),
+        lambda: library_changes.changes(adapters, folder, count),
+    )
+    rows: list[figures.Figure] = []
+    for part in parts:
+        for figure in part():
+            print(figure.row(), file=sys.stderr, flush=True)  # it takes minutes: what is known is shown
+            rows.append(figure)
     return "\n".join(
         [figures.HEAD, *(figure.row() for figure in rows), "", f"({made.told()}; {rounds} rounds; {pairs.machine()})"]
     )

@@ -37,6 +37,8 @@ class Watched:
         self._turn(lambda: False, 5.0)
         self._until(self._is_at_rest)
         self._made: list[Path] = []
+        #: Weights that no earlier run has left traces of.
+        self._mark = 4096 * (os.getpid() % 65536)
 
     def close(self) -> None:
         """Leave the library as it was."""
@@ -47,15 +49,17 @@ class Watched:
     def new(self, number: int) -> float:
         """Seconds until a file that was not there shows, without the settling."""
         source = _small_one(self._adapters)
-        path = source.with_name(f"Fresh {number}.safetensors")
+        path = source.with_name(f"Fresh {os.getpid()} {number}.safetensors")
         self._made.append(path)
-        return self._change(path, _marked(source, number))
+        return self._change(path, _marked(source, self._mark + number))
 
     def replaced(self, number: int) -> float:
         """The same for another file of the same size and the same time in the place of the last one."""
         path = self._made[-1]
         status = path.stat()
-        took = self._change(path, _marked(path, 1000 + number), times=(status.st_atime_ns, status.st_mtime_ns))
+        took = self._change(
+            path, _marked(path, self._mark + 1000 + number), times=(status.st_atime_ns, status.st_mtime_ns)
+        )
         after = path.stat()
         assert (after.st_size, after.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
         return took
@@ -133,7 +137,7 @@ def _marked(source: Path, number: int) -> tuple[bytes, int]:
         length = int.from_bytes(file.read(8), "little")
         file.seek(0)
         head = file.read(8 + length + 256)
-    return head[:-4] + (0x2C2C0000 + number).to_bytes(4, "big"), source.stat().st_size
+    return head[:-4] + (0x2C2C0000 ^ number).to_bytes(4, "big"), source.stat().st_size
 
 
 def child(adapters: Path, home: Path) -> dict[str, list[float]]:
