@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import torch
 import transformers
 from PIL import Image
 
-from loravault.engine.adapters import Adapter, describe_unused, file_key, load_adapter
+from loravault.engine.adapters import Adapter, describe_unused
 from loravault.engine.apply import Patcher, State, Strength
 from loravault.engine.bases import Base, load_base, signature
 from loravault.engine.bases.vae import VaeShelf
+from loravault.engine.cache import AdapterShelf
 from loravault.engine.devices import Device, choose_device, free_cache, images_at_once, is_out_of_memory
 from loravault.engine.draw import decode, draw_latents, flatness
 from loravault.engine.ends import OutOfMemory, Stopped
@@ -34,8 +35,6 @@ from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImag
 #: Seconds of silence after which the supervisor may look whether we still live. Generous: a slow disk is no fault.
 LOAD_DEADLINE_S = 300.0
 STEP_DEADLINE_S = 180.0
-#: Read adapters that are kept in memory, in bytes.
-ADAPTER_CACHE = 1 << 30
 
 OnPhase = Callable[[str, float], None]
 OnStep = Callable[[StepReport], None]
@@ -55,9 +54,15 @@ class _Job:
     cancelled: Callable[[], bool]
     images: list[MadeImage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    hashes: tuple[AdapterHashes, ...] = ()
+    #: Name → how it is used, and the file.
+    adapters: dict[str, tuple[AdapterUse, Adapter]] = field(default_factory=dict)
     #: Seeds that are dealt with, those that gave no image included.
     done: int = 0
+
+    @cached_property
+    def hashes(self) -> tuple[AdapterHashes, ...]:
+        """Of every adapter. Asked for when a picture is saved: they are computed while it is drawn."""
+        return tuple(_hashes(use, adapter) for use, adapter in self.adapters.values())
 
     def stop_if_asked(self) -> None:
         """Raises `Stopped` if the job was cancelled."""
@@ -79,7 +84,7 @@ class _Loaded:
     patcher: Patcher
     encoder: PromptEncoder
     vaes: VaeShelf
-    adapters: OrderedDict[Hashable, Adapter] = field(default_factory=OrderedDict)
+    adapters: AdapterShelf
 
 
 class Engine:
@@ -154,17 +159,13 @@ class Engine:
         loaded.vaes.put(spec.vae)
         job.on_phase("adapters", LOAD_DEADLINE_S)
         strengths = [Strength(self._adapter(job, loaded, use), use.te, use.unet) for use in spec.adapters]
-        adapters = {use.name: one.adapter for use, one in zip(spec.adapters, strengths, strict=True)}
-        job.hashes = tuple(
-            _hashes(use, adapters[use.name]) for use in {use.name: use for use in spec.adapters}.values()
-        )
         in_text, _ = loaded.patcher.apply(strengths)
         job.on_phase("prompt", LOAD_DEADLINE_S)
         prompt, negative = self._encode(job, loaded, in_text)
         self._draw_all(job, loaded.base, prompt, negative)
         if not job.images:
             raise UserError(" ".join(job.warnings))
-        return {name: len(adapter.unused) for name, adapter in adapters.items() if adapter.unused}
+        return {name: len(adapter.unused) for name, (_, adapter) in job.adapters.items() if adapter.unused}
 
     # ---- what is kept between jobs
 
@@ -176,19 +177,15 @@ class Engine:
         free_cache(self._device)
         base = load_base(ref, self._device)
         vaes = VaeShelf(base, self._device)
-        self._loaded = _Loaded(key, base, Patcher(base.modules), PromptEncoder(base.drawer, base.pipe), vaes)
+        self._loaded = _Loaded(
+            key, base, Patcher(base.modules), PromptEncoder(base.drawer, base.pipe), vaes, AdapterShelf(base)
+        )
         return self._loaded
 
     def _adapter(self, job: _Job, loaded: _Loaded, use: AdapterUse) -> Adapter:
         job.stop_if_asked()
-        key = file_key(use)
-        adapter = loaded.adapters.get(key) if key else None
-        if adapter is None:
-            adapter = load_adapter(use, loaded.base)
-            loaded.adapters[key] = adapter
-        loaded.adapters.move_to_end(key)
-        while sum(one.bytes for one in loaded.adapters.values()) > ADAPTER_CACHE and len(loaded.adapters) > 1:
-            loaded.adapters.popitem(last=False)
+        adapter = loaded.adapters.get(use)
+        job.adapters.setdefault(use.name, (use, adapter))
         job.warn(describe_unused(use.name, adapter, loaded.base))
         if adapter.void:
             job.warn(f"“{use.name}” changes nothing: all its weights are zero.")
