@@ -128,7 +128,16 @@ def _by_family(what: str) -> Callable[[Any], Mapping[str, str]]:
     def check(raw: Any) -> Mapping[str, str]:
         if not isinstance(raw, Mapping) or not all(isinstance(value, str) and value.strip() for value in raw.values()):
             raise NotThis(f'must be a table of families and names of {what}: {{ sdxl = "…" }}')
-        return MappingProxyType({str(family).strip().lower(): value.strip() for family, value in raw.items()})
+        from loravault.formats.families import FAMILY_TITLES  # noqa: PLC0415 - only for those who set it
+
+        for family in raw:
+            if family not in FAMILY_TITLES:
+                near = difflib.get_close_matches(str(family), FAMILY_TITLES, n=1)
+                raise NotThis(
+                    f"names the family {family!r}, which there is not"
+                    + (f" (did you mean {near[0]!r}?)" if near else "")
+                )
+        return MappingProxyType({str(family): value.strip() for family, value in raw.items()})
 
     return check
 

@@ -46,6 +46,13 @@ def test_roots_and_defaults_are_read(tmp_path: Path) -> None:
     assert dict(found.defaults) == {"steps": 12, "cfg": 5.0, "size": "512x768"}
 
 
+def test_bases_and_vaes_of_families_are_read(tmp_path: Path) -> None:
+    text = "default_bases = { sdxl = 'juggernautXL', flux = ' dev ' }\ndefault_vaes = { sd15 = 'ft-mse' }\n"
+    found = config.load(tmp_path, write_config(tmp_path, text + vault_table(tmp_path)))
+    assert dict(found.default_bases) == {"sdxl": "juggernautXL", "flux": "dev"}
+    assert dict(found.default_vaes) == {"sd15": "ft-mse"}
+
+
 def test_all_problems_are_told_at_once_with_the_nearest_setting(tmp_path: Path) -> None:
     text = "devize = 'cpu'\nnetwork = 'yes'\n" + vault_table(tmp_path, "grace_s = -1\n[vault.defaults]\nstep = 3\n")
     env = write_config(tmp_path, text)
@@ -74,6 +81,9 @@ def test_all_problems_are_told_at_once_with_the_nearest_setting(tmp_path: Path) 
         ("loras = ['/x']", "`loras` must be a table"),
         ("loras = { 'a/b' = '/x' }", "has a root named 'a/b'"),
         ("loras = { a = '/x', b = '/x/../x' }", "`loras` names /x twice"),
+        ("default_bases = 'x'", "`default_bases` must be a table of families and names of bases"),
+        ("default_bases = { sdlx = 'x' }", "names the family 'sdlx', which there is not (did you mean 'sdxl'?)"),
+        ("default_vaes = { sd15 = 7 }", "`default_vaes` must be a table of families and names of VAEs"),
         ("defaults = 3", "`defaults` must be a table"),
         ("defaults = { size = 'big' }", "`size` must be as 512x768"),
     ],

@@ -153,7 +153,7 @@ class Previews:
         if isinstance(base, BaseRef):
             return base
         near = f"Nearest: {', '.join(base.closest)}." if base.closest else "`loravault config` shows where bases are."
-        self._problems.append(f'There is no base "{name}". {near}')
+        self._problems.append(base.reason or f'There is no base "{name}". {near}')
         return None
 
     def _is_usable(self, family: str, base: BaseRef | None) -> bool:

@@ -177,7 +177,11 @@ def test_an_unknown_name_is_told_with_the_nearest(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("properties", "says"),
-    [({"count": "many"}, '"count" is "many"'), ({"base": "nowhere"}, 'There is no base "nowhere"')],
+    [
+        ({"count": "many"}, '"count" is "many"'),
+        ({"base": "nowhere"}, 'There is no base "nowhere"'),
+        ({"base": "some/where"}, "a request does not download one"),
+    ],
 )
 def test_what_is_wrong_with_the_request_is_told(world: World, properties: dict[str, str], says: str) -> None:
     library(world, "ink")
