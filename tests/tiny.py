@@ -49,7 +49,7 @@ def make_base(folder: Path, *, seed: int = 0, linear_projection: bool = False, w
         vocab_size=words,
         hidden_size=width,
         intermediate_size=min(2 * width, 128),
-        num_hidden_layers=3,
+        num_hidden_layers=3 if width < 200 else 1,  # wide ones are for what is told by their width
         num_attention_heads=4,
         max_position_embeddings=77,
         bos_token_id=words - 2,

@@ -37,12 +37,11 @@ def make_family(folder: Path, family: str, *, seed: int = 0, **options: Any) -> 
     return BaseRef(name=folder.name, path=str(folder), family=family)
 
 
-def clip(
-    folder: Path, width: int, words: int, *, projected: bool = False, layers: int = 3, act: str = "quick_gelu"
-) -> Any:
+def clip(folder: Path, width: int, words: int, *, projected: bool = False, act: str = "quick_gelu") -> Any:
     """A CLIP text encoder; saves it and returns it."""
     config = transformers.CLIPTextConfig(
-        vocab_size=words, hidden_size=width, intermediate_size=min(2 * width, 128), num_hidden_layers=3,
+        vocab_size=words, hidden_size=width, intermediate_size=min(2 * width, 128),
+        num_hidden_layers=3 if width < 200 else 1,  # wide ones are for what is told by their width
         num_attention_heads=4, max_position_embeddings=77, projection_dim=width, hidden_act=act,
         bos_token_id=words - 2, eos_token_id=words - 1, pad_token_id=words - 1,
     )  # fmt: skip
