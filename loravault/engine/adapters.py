@@ -106,7 +106,8 @@ def load_adapter(use: AdapterUse, base: Base, names: BaseNames | None = None) ->
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"The adapter “{use.name}” cannot be read: {reason}. Is its drive there?") from error
-    _refuse_nan(use.name, changes)
+    if not contents.surely_finite():
+        _refuse_nan(use.name, changes)
     void = all(change.delta.is_zero() for change in changes)
     key = (use.weight_id, use.path, *_stamp(before))
     return Adapter(use.name, key, changes, normal.unused, len(header.tensors), void, contents.size, contents.digests)

@@ -45,3 +45,7 @@ class AdapterShelf:
         while len(self._kept) > 1 and self.bytes > self._limit:
             self._kept.popitem(last=False)
         return found
+
+    def forget(self) -> None:
+        """Lets go of everything."""
+        self._kept.clear()

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import torch
 
 from loravault.engine.deltas import DTYPES
+from loravault.engine.deltas.delta import all_finite
 from loravault.formats.hashes import CHUNK
 from loravault.formats.safetensors_header import BrokenFile, Header, TensorInfo
 
@@ -46,6 +47,12 @@ class Contents:
             if not length:
                 raise BrokenFile("it changed while it was read; it will be looked at again")
             into = into[length:]
+        #: Number format → the whole area read as that. A view of a view costs as much as a merge of a small layer.
+        self._typed: dict[torch.dtype, torch.Tensor] = {}
+        #: Those of matrices that were read.
+        self._formats: set[torch.dtype] = set()
+        #: Some lie where no view can be.
+        self._apart = False
         self._digests: Digests | None = None
         self._hashing = threading.Thread(target=self._hash, args=(head,), name="hash", daemon=True)
         self._hashing.start()
@@ -64,12 +71,30 @@ class Contents:
         dtype = DTYPES.get(info.dtype)
         if dtype is None:
             raise BrokenFile(f"a tensor is in the number format {info.dtype}, for which there is no arithmetic")
-        if math.prod(info.shape) == 0:
+        if math.prod(info.shape) > 1:
+            self._formats.add(dtype)
+        if info.start == info.end:
             return torch.empty(info.shape, dtype=dtype)
-        piece = self._area[info.start : info.end]
         if info.start % dtype.itemsize:  # the format does not promise that numbers begin where numbers should
-            piece = piece.clone()
-        return piece.view(dtype).view(info.shape)
+            self._apart = True
+            return self._area[info.start : info.end].clone().view(dtype).view(info.shape)
+        return self._as(dtype).as_strided(info.shape, _strides(info.shape), info.start // dtype.itemsize)
+
+    def surely_finite(self) -> bool:
+        """Whether one look shows that no matrix that was read holds NaN or infinity; else somebody has to look closer.
+
+        Single numbers beside the matrices have another format as a rule; each was looked at when it was read.
+        """
+        return (
+            not self._apart and len(self._formats) == 1 and all(all_finite(self._as(dtype)) for dtype in self._formats)
+        )
+
+    def _as(self, dtype: torch.dtype) -> torch.Tensor:
+        """The whole area in one number format."""
+        typed = self._typed.get(dtype)
+        if typed is None:
+            typed = self._typed[dtype] = self._area[: len(self._area) // dtype.itemsize * dtype.itemsize].view(dtype)
+        return typed
 
     def digests(self) -> Digests:
         """The hashes of exactly the bytes that were read; waits for them."""
@@ -85,3 +110,12 @@ class Contents:
             whole.update(piece)
             weights.update(piece)
         self._digests = Digests(whole.hexdigest(), weights.hexdigest())
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a tensor whose numbers lie one after the other."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))

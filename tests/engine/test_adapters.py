@@ -124,7 +124,7 @@ def test_what_fits_by_its_text_encoder_alone_is_of_another_family(tmp_path: Path
     wide = load_base(replace(make_base(tmp_path / "wide", width=768), family="sd15"), choose_device("cpu"))
     path = tmp_path / "flux.safetensors"
     names = [f"lora_unet_double_blocks_{n}_img_attn_proj" for n in range(3)]
-    text = "lora_te1_text_model_encoder_layers_1_self_attn_q_proj"
+    text = "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"
     make_adapter(path, {text: Part((768, 768)), **{name: Part((3072, 3072), rank=1) for name in names}})
     assert "is made for flux, the base “wide” is sd15: 3 of its 4 modules have no place there" in refusal(path, wide)
 
@@ -235,10 +235,13 @@ def test_the_hashes_are_those_of_the_bytes_that_were_read(base: Base, tmp_path: 
     assert (found.sha256, found.autov2, found.autov3) == (known.sha256, known.autov2, known.autov3)
 
 
-def test_tensors_that_begin_at_odd_bytes_are_read(base: Base, tmp_path: Path) -> None:
-    """The format does not promise that numbers are aligned; a view of memory would need it."""
+@pytest.mark.parametrize("bad", [False, True])
+def test_tensors_that_begin_at_odd_bytes_are_read(base: Base, tmp_path: Path, bad: bool) -> None:
+    """The format does not promise that numbers are aligned; a view of memory would need it. NaN is seen there, too."""
     path = tmp_path / "odd.safetensors"
     tensors = make_adapter(path, {K: Part((32, WIDTH))})
+    if bad:
+        tensors[f"{K}.lora_up.weight"][3, 1] = float("nan")
     rows, data = {}, b""
     for name, tensor in {"odd": torch.ones(1, dtype=torch.uint8), **tensors}.items():
         raw = tensor.numpy().tobytes()
@@ -247,8 +250,22 @@ def test_tensors_that_begin_at_odd_bytes_are_read(base: Base, tmp_path: Path) ->
         data += raw
     header = json.dumps(rows).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    if bad:
+        assert "1 of its modules hold NaN" in refusal(path, base)
+        return
     (change,) = load_adapter(use_of(path), base).changes
     assert torch.equal(change.delta.tensors[0], tensors[f"{K}.lora_up.weight"])
+
+
+@pytest.mark.parametrize("part", ["lora_up.weight", "lora_down.weight"])
+def test_nan_is_seen_where_halves_have_formats_of_their_own(base: Base, tmp_path: Path, part: str) -> None:
+    """One look at all of memory in one format would see nothing in the other."""
+    path = tmp_path / "mixed.safetensors"
+    tensors = make_adapter(path, {K: Part((32, WIDTH))})
+    tensors[f"{K}.{part}"][0, 0] = float("nan")
+    tensors[f"{K}.lora_down.weight"] = tensors[f"{K}.lora_down.weight"].half()
+    save_file(tensors, path)
+    assert "1 of its modules hold NaN" in refusal(path, base)
 
 
 def test_a_bias_where_a_layer_can_have_none_is_counted_as_unused(tmp_path: Path) -> None:
