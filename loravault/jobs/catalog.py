@@ -78,11 +78,18 @@ class IndexCatalog:
         found = choose_base(name, families, self.bases, defaults, self.refused)
         if name is None or not isinstance(found, NotFound):
             return found
-        return fetched_base(name.strip(), os.environ) or found
+        # Perhaps it came a moment ago: nobody watches these folders.
+        shelf = self._look()
+        found = choose_base(name, families, shelf.usable, defaults, shelf.reasons)
+        return found if isinstance(found, BaseRef) else fetched_base(name.strip(), os.environ) or found
 
     def find_vae(self, name: str) -> VaeRef | NotFound:
         """The VAE of this name."""
-        return choose_vae(name, self.vaes)
+        found = choose_vae(name, self.vaes)
+        return found if isinstance(found, VaeRef) else choose_vae(name, self._look().vaes)
+
+    def _look(self) -> base_folders.Shelf:
+        return base_folders.look(self.config.bases, resources.demo_base())
 
     def vocabulary(self, base: BaseRef) -> frozenset[str] | None:
         """All words a base knows, if it knows only some."""
