@@ -42,6 +42,15 @@ class Change:
 
     delta: Delta
     places: tuple[Place, ...]
+    #: The layers of the places.
+    layers: tuple[LayerKey, ...] = field(init=False)
+    #: Whether it is a change of one whole weight, and of nothing else.
+    plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple((one.component, one.module) for one in self.places))
+        plain = len(self.places) == 1 and self.places[0].rows is None and not self.delta.touches_bias
+        object.__setattr__(self, "plain", plain)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +34,7 @@ class Strength:
     unet: float
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
+class _Step(NamedTuple):
     """One change at one strength. In each layer the steps come in the order of their numbers."""
 
     number: int
@@ -43,8 +43,8 @@ class _Step:
     amount: float
 
 
-#: What is done to one layer: (file, strength), in order.
-_Recipe = tuple[tuple[FileKey, float], ...]
+#: What is done to one layer: (file, strength) of each step, in order.
+_Recipe = list[tuple[FileKey, float]]
 
 
 @dataclass
@@ -62,6 +62,8 @@ class Patcher:
 
     def __init__(self, modules: Mapping[LayerKey, torch.nn.Module]) -> None:
         self._modules = modules
+        # A module's own look-up of its weight takes longer than a small merge.
+        self._parameters = {key: module._parameters for key, module in modules.items()}
         # Some encoders have one tensor under two names; it is one layer then, or it would be changed twice.
         first: dict[int, LayerKey] = {}
         self._same = {key: first.setdefault(id(module.weight), key) for key, module in modules.items()}
@@ -79,16 +81,14 @@ class Patcher:
         state = _state(amounts, text=True), _state(amounts, text=False)
         if state == self._state:
             return state
-        plan = self._plan(amounts)
-        recipes = {key: tuple((step.owner.key, step.amount) for step in steps) for key, steps in plan.items()}
+        plan, recipes = self._plan(amounts)
         try:
             for key in [key for key in self._recipes if key not in recipes]:
                 self._restore(key)
-            stale = {key: None for key, recipe in recipes.items() if self._recipes.get(key) != recipe}
+            stale = [key for key, recipe in recipes.items() if self._recipes.get(key) != recipe]
             with torch.no_grad():
-                for group in _groups(stale, plan, self._same):
-                    self._rebuild(group, plan)
-                    self._recipes.update((key, recipes[key]) for key in group)
+                self._rebuild_all(stale, plan)
+            self._recipes = recipes
         except BaseException:
             self.restore()
             raise
@@ -103,24 +103,62 @@ class Patcher:
 
     # ---- what is to be done
 
-    def _plan(self, amounts: Sequence[tuple[Adapter, float, float]]) -> dict[LayerKey, list[_Step]]:
-        """The steps of every layer that is changed."""
+    def _plan(
+        self, amounts: Sequence[tuple[Adapter, float, float]]
+    ) -> tuple[dict[LayerKey, list[_Step]], dict[LayerKey, _Recipe]]:
+        """The steps of every layer that is changed, and what they come to."""
         plan: dict[LayerKey, list[_Step]] = {}
+        recipes: dict[LayerKey, _Recipe] = {}
         number = 0
         for adapter, te, unet in amounts:
             for change in adapter.changes:
-                amount = te if change.places[0].component.startswith("text_encoder") else unet
+                amount = te if change.layers[0][0].startswith("text_encoder") else unet
                 number += 1
                 if amount == 0:
                     continue
                 step = _Step(number, adapter, change, amount)
-                for one in change.places:
-                    steps = plan.setdefault(self._same[one.component, one.module], [])
-                    if not steps or steps[-1] is not step:  # two places may lie in one layer
+                for layer in change.layers:
+                    key = self._same[layer]
+                    steps = plan.get(key)
+                    if steps is None:
+                        plan[key], recipes[key] = [step], [(adapter.key, amount)]
+                    elif steps[-1] is not step:  # two places may lie in one layer
                         steps.append(step)
-        return plan
+                        recipes[key].append((adapter.key, amount))
+        return plan, recipes
 
     # ---- doing it
+
+    def _rebuild_all(self, stale: Sequence[LayerKey], plan: Mapping[LayerKey, Sequence[_Step]]) -> None:
+        """Forms these layers anew."""
+        tied: dict[LayerKey, None] = {}
+        for key in stale:
+            if all(step.change.plain for step in plan[key]):
+                self._rebuild_plain(key, plan[key])
+            else:
+                tied[key] = None
+        for group in _groups(tied, plan, self._same):
+            self._rebuild(group, plan)
+
+    def _rebuild_plain(self, key: LayerKey, steps: Sequence[_Step]) -> None:
+        """Forms one layer anew of which the weight alone changes, as a whole."""
+        weight = self.weight(key)
+        known = self._originals.get(key)
+        whole = weight.dtype == torch.float32
+        if known is None:
+            known = self._originals[key] = _Original(weight.data)
+            total = torch.empty_like(weight.data, dtype=torch.float32)
+        else:
+            self._restore_bias(known, self._modules[key])
+            total = weight.data if whole else torch.empty_like(weight.data, dtype=torch.float32)
+        (_, owner, change, amount), *more = steps
+        try:
+            change.delta.merge_into(total, known.weight, amount)
+            for _, owner, change, amount in more:  # noqa: B007 - for the message
+                change.delta.add_to(total, known.weight, amount)
+        except BrokenFile as error:
+            raise _unfit(owner, error) from error
+        weight.data = total if whole else total.to(weight.dtype)
 
     def _rebuild(self, group: Sequence[LayerKey], plan: Mapping[LayerKey, Sequence[_Step]]) -> None:
         """Forms the layers of a group anew."""
@@ -130,7 +168,7 @@ class Patcher:
             try:
                 work.add(step)
             except BrokenFile as error:
-                raise UserError(f"The adapter “{step.owner.name}” cannot be used: {error.message}.") from error
+                raise _unfit(step.owner, error) from error
         for key, total in work.totals.items():
             weight = self.weight(key)
             weight.data = total.to(weight.dtype)
@@ -183,7 +221,7 @@ class Patcher:
 
     def weight(self, key: LayerKey) -> torch.nn.Parameter:
         """The weight of a layer, as it is now."""
-        weight = self._modules[key]._parameters["weight"]  # a module's own look-up takes longer than a small merge
+        weight = self._parameters[key]["weight"]
         assert weight is not None
         return weight
 
@@ -270,6 +308,10 @@ class _Work:
         return torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device)
 
 
+def _unfit(owner: Adapter, error: BrokenFile) -> UserError:
+    return UserError(f"The adapter “{owner.name}” cannot be used: {error.message}.")
+
+
 def _rows(tensor: Tensor, one: Place) -> Tensor:
     return tensor if one.rows is None else tensor[one.rows[0] : one.rows[1]]
 
@@ -286,10 +328,10 @@ def _groups(
         seen.add(key)
         for member in group:
             for step in plan[member]:
-                if len(step.change.places) == 1:
+                if len(step.change.layers) == 1:
                     continue
-                for one in step.change.places:
-                    other = same[one.component, one.module]
+                for layer in step.change.layers:
+                    other = same[layer]
                     if other in stale and other not in seen:
                         seen.add(other)
                         group.append(other)

@@ -126,17 +126,25 @@ def test_only_what_changed_is_formed_anew(
     base: Base, adapters: dict[str, Adapter], patcher: Patcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups: list[set[LayerKey]] = []
-    rebuild = Patcher._rebuild
-    monkeypatch.setattr(
-        Patcher, "_rebuild", lambda self, group, plan: (groups.append(set(group)), rebuild(self, group, plan))
-    )
+    tied, plain = Patcher._rebuild, Patcher._rebuild_plain
+
+    def rebuild(self: Patcher, group: Sequence[LayerKey], plan: object) -> None:
+        groups.append(set(group))
+        tied(self, group, plan)  # type: ignore[arg-type]
+
+    def rebuild_plain(self: Patcher, key: LayerKey, steps: object) -> None:
+        groups.append({key})
+        plain(self, key, steps)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Patcher, "_rebuild", rebuild)
+    monkeypatch.setattr(Patcher, "_rebuild_plain", rebuild_plain)
     ff = ("transformer", f"{BLOCK}.ff.net.2")
     patcher.apply(used(adapters, fused=1.0))
     assert groups == [{Q, K, V}]
     patcher.apply(used(adapters, fused=1.0, apart=0.5))
-    assert groups[1:] == [{Q}, {ff}]
+    assert groups[1:] == [{ff}, {Q}]
     patcher.apply(used(adapters, fused=1.0, apart=0.25))
-    assert groups[3:] == [{Q}, {ff}]
+    assert groups[3:] == [{ff}, {Q}]
     patcher.apply(used(adapters, fused=1.0))
     assert groups[5:] == [{Q}]
     patcher.apply(used(adapters, apart=0.25))

@@ -49,6 +49,10 @@ class Delta(ABC):
         if strength != 0:
             total.add_(self.change(w0, strength))
 
+    def merge_into(self, out: Tensor, w0: Tensor, strength: float) -> None:
+        """Writes W′ to `out` (fp32, shape, device and strides of `w0`), in one pass where that can be."""
+        self.add_to(out.copy_(w0), w0, strength)
+
     @property
     def touches_bias(self) -> bool:
         """Whether the bias of the layer changes too."""

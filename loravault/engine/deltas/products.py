@@ -51,6 +51,20 @@ class LowRank(Delta):
         total.view(self.up.shape[0], -1).addmm_(fp32(self.up, w0), down, alpha=self.scale * strength)
         return None
 
+    def merge_into(self, out: Tensor, w0: Tensor, strength: float) -> None:
+        """In one pass where both lie in memory row by row."""
+        if (
+            strength == 0
+            or w0.ndim != 2
+            or w0.dtype != torch.float32
+            or not (out.is_contiguous() and w0.is_contiguous())
+        ):
+            return super().merge_into(out, w0, strength)
+        down = self._whole_down(w0).flatten(1)
+        self._checked(w0, self.up.shape[0], down.shape[1])
+        torch.addmm(w0, fp32(self.up, w0), down, alpha=self.scale * strength, out=out)
+        return None
+
     def is_zero(self) -> bool:
         """One factor is."""
         return any_zero(self.tensors)
