@@ -7,7 +7,7 @@ bit-identical after any number of switches. Only layers whose adapters or streng
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from loravault.engine.adapters import Adapter, Change, FileKey
 from loravault.errors import UserError
+from loravault.formats.blocks import blocks_of
 from loravault.formats.normal import LayerKey, Place
 from loravault.formats.safetensors_header import BrokenFile
 
@@ -32,6 +33,34 @@ class Strength:
     te: float
     #: For the UNet or transformer.
     unet: float
+    #: Block (as `formats.blocks` names them) → factor for its layers; layers of other blocks keep the strength.
+    blocks: tuple[tuple[str, float], ...] = ()
+
+
+class _Amount:
+    """All strengths of one file."""
+
+    def __init__(self, uses: Sequence[Strength]) -> None:
+        self.adapter = uses[0].adapter
+        self.te, self.unet = math.fsum(one.te for one in uses), math.fsum(one.unet for one in uses)
+        self._uses = [(one, dict(one.blocks)) for one in uses] if any(one.blocks for one in uses) else []
+
+    def at(self, layer: LayerKey, blocks: Callable[[str], Mapping[str, str]]) -> float:
+        """For one layer; `blocks`: component → the block of each module."""
+        text = layer[0].startswith("text_encoder")
+        if not self._uses:
+            return self.te if text else self.unet
+        block = blocks(layer[0]).get(layer[1], "")
+        return math.fsum((one.te if text else one.unet) * factors.get(block, 1.0) for one, factors in self._uses)
+
+    def mark(self, *, text: bool) -> tuple[FileKey, Hashable] | None:
+        """What is in effect; None for nothing."""
+        amount = self.te if text else self.unet
+        if not any(component.startswith("text_encoder") == text for component in self.adapter.components):
+            return None
+        if self._uses:
+            return self.adapter.key, tuple(sorted((one.te if text else one.unet, one.blocks) for one, _ in self._uses))
+        return (self.adapter.key, amount) if amount != 0 else None
 
 
 class _Step(NamedTuple):
@@ -70,6 +99,7 @@ class Patcher:
         self._originals: dict[LayerKey, _Original] = {}
         self._recipes: dict[LayerKey, _Recipe] = {}
         self._state: tuple[State, State] = ((), ())
+        self._blocks: dict[str, Mapping[str, str]] = {}
 
     def apply(self, strengths: Sequence[Strength]) -> tuple[State, State]:
         """Makes these adapters, and no others, be in effect. Order does not matter; the same adapter twice adds up.
@@ -78,7 +108,10 @@ class Patcher:
         pristine. Raises `UserError` if a change turns out not to fit its layer.
         """
         amounts = _amounts(strengths)
-        state = _state(amounts, text=True), _state(amounts, text=False)
+        state = (
+            tuple(mark for one in amounts if (mark := one.mark(text=True))),
+            tuple(mark for one in amounts if (mark := one.mark(text=False))),
+        )
         if state == self._state:
             return state
         plan, recipes = self._plan(amounts)
@@ -103,16 +136,15 @@ class Patcher:
 
     # ---- what is to be done
 
-    def _plan(
-        self, amounts: Sequence[tuple[Adapter, float, float]]
-    ) -> tuple[dict[LayerKey, list[_Step]], dict[LayerKey, _Recipe]]:
+    def _plan(self, amounts: Sequence[_Amount]) -> tuple[dict[LayerKey, list[_Step]], dict[LayerKey, _Recipe]]:
         """The steps of every layer that is changed, and what they come to."""
         plan: dict[LayerKey, list[_Step]] = {}
         recipes: dict[LayerKey, _Recipe] = {}
         number = 0
-        for adapter, te, unet in amounts:
+        for one in amounts:
+            adapter = one.adapter
             for change in adapter.changes:
-                amount = te if change.layers[0][0].startswith("text_encoder") else unet
+                amount = one.at(change.layers[0], self._blocks_of)
                 number += 1
                 if amount == 0:
                     continue
@@ -126,6 +158,14 @@ class Patcher:
                         steps.append(step)
                         recipes[key].append((adapter.key, amount))
         return plan, recipes
+
+    def _blocks_of(self, component: str) -> Mapping[str, str]:
+        """The block of each module of a component."""
+        found = self._blocks.get(component)
+        if found is None:
+            modules = [module for of, module in self._modules if of == component]
+            found = self._blocks[component] = blocks_of(component, modules)
+        return found
 
     # ---- doing it
 
@@ -343,21 +383,9 @@ def _merged(lists: Sequence[Sequence[_Step]]) -> list[_Step]:
     return [step for _, step in sorted({step.number: step for steps in lists for step in steps}.items())]
 
 
-def _amounts(strengths: Sequence[Strength]) -> list[tuple[Adapter, float, float]]:
-    """(adapter, text encoders, denoiser), each file once; sorted, so that sums come out the same in any order."""
+def _amounts(strengths: Sequence[Strength]) -> list[_Amount]:
+    """Each file once; sorted, so that sums come out the same in any order."""
     found: dict[FileKey, list[Strength]] = {}
     for one in strengths:
         found.setdefault(one.adapter.key, []).append(one)
-    return [
-        (uses[0].adapter, math.fsum(one.te for one in uses), math.fsum(one.unet for one in uses))
-        for _, uses in sorted(found.items())
-    ]
-
-
-def _state(amounts: Sequence[tuple[Adapter, float, float]], *, text: bool) -> State:
-    rows = ((adapter, te if text else unet) for adapter, te, unet in amounts)
-    return tuple(
-        (adapter.key, amount)
-        for adapter, amount in rows
-        if amount != 0 and any(component.startswith("text_encoder") == text for component in adapter.components)
-    )
+    return [_Amount(uses) for _, uses in sorted(found.items())]

@@ -183,6 +183,33 @@ def test_all_text_encoders_have_one_strength_and_the_transformer_another(
     assert changed() == {"transformer"}
 
 
+def test_strength_per_block_scales_the_layers_of_that_block_and_no_others(
+    base: Base, adapters: dict[str, Adapter], patcher: Patcher
+) -> None:
+    """Also of fused layers, also of the text encoders (BASE); the same adapter with and without adds up."""
+    both, ff = [adapters["apart"], adapters["words"]], ("transformer", f"{BLOCK}.ff.net.2")
+    one = ("text_encoder", "encoder.layers.0.mlp.fc1")
+
+    def change(key: LayerKey) -> Tensor:
+        return (base.modules[key].weight - patcher.original(key)).detach()  # type: ignore[operator]
+
+    patcher.apply([Strength(adapter, 1.0, 1.0) for adapter in both])
+    whole = {key: change(key) for key in (Q, ff, one)}
+    for blocks, transformer, text in (
+        ((("D00", 0.5),), 0.5, 1.0),
+        ((("D00", 0.0), ("BASE", -1.0)), 0.0, -1.0),
+        ((("D01", 0.0), ("S00", 0.0)), 1.0, 1.0),
+    ):
+        patcher.apply([Strength(adapter, 1.0, 1.0, blocks) for adapter in both])
+        for key, factor in ((Q, transformer), (ff, transformer), (one, text)):
+            assert torch.allclose(change(key), whole[key] * factor, atol=1e-6), (blocks, key)
+    fused = adapters["fused"]
+    patcher.apply([Strength(fused, 1.0, 0.5, (("D00", 0.5),)), Strength(fused, 1.0, 0.25)])
+    halved = held(base)
+    patcher.apply([Strength(fused, 1.0, 0.5)])
+    assert same(held(base), halved)
+
+
 def test_a_failure_while_switching_leaves_the_base_pristine(
     base: Base, adapters: dict[str, Adapter], patcher: Patcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
