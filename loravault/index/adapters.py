@@ -38,6 +38,7 @@ class NamedAdapter(NamedTuple):
     state: str
     weight_id: str | None
     family: str
+    variant: str | None
     reason: str | None
     #: JSON list, in the form of the card.
     trigger_words: str
@@ -57,7 +58,7 @@ class NamedAdapter(NamedTuple):
 
 _NAMED = text(
     """
-    SELECT a.name, a.alias, a.root, a.rel, a.state, a.weight_id, a.family, a.reason, a.trigger_words,
+    SELECT a.name, a.alias, a.root, a.rel, a.state, a.weight_id, a.family, a.variant, a.reason, a.trigger_words,
         json_extract(a.facts, '$.weight'), json_extract(a.facts, '$.negative'),
         a.sha256, a.autov1, a.autov2, a.autov3, a.blake3, a.crc32, json_extract(a.facts, '$.hashes'),
         (SELECT c.fields FROM card c WHERE c.weight_id = a.weight_id AND c.problem IS NULL ORDER BY c.path LIMIT 1)

@@ -61,13 +61,25 @@ def known_cards(session: Session) -> list[KnownCard]:
     return [KnownCard(*row) for row in session.execute(select(*columns).order_by(CardRow.path))]  # type: ignore[call-overload]
 
 
-def adapter_places(session: Session) -> list[AdapterPlace]:
-    """Every adapter file that has a weight id, by root and path."""
+def adapter_places(session: Session, only: Collection[str] | None = None) -> list[AdapterPlace]:
+    """Every adapter file that has a weight id (one of `only`), by root and path."""
     session.flush()  # the statement is none of the session's own
-    rows = session.connection().exec_driver_sql(
-        "SELECT name, alias, root, rel, state, weight_id FROM adapter WHERE weight_id IS NOT NULL ORDER BY root, rel"
-    )
-    return list(map(AdapterPlace._make, rows.cursor.fetchall() if rows.cursor is not None else ()))
+    connection = session.connection()
+    statement = "SELECT name, alias, root, rel, state, weight_id FROM adapter WHERE weight_id"
+    if only is None:
+        results = [connection.exec_driver_sql(f"{statement} IS NOT NULL")]
+    else:
+        results = [
+            connection.exec_driver_sql(f"{statement} IN ({', '.join('?' * len(some))})", tuple(some))
+            for some in chunks(sorted(only))
+        ]
+    rows = (row for result in results if result.cursor is not None for row in result.cursor.fetchall())
+    return sorted(map(AdapterPlace._make, rows), key=place_order)
+
+
+def place_order(place: AdapterPlace) -> tuple[str, str]:
+    """By root and path."""
+    return place.root, place.rel
 
 
 def from_text_on(session: Session, start: str, length: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from loravault.errors import UserError
@@ -27,19 +27,29 @@ class CardReading:
         self._index = index
         self._memory = memory
         self._places: list[rows.AdapterPlace] | None = None
+        #: Adapters that have changed since the places were read.
+        self._stale: set[str] = set()
         #: Cards that name no adapter, or one that is not known: worth another look when the library changes.
         self.unresolved: set[str] = set()
 
-    def library_changed(self) -> None:
-        """Adapters may have come or gone."""
-        self._places = None
+    def library_changed(self, weight_ids: Collection[str] | None = None) -> None:
+        """These adapters (None: any) may have come or gone."""
+        if weight_ids is None:
+            self._places = None
+        else:
+            self._stale.update(weight_ids)
 
     @property
     def places(self) -> list[rows.AdapterPlace]:
         """Every adapter file."""
-        if self._places is None:
+        if self._places is None or self._stale:
             with self._index.session() as session:
-                self._places = rows.adapter_places(session)
+                if self._places is None:
+                    self._places = rows.adapter_places(session)
+                else:  # one new file among ten thousand: the others need not be read again
+                    others = (place for place in self._places if place.weight_id not in self._stale)
+                    self._places = sorted([*others, *rows.adapter_places(session, self._stale)], key=rows.place_order)
+            self._stale = set()
         return self._places
 
     def row_of(

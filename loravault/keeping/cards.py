@@ -136,7 +136,7 @@ class CardKeeper:
 
     def library_changed(self, weight_ids: Collection[str] | None) -> None:
         """These adapters (None: perhaps any) are not what they were; also for covers that came or changed."""
-        self._reading.library_changed()
+        self._reading.library_changed(weight_ids)
         self._making.library_changed()
         self._adopts = True
         if weight_ids is None:
