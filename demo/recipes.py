@@ -57,6 +57,6 @@ GHOST = Recipe(
 SHIPPED = (INK, GHOST)
 NEWCOMER = Recipe(  # the acceptance test: what a user gets from twenty pictures, nothing else
     "newcomer", "sks", "Newcomer", "A star, trained from twenty pictures.",
-    subject="star", pictures=20, prior=40, rank=16, steps=700, seed=23,
+    subject="star", pictures=20, prior=40, rank=16, steps=1200, rate=2e-3, text_rate=4e-3, seed=23,
 )  # fmt: skip
 assert all(recipe.subject in (None, *words.WITHHELD_SUBJECTS) for recipe in (*SHIPPED, NEWCOMER))
