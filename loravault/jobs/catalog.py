@@ -121,6 +121,7 @@ class IndexCatalog:
             path=str(roots.get(row.root, Path(row.root)) / row.rel),
             weight_id=row.weight_id or "",
             family=row.family,
+            variant=card.get("variant", row.variant),
             trigger_words=tuple(card.get("trigger_words", json.loads(row.trigger_words)) or ()),
             state=row.state,
             reason=row.reason,

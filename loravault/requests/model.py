@@ -84,6 +84,8 @@ class KnownAdapter:
     #: Empty if the file is broken.
     weight_id: str
     family: str
+    #: `pony`, `dev`, …; None if it is not known.
+    variant: str | None = None
     trigger_words: tuple[str, ...] = ()
     #: `ok`, `broken`, `missing`.
     state: str = "ok"

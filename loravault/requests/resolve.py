@@ -278,6 +278,17 @@ def _check_families(work: _Work, choice: adapters.Choice, base: BaseRef) -> None
                 f'"{name}" is an adapter for {family}, and the base "{base.name}" is {base.family}: '
                 f"take a base of {family} or another adapter."
             )
+        elif _differ(one.adapter.variant, base.variant):
+            work.warnings.append(
+                f'"{name}" was made for {one.adapter.variant}, and the base "{base.name}" is {base.variant}: '
+                "it fits, but may do less than it should, or something else."
+            )
+
+
+def _differ(adapter: str | None, base: str | None) -> bool:
+    """Whether both variants are known and are not the same. How a base predicts is no matter of its adapters."""
+    known = {(one or "").casefold() for one in (adapter, base)}
+    return len(known) == 2 and not known & {"", "v-prediction"}
 
 
 def _values(work: _Work, family: str) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from loravault.formats.generation import BaseRef
 from loravault.requests.model import MAX_SEED, Refusal
 from loravault.requests.resolve import with_seeds
-from tests.requests.catalog import DEMO, SD, Library, outcome, refused, resolved
+from tests.requests.catalog import DEMO, SD, Library, entry, outcome, refused, resolved
 
 DESIGN = """#| count: 4
 a portrait of an astronaut, in sks style <lora:ink_outline:0.8>
@@ -158,6 +159,30 @@ def test_the_adapters_family_decides_where_no_base_is_given() -> None:
     assert resolved("a cat").base == DEMO
     assert resolved("a cat <lora:photo:1>").base == SD
     assert resolved("a cat", catalog=Library(default="DreamShaper_8")).base == SD
+
+
+@pytest.mark.parametrize(
+    ("adapter", "base", "told"),
+    [
+        ("dev", "schnell", True),
+        ("Dev", "dev", False),
+        ("pony", None, False),
+        (None, "schnell", False),
+        ("pony", "v-prediction", False),
+        ("", "dev", False),
+    ],
+)
+def test_another_variant_of_the_family_is_told_and_not_refused(
+    adapter: str | None, base: str | None, told: bool
+) -> None:
+    """A picture with an adapter of a sister model is worth trying; that it is one must not come as a surprise."""
+    library = Library(
+        entries=(entry("ink", family="flux", variant=adapter),),
+        bases=(BaseRef(name="quick", path="/bases/quick", family="flux", variant=base),),
+    )
+    found = resolved("a cat <lora:ink:1>", catalog=library)
+    sentence = f'"ink" was made for {adapter}, and the base "quick" is {base}: it fits, but may do less than it should'
+    assert any(warning.startswith(sentence) for warning in found.warnings) == told
 
 
 def test_a_pasted_model_is_a_wish() -> None:
