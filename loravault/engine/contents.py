@@ -83,7 +83,8 @@ class Contents:
     def surely_finite(self) -> bool:
         """Whether one look shows that no matrix that was read holds NaN or infinity; else somebody has to look closer.
 
-        Single numbers beside the matrices have another format as a rule; each was looked at when it was read.
+        All memory is looked at in the format of each matrix: what is of another format may look like NaN, but no NaN
+        looks like a number. Single numbers were looked at when they were read.
         """
         return (
             not self._apart and len(self._formats) == 1 and all(all_finite(self._as(dtype)) for dtype in self._formats)

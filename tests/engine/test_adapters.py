@@ -276,3 +276,12 @@ def test_a_bias_where_a_layer_can_have_none_is_counted_as_unused(tmp_path: Path)
     assert adapter.unused == (f"{norm}.b_norm",)
     Patcher(base.modules).apply([Strength(adapter, te=1.0, unet=1.0)])
     assert float(base.modules["transformer", "transformer_blocks.0.attn.norm_q"].weight.mean()) == 2.0
+
+
+def test_a_transformer_goes_by_the_names_of_its_pipeline_whatever_the_base_is_called(tmp_path: Path) -> None:
+    """A family that has no table of its own would leave every fused layer without a place."""
+    ref = replace(make_family(tmp_path / "kontext", "flux"), family="kontext")
+    base, path = load_base(ref, choose_device("cpu")), tmp_path / "ink.safetensors"
+    make_adapter(path, {"lora_unet_double_blocks_0_img_attn_qkv": Part((96, 32))})
+    (change,) = load_adapter(use_of(path), base).changes
+    assert [one.module for one in change.places] == [f"transformer_blocks.0.attn.to_{name}" for name in "qkv"]

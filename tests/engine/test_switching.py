@@ -15,6 +15,7 @@ from loravault.engine.adapters import Adapter, load_adapter, names_of
 from loravault.engine.apply import Patcher, Strength
 from loravault.engine.bases import Base, load_base
 from loravault.engine.devices import choose_device
+from loravault.formats.generation import BaseRef
 from loravault.formats.normal import LayerKey
 from tests.tiny import use_of
 from tests.tiny_families import make_family
@@ -50,7 +51,7 @@ def adapters(base: Base, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "fused dora": {**lora(FUSED, 96, 32), f"{FUSED}.dora_scale": numbers(96, 1).abs() + 0.5},
         "fused oft": {f"{FUSED}.oft_blocks": numbers(3, 32, 32)},
         "apart": lora(f"{APART}.attn.to_q", 32, 32) | lora(f"{APART}.ff.net.2", 32, 128),
-        "biases": {f"{FUSED}.diff_b": numbers(96), f"{APART}.attn.to_k.diff_b": numbers(32)},
+        "biases": {f"{FUSED}.diff_b": numbers(96)},
         "swapped": lora(swapped, 64, 32),
         "scaled": {f"{APART}.attn.to_v.ia3_l": numbers(32, 1) + 1},
         "words": lora("lora_te1_text_model_encoder_layers_0_mlp_fc1", 64, 32)
@@ -61,6 +62,7 @@ def adapters(base: Base, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         path = folder / f"{name}.safetensors"
         save_file(tensors, path)
         result[name] = load_adapter(use_of(path), base, names)
+        assert result[name].unused == ()
     return result
 
 
@@ -181,6 +183,37 @@ def test_all_text_encoders_have_one_strength_and_the_transformer_another(
     assert changed() == {"text_encoder", "text_encoder_2"}
     assert patcher.apply([Strength(one, 0.0, 1.0) for one in both])[0] == ()
     assert changed() == {"transformer"}
+
+
+def test_a_bias_goes_with_the_adapter_that_brought_it(
+    base: Base, adapters: dict[str, Adapter], patcher: Patcher
+) -> None:
+    """Also where the next adapter changes the same layer, but its weight alone."""
+    bias = base.modules[Q].bias
+    assert isinstance(bias, torch.nn.Parameter)
+    before = bias.data_ptr()
+    patcher.apply(used(adapters, biases=1.0))
+    assert bias.data_ptr() != before
+    patcher.apply(used(adapters, apart=1.0))
+    assert bias.data_ptr() == before
+
+
+def test_a_layer_without_bias_has_one_for_as_long_as_an_adapter_brings_it(tiny: BaseRef, tmp_path: Path) -> None:
+    """At another strength it is formed anew from nothing, not from what the adapter brought before."""
+    base = load_base(tiny, choose_device("cpu"))
+    module = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    layer, path = base.modules["unet", module], tmp_path / "bias.safetensors"
+    save_file({f"lora_unet_{module.replace('.', '_')}.diff_b": torch.full((32,), 2.0)}, path)
+    adapter, patcher = load_adapter(use_of(path), base), Patcher(base.modules)
+    assert layer.bias is None
+    for strength in (1.0, 0.5, -0.25):
+        patcher.apply([Strength(adapter, strength, strength)])
+        assert isinstance(layer.bias, torch.nn.Parameter)
+        assert torch.equal(layer.bias, torch.full((32,), 2.0 * strength))
+        image = torch.zeros(1, 32)
+        assert torch.equal(layer(image), layer.bias[None])
+    patcher.apply([])
+    assert layer.bias is None
 
 
 def test_strength_per_block_scales_the_layers_of_that_block_and_no_others(
