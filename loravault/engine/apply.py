@@ -190,7 +190,8 @@ class Patcher:
             total = torch.empty_like(weight.data, dtype=torch.float32)
         else:
             self._restore_bias(known, self._modules[key])
-            total = weight.data if whole else torch.empty_like(weight.data, dtype=torch.float32)
+            here = whole and weight.device == known.weight.device  # else the model was moved meanwhile
+            total = weight.data if here else torch.empty_like(known.weight, dtype=torch.float32)
         (_, owner, change, amount), *more = steps
         try:
             change.delta.merge_into(total, known.weight, amount)
@@ -220,7 +221,7 @@ class Patcher:
         known = self._originals.get(key)
         if known is None:
             known = self._originals[key] = _Original(weight.data)
-        elif weight.dtype == torch.float32:
+        elif weight.dtype == torch.float32 and weight.device == known.weight.device:
             return weight.data.copy_(known.weight)
         return known.weight.to(torch.float32, copy=True)
 

@@ -86,9 +86,7 @@ class Contents:
         All memory is looked at in the format of each matrix: what is of another format may look like NaN, but no NaN
         looks like a number. Single numbers were looked at when they were read.
         """
-        return (
-            not self._apart and len(self._formats) == 1 and all(all_finite(self._as(dtype)) for dtype in self._formats)
-        )
+        return not self._apart and all(all_finite(self._as(dtype)) for dtype in self._formats)
 
     def _as(self, dtype: torch.dtype) -> torch.Tensor:
         """The whole area in one number format."""
