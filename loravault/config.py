@@ -56,6 +56,12 @@ class VaultConfig:
     machine: str = "here"
     #: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
     device: str = "auto"
+    #: Precision of the models: `auto` (what the device is good at), `float32`, `float16` or `bfloat16`.
+    dtype: str = "auto"
+    #: What waits in ordinary memory while it is not in use: `auto` (what has to), `none`, `models` or `layers`.
+    offload: str = "auto"
+    #: Whether models are compiled: a slow first picture, then faster ones.
+    compile: bool = False
     #: Whether every adapter gets a note, and whether there are gallery pages.
     cards: bool = True
     galleries: bool = True
@@ -112,6 +118,16 @@ class VaultConfig:
         path = self.state_path
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
+
+    @property
+    def worker_env(self) -> dict[str, str]:
+        """What the worker is told about the device."""
+        return {
+            "LORAVAULT_DEVICE": self.device,
+            "LORAVAULT_DTYPE": self.dtype,
+            "LORAVAULT_OFFLOAD": self.offload,
+            "LORAVAULT_COMPILE": str(int(self.compile)),
+        }
 
     @property
     def own_folder(self) -> Path:

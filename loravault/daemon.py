@@ -109,7 +109,7 @@ class Daemon:
         self.ctx = ctx = Context(config=config, index=index, ledger=ledger, writer=writer, rules=rules)
         self._supervisor = Supervisor(
             self._worker_command,
-            env={**os.environ, "LORAVAULT_DEVICE": config.device},
+            env={**os.environ, **config.worker_env},
             idle_exit_s=config.idle_exit_s,
             log_path=state / "worker.log",
             wake=self._wake.set,

@@ -158,9 +158,11 @@ _REQUEST_OPTIONS: dict[str, _Check] = {
 #: May stand at the top of the file or in a vault's table.
 SHARED: dict[str, _Check] = {
     "cards": _switch,
+    "compile": _switch,
     "cover_level": _choice(*COVER_LEVELS),
     "defaults": _defaults,
     "device": _matching(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:<number> or mps"),
+    "dtype": _choice("auto", "float32", "float16", "bfloat16"),
     "default_base": _matching(r"\S.*", "the name of a base"),
     "default_bases": _by_family("bases"),
     "default_vaes": _by_family("VAEs"),
@@ -176,6 +178,7 @@ SHARED: dict[str, _Check] = {
     "max_count": _whole(1, 1000),
     "missing_loras": _choice("fail", "skip"),
     "network": _switch,
+    "offload": _choice("auto", "none", "models", "layers"),
     "originals": _path,
     "read_quiet_s": _number(0, 600),
     "rescan_s": _number(0.1, 86_400),

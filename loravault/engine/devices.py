@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,16 +21,32 @@ class Device:
     dtype: torch.dtype
     #: What a person reads.
     name: str
+    #: Whether models can wait in ordinary memory while they are not in use: only where the device's is another one.
+    offloads: bool = False
 
 
-def choose_device(wish: str = "auto") -> Device:
-    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. Raises `UserError` for a device that is not there."""
+#: Number formats as `config.toml` calls them.
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def choose_device(wish: str = "auto", dtype: str = "auto") -> Device:
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`; `auto` or one of `DTYPES`.
+
+    Raises `UserError` for a device that is not there, or a precision that there is not.
+    """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise UserError(f"There is no precision called {dtype!r}; use auto, {', '.join(DTYPES)}.")
+    found = _device(wish)
+    return found if dtype == "auto" else replace(found, dtype=DTYPES[dtype])
+
+
+def _device(wish: str) -> Device:
     kind = _best() if wish == "auto" else wish
     if kind.startswith("cuda"):
         if not torch.cuda.is_available():
             raise UserError(f"The device {wish} was asked for, but torch finds none; `loravault doctor` says why.")
         device = torch.device(kind)
-        return Device(device, torch.float16, f"{kind} ({torch.cuda.get_device_name(device)})")
+        return Device(device, torch.float16, f"{kind} ({torch.cuda.get_device_name(device)})", offloads=True)
     if kind == "mps":
         if not torch.backends.mps.is_available():
             raise UserError("The device mps was asked for, but torch finds none.")
@@ -82,6 +99,15 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def why_not_compiled(device: Device) -> str | None:
+    """Why `torch.compile` is not used on a device, in words; None: it can be."""
+    if device.place.type != "cuda":
+        return "models are only compiled for NVIDIA cards"
+    if importlib.util.find_spec("triton") is None:
+        return "it needs the package triton, which is not installed"
+    return None
 
 
 def free_cache(device: Device) -> None:

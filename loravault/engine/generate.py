@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,53 +25,19 @@ from loravault.engine.ends import OutOfMemory, Stopped
 from loravault.engine.families import Encoded
 from loravault.engine.imagefile import SUFFIXES, save_image
 from loravault.engine.inscription import chunk_of, infotext_of
+from loravault.engine.job import Job, OnPhase, OnStep
+from loravault.engine.memory import OFFLOADS, Offload, Thrift, plan
+from loravault.engine.offload import attach, rest, tiled
 from loravault.engine.prompts import PromptEncoder
 from loravault.engine.samplers import check_sampler, make_scheduler
+from loravault.engine.tuning import compile_blocks, tune
 from loravault.errors import UserError
 from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
-from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance, StepReport
+from loravault.formats.outcome import GenerationOutcome, MadeImage, Provenance, StepReport
 
 #: Seconds of silence after which the supervisor may look whether we still live. Generous: a slow disk is no fault.
 LOAD_DEADLINE_S = 300.0
 STEP_DEADLINE_S = 180.0
-
-OnPhase = Callable[[str, float], None]
-OnStep = Callable[[StepReport], None]
-
-
-@dataclass
-class _Job:
-    """One call of `generate`: what was asked, and what it has made and said so far."""
-
-    spec: GenerationSpec
-    out_dir: Path
-    stem: str
-    provenance: Provenance
-    originals: Path | None
-    on_phase: OnPhase
-    on_step: OnStep
-    cancelled: Callable[[], bool]
-    images: list[MadeImage] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    #: Name → how it is used, and the file.
-    adapters: dict[str, tuple[AdapterUse, Adapter]] = field(default_factory=dict)
-    #: Seeds that are dealt with, those that gave no image included.
-    done: int = 0
-
-    @cached_property
-    def hashes(self) -> tuple[AdapterHashes, ...]:
-        """Of every adapter. Asked for when a picture is saved: they are computed while it is drawn."""
-        return tuple(_hashes(use, adapter) for use, adapter in self.adapters.values())
-
-    def stop_if_asked(self) -> None:
-        """Raises `Stopped` if the job was cancelled."""
-        if self.cancelled():
-            raise Stopped(tuple(self.images))
-
-    def warn(self, sentence: str | None) -> None:
-        """Keeps a sentence for the result, once."""
-        if sentence and sentence not in self.warnings:
-            self.warnings.append(sentence)
 
 
 @dataclass
@@ -81,6 +46,9 @@ class _Loaded:
 
     key: Hashable
     base: Base
+    offload: Offload
+    #: Why it is not compiled although it should be.
+    uncompiled: str | None
     patcher: Patcher
     encoder: PromptEncoder
     vaes: VaeShelf
@@ -90,13 +58,20 @@ class _Loaded:
 class Engine:
     """Owner of the device. Not thread-safe; one per process."""
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(
+        self, device: str = "auto", *, dtype: str = "auto", offload: str = "auto", compiled: bool = False
+    ) -> None:
+        """`offload`: one of `memory.OFFLOADS`. Raises `UserError` for a device or a precision that there is not."""
         for library in (diffusers.utils.logging, transformers.logging):
             logging: Any = library
             logging.set_verbosity_error()
             logging.disable_progress_bar()
-        self._device: Device = choose_device(device)
+        self._device: Device = choose_device(device, dtype)
+        self._compiled = compiled
+        self._offload_wish = offload
         self._loaded: _Loaded | None = None
+        #: The base for which memory ran out, and what helped.
+        self._short: tuple[BaseRef, Offload] | None = None
 
     def device_name(self) -> str:
         """The device in words."""
@@ -128,18 +103,15 @@ class Engine:
         """
         began = time.perf_counter()
         origin = provenance or Provenance(job=stem)
-        job = _Job(spec, out_dir, stem, origin, originals, on_phase, on_step, cancelled)
-        try:
-            unused = self._run(job)
-        except (UserError, Stopped):
-            raise
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemory(
-                f"{self._device.name} has too little memory for one image of {spec.width}×{spec.height}. "
-                "Choose a smaller size, or close what else uses the device."
-            ) from error
+        job = Job(spec, out_dir, stem, origin, originals, on_phase, on_step, cancelled, self._first_plan(spec))
+        if self._offload_wish in ("models", "layers") and not self._device.offloads:
+            job.warn(f"`offload = {self._offload_wish}` had no effect: it is for NVIDIA cards.")
+        while (unused := self._attempt(job)) is None:
+            # Not before here has the failed attempt let go of its tensors.
+            self._loaded = None
+            free_cache(self._device)
+        usual = replace(self._first_plan(spec), offload=self._first_offload)
+        job.warn(job.thrift.sentence(usual, self._device.name, job.size))
         return GenerationOutcome(
             images=tuple(job.images),
             warnings=tuple(job.warnings),
@@ -148,19 +120,72 @@ class Engine:
             adapter_hashes=job.hashes,
         )
 
-    def _run(self, job: _Job) -> dict[str, int]:
+    # ---- when memory runs out
+
+    @property
+    def _first_offload(self) -> Offload:
+        return OFFLOADS[self._offload_wish] if self._device.offloads else Offload.NONE
+
+    def _first_plan(self, spec: GenerationSpec) -> Thrift:
+        """How a job begins; with a base for which memory ran out before, as it went then."""
+        helped = self._short[1] if self._short is not None and self._short[0] == spec.base else Offload.NONE
+        together = 1
+        if spec.width > 0 and spec.height > 0:  # else it will be refused
+            together = images_at_once(spec.width, spec.height, on_cpu=self._device.place.type == "cpu")
+        return plan((spec.width, spec.height), together, max(self._first_offload, helped))
+
+    def _thriftier(self, job: Job, error: Exception) -> Thrift | None:
+        """What to try next; None if it was not memory that ran out, or nothing is left to try."""
+        if not is_out_of_memory(error):
+            return None
+        movable = self._device.offloads and self._offload_wish != "none"
+        return job.thrift.less(job.phase, job.size, Offload.LAYERS if movable else Offload.NONE)
+
+    def _again(self, job: Job, error: Exception) -> bool:
+        """Whether the same can be tried again at once, with everything where it is."""
+        following = self._thriftier(job, error)
+        if following is None or following.offload != job.thrift.offload:
+            return False
+        job.thrift = following
+        return True
+
+    def _attempt(self, job: Job) -> dict[str, int] | None:
+        """Everything that is not done yet; None: memory ran out, and there is another way to try."""
+        try:
+            return self._run(job)
+        except (UserError, Stopped):
+            raise
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            following = self._thriftier(job, error)
+            if following is None:
+                raise OutOfMemory(
+                    f"{self._device.name} has too little memory for one image of {job.size[0]}×{job.size[1]}. "
+                    "Choose a smaller size, or close what else uses the device."
+                ) from error
+            job.thrift = following
+            self._short = (job.spec.base, following.offload)
+            return None
+
+    # ---- one attempt
+
+    def _run(self, job: Job) -> dict[str, int]:
         """Everything; returns the unused tensors per adapter."""
         spec = job.spec
         _check(spec)
         job.stop_if_asked()
-        job.on_phase("load", LOAD_DEADLINE_S)
-        loaded = self._base(spec.base)
+        job.enter("load", LOAD_DEADLINE_S)
+        loaded = self._base(spec.base, job.thrift.offload)
         _check_fit(spec, loaded.base)
+        job.warn(loaded.uncompiled)
+        rest(loaded.base.pipe, loaded.offload)
         loaded.vaes.put(spec.vae)
-        job.on_phase("adapters", LOAD_DEADLINE_S)
+        job.enter("adapters", LOAD_DEADLINE_S)
         strengths = [Strength(self._adapter(job, loaded, use), use.te, use.unet) for use in spec.adapters]
         in_text, _ = loaded.patcher.apply(strengths)
-        job.on_phase("prompt", LOAD_DEADLINE_S)
+        attach(loaded.base.pipe, loaded.offload, self._device.place)
+        job.enter("prompt", LOAD_DEADLINE_S)
         prompt, negative = self._encode(job, loaded, in_text)
         self._draw_all(job, loaded.base, prompt, negative)
         if not job.images:
@@ -169,20 +194,28 @@ class Engine:
 
     # ---- what is kept between jobs
 
-    def _base(self, ref: BaseRef) -> _Loaded:
-        key = (ref, signature(ref))
+    def _base(self, ref: BaseRef, offload: Offload) -> _Loaded:
+        key = (ref, signature(ref), offload)
         if self._loaded is not None and self._loaded.key == key:
             return self._loaded
         self._loaded = None  # before the next one takes its memory
         free_cache(self._device)
-        base = load_base(ref, self._device)
-        vaes = VaeShelf(base, self._device)
+        device = self._device if offload is Offload.NONE else replace(self._device, place=torch.device("cpu"))
+        base = load_base(ref, device)
+        tune(base, self._device)
         self._loaded = _Loaded(
-            key, base, Patcher(base.modules), PromptEncoder(base.drawer, base.pipe), vaes, AdapterShelf(base)
+            key=key,
+            base=base,
+            offload=offload,
+            uncompiled=compile_blocks(base, self._device, offload) if self._compiled else None,
+            patcher=Patcher(base.modules),
+            encoder=PromptEncoder(base.drawer, base.pipe),
+            vaes=VaeShelf(base, device),
+            adapters=AdapterShelf(base),
         )
         return self._loaded
 
-    def _adapter(self, job: _Job, loaded: _Loaded, use: AdapterUse) -> Adapter:
+    def _adapter(self, job: Job, loaded: _Loaded, use: AdapterUse) -> Adapter:
         job.stop_if_asked()
         adapter = loaded.adapters.get(use)
         job.adapters.setdefault(use.name, (use, adapter))
@@ -191,7 +224,7 @@ class Engine:
             job.warn(f"“{use.name}” changes nothing: all its weights are zero.")
         return adapter
 
-    def _encode(self, job: _Job, loaded: _Loaded, in_text: State) -> tuple[Encoded, Encoded | None]:
+    def _encode(self, job: Job, loaded: _Loaded, in_text: State) -> tuple[Encoded, Encoded | None]:
         """Prompt and negative prompt; None for a negative that is not looked at."""
         spec, base = job.spec, loaded.base
         for sentence in base.drawer.ineffective(base.pipe, spec):
@@ -207,30 +240,40 @@ class Engine:
 
     # ---- drawing
 
-    def _draw_all(self, job: _Job, base: Base, prompt: Encoded, negative: Encoded | None) -> None:
+    def _draw_all(self, job: Job, base: Base, prompt: Encoded, negative: Encoded | None) -> None:
         spec = job.spec
-        together = images_at_once(spec.width, spec.height, on_cpu=self._device.place.type == "cpu")
         while job.done < len(spec.seeds):
-            seeds = spec.seeds[job.done : job.done + together]
+            seeds = spec.seeds[job.done : job.done + job.thrift.together]
             try:
                 latents = self._draw_batch(job, base, seeds, prompt, negative)
             except Exception as error:
-                if together == 1 or not is_out_of_memory(error):
+                if not self._again(job, error):
                     raise
-                together //= 2
-                free_cache(self._device)
+                latents = None
+            if latents is None:
+                free_cache(self._device)  # not in the handler: there the error keeps what could be freed
                 continue
-            job.on_phase("decode", STEP_DEADLINE_S)
+            job.enter("decode", STEP_DEADLINE_S)
             for latent in torch.split(latents, 1):
                 job.stop_if_asked()
-                self._finish(job, decode(base, latent))
+                self._finish(job, self._decode(job, base, latent))
+
+    def _decode(self, job: Job, base: Base, latent: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+        while True:
+            try:
+                with tiled(base.pipe.vae, job.thrift.tile):
+                    return decode(base, latent)
+            except Exception as error:
+                if not self._again(job, error):
+                    raise
+            free_cache(self._device)  # as above
 
     def _draw_batch(
-        self, job: _Job, base: Base, seeds: tuple[int, ...], prompt: Encoded, negative: Encoded | None
+        self, job: Job, base: Base, seeds: tuple[int, ...], prompt: Encoded, negative: Encoded | None
     ) -> torch.Tensor:
         spec = job.spec
         job.stop_if_asked()
-        job.on_phase("draw", STEP_DEADLINE_S)
+        job.enter("draw", STEP_DEADLINE_S)
 
         def after_step(step: int) -> None:
             report = StepReport(
@@ -257,7 +300,7 @@ class Engine:
             on_step=after_step,
         )
 
-    def _finish(self, job: _Job, pixels: np.ndarray[Any, np.dtype[np.uint8]] | None) -> None:
+    def _finish(self, job: Job, pixels: np.ndarray[Any, np.dtype[np.uint8]] | None) -> None:
         """Saves one image, or says why there is none."""
         spec, index = job.spec, job.done
         job.done += 1
@@ -299,14 +342,3 @@ def _check_fit(spec: GenerationSpec, base: Base) -> None:
     unit = base.pixels_per_latent
     if spec.width < unit or spec.height < unit or spec.width % unit or spec.height % unit:
         raise UserError(f"The size {spec.width}×{spec.height} is not possible: both must be multiples of {unit}.")
-
-
-def _hashes(use: AdapterUse, adapter: Adapter) -> AdapterHashes:
-    known = adapter.hashes
-    return AdapterHashes(
-        name=use.name,
-        weight_id=use.weight_id,
-        sha256=known.sha256,
-        autov2=known.autov2,
-        autov3=known.autov3[:12],
-    )

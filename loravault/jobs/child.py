@@ -206,7 +206,13 @@ def real_engine() -> Engine:
     """Imports torch."""
     from loravault.engine.generate import Engine as RealEngine  # noqa: PLC0415 - seconds, and only after the hello
 
-    return RealEngine(os.environ.get("LORAVAULT_DEVICE", "auto"))
+    said = os.environ.get
+    return RealEngine(
+        said("LORAVAULT_DEVICE", "auto"),
+        dtype=said("LORAVAULT_DTYPE", "auto"),
+        offload=said("LORAVAULT_OFFLOAD", "auto"),
+        compiled=said("LORAVAULT_COMPILE", "0") == "1",
+    )
 
 
 def main(make_engine: Callable[[], Engine] = real_engine) -> None:
