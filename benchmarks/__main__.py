@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, one after the other; another program is run beside us where a variable names it."""
+"""`make bench`: every benchmark, one after the other; others are run beside us where they are installed or a variable names them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from benchmarks import lora_manager
 
 #: Each in a process of its own: what one has loaded is not another's memory or speed.
-ALL = ("overhead", "library", "hashing")
+ALL = ("overhead", "library", "hashing", "algorithms", "matrix", "switching")
 
 if __name__ == "__main__":
     for name in ALL:
