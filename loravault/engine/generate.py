@@ -132,6 +132,7 @@ class Engine:
         together = 1
         if spec.width > 0 and spec.height > 0:  # else it will be refused
             together = images_at_once(spec.width, spec.height, on_cpu=self._device.place.type == "cpu")
+            together = max(1, min(together, len(spec.seeds)))
         return plan((spec.width, spec.height), together, max(self._first_offload, helped))
 
     def _thriftier(self, job: Job, error: Exception) -> Thrift | None:

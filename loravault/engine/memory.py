@@ -41,7 +41,7 @@ class Thrift:
         `size` is (width, height) of a picture, `most` the strongest way to offload that may be taken.
         """
         if phase == "draw" and self.together > 1:
-            return replace(self, together=self.together // 2)
+            return replace(self, together=(self.together + 1) // 2)
         if phase == "decode" and self.tile != SMALL_TILE and max(size) > SMALL_TILE:
             return replace(self, tile=SMALL_TILE)
         if self.offload < most:
