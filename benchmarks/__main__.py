@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, one after the other; others are run beside us where they are installed or a variable names them."""
+"""`make bench`: every benchmark, one after the other, beside other programs where they are installed or named."""
 
 from __future__ import annotations
 
