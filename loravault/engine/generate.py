@@ -61,11 +61,13 @@ class Engine:
     def __init__(
         self, device: str = "auto", *, dtype: str = "auto", offload: str = "auto", compiled: bool = False
     ) -> None:
-        """`offload`: one of `memory.OFFLOADS`. Raises `UserError` for a device or a precision that there is not."""
+        """`offload`: one of `memory.OFFLOADS`. Raises `UserError` for what there is not."""
         for library in (diffusers.utils.logging, transformers.logging):
             logging: Any = library
             logging.set_verbosity_error()
             logging.disable_progress_bar()
+        if offload not in OFFLOADS:
+            raise UserError(f"There is no way to offload called {offload!r}; use {', '.join(OFFLOADS)}.")
         self._device: Device = choose_device(device, dtype)
         self._compiled = compiled
         self._offload_wish = offload

@@ -24,11 +24,11 @@ from loravault.engine.generate import Engine
 from loravault.engine.offload import tiled
 from loravault.engine.tuning import channels_last
 from loravault.errors import UserError
-from loravault.formats.generation import BaseRef
+from loravault.formats.generation import BaseRef, VaeRef
 from loravault.formats.outcome import StepReport
 from tests.engine.test_generate import equal, pixels, replaced, spec
 from tests.tiny import make_adapter, use_of
-from tests.tiny_families import MAKERS, make_family
+from tests.tiny_families import MAKERS, kl_vae, make_family
 
 pytestmark = [
     pytest.mark.engine,
@@ -228,10 +228,13 @@ def test_precision_can_be_chosen(engine: Engine, tiny: BaseRef, tmp_path: Path) 
     assert np.abs(drawn.astype(int) - usual.astype(int)).mean() < 30
     with pytest.raises(UserError, match="no precision called 'int8'"):
         choose_device("cpu", "int8")
+    with pytest.raises(UserError, match="no way to offload called 'disk'"):
+        Engine("cpu", offload="disk")
 
 
-def test_the_worker_hears_what_is_configured(tmp_path: Path) -> None:
+def test_the_worker_hears_what_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from loravault.config import VaultConfig
+    from loravault.jobs.child import real_engine
 
     config = VaultConfig(vault=tmp_path, dtype="bfloat16", offload="layers", compile=True)
     assert config.worker_env == {
@@ -240,6 +243,12 @@ def test_the_worker_hears_what_is_configured(tmp_path: Path) -> None:
         "LORAVAULT_OFFLOAD": "layers",
         "LORAVAULT_COMPILE": "1",
     }
+    monkeypatch.setenv("LORAVAULT_DEVICE", "cpu")
+    for name in ("DTYPE", "OFFLOAD", "COMPILE"):
+        monkeypatch.setenv(f"LORAVAULT_{name}", config.worker_env[f"LORAVAULT_{name}"])
+    engine = real_engine()
+    assert isinstance(engine, Engine)
+    assert (engine._device.dtype, engine._offload_wish, engine._compiled) == (torch.bfloat16, "layers", True)
 
 
 @needs_card
@@ -264,3 +273,40 @@ def test_on_a_card_a_compiled_base_takes_other_adapters(tiny: BaseRef, tmp_path:
         outcome = compiled.generate(wanted, tmp_path / "compiled")
         assert not outcome.warnings
         assert equal(pixels(outcome)[0], pixels(usual.generate(wanted, tmp_path / "usual"))[0])
+
+
+@pytest.mark.parametrize("wish", ["models", "layers"])
+def test_another_vae_is_offloaded_like_the_bases_own(engine: Engine, tiny: BaseRef, tmp_path: Path, wish: str) -> None:
+    """It comes and goes between jobs, in half precision and with a decoder that overflows there, too."""
+    torch.manual_seed(9)
+    kl_vae(tmp_path / "other", 4)
+    other = VaeRef(name="other", path=str(tmp_path / "other"))
+    thrifty = offloading(wish)
+    for vae in (None, other, None):
+        wanted = spec(tiny, vae=vae)
+        thrifty_picture = pixels(thrifty.generate(wanted, tmp_path / "thrifty"))[0]
+        assert np.array_equal(thrifty_picture, pixels(engine.generate(wanted, tmp_path / "usual"))[0])
+
+
+@pytest.mark.parametrize("wish", ["models", "layers"])
+def test_a_decoder_that_overflows_is_used_in_full_precision_while_offloaded(
+    tiny: BaseRef, tmp_path: Path, wish: str
+) -> None:
+    engine = offloading(wish)
+    engine._device = replace(engine._device, dtype=torch.bfloat16)
+    engine.generate(spec(tiny), tmp_path)
+    assert engine._loaded is not None
+    vae, seen = engine._loaded.base.pipe.vae, []
+
+    def overflow(module: torch.nn.Module, _arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        seen.append(output.dtype)
+        return output if output.dtype is torch.float32 else output * float("nan")
+
+    handle = vae.decoder.register_forward_hook(overflow)
+    try:
+        outcome = engine.generate(spec(tiny), tmp_path)
+    finally:
+        handle.remove()
+    assert len(outcome.images) == 1
+    assert seen == [torch.bfloat16, torch.float32]
+    assert vae.dtype is torch.bfloat16
