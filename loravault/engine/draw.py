@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from loravault.engine.bases import Base
-from loravault.engine.devices import Device
+from loravault.engine.devices import Device, is_out_of_memory
 from loravault.engine.families import Encoded
 
 #: An image whose brightest and darkest values differ by less than this shows nothing.
@@ -67,15 +67,29 @@ def decode(base: Base, latents: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uin
     if not bool(torch.isfinite(image).all()) and vae.dtype != torch.float32:
         # Some decoders overflow in half precision where the latents are fine.
         precision = vae.dtype
-        vae.to(torch.float32)
+        _convert(vae, torch.float32)
         try:
             image = base.drawer.pixels(base.pipe, latents.float())
         finally:
-            vae.to(precision)
+            _convert(vae, precision)
     if not bool(torch.isfinite(image).all()):
         return None
     pixels = (image[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
     return np.asarray((pixels * 255).round(), dtype=np.uint8)
+
+
+class HalfMoved(torch.OutOfMemoryError):
+    """Memory ran out while a model was converted: some of its weights are in one precision, some in the other."""
+
+
+def _convert(model: Any, precision: torch.dtype) -> None:
+    """Raises `HalfMoved`: then the base must be loaded again."""
+    try:
+        model.to(precision)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise HalfMoved(str(error)) from error
+        raise
 
 
 def flatness(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> str | None:

@@ -20,7 +20,7 @@ from loravault.engine.bases import Base, load_base, signature
 from loravault.engine.bases.vae import VaeShelf
 from loravault.engine.cache import AdapterShelf
 from loravault.engine.devices import Device, choose_device, free_cache, images_at_once, is_out_of_memory
-from loravault.engine.draw import decode, draw_latents, flatness
+from loravault.engine.draw import HalfMoved, decode, draw_latents, flatness
 from loravault.engine.ends import OutOfMemory, Stopped
 from loravault.engine.families import Encoded
 from loravault.engine.imagefile import SUFFIXES, save_image
@@ -146,6 +146,8 @@ class Engine:
 
     def _again(self, job: Job, error: Exception) -> bool:
         """Whether the same can be tried again at once, with everything where it is."""
+        if isinstance(error, HalfMoved):
+            return False
         following = self._thriftier(job, error)
         if following is None or following.offload != job.thrift.offload:
             return False
@@ -160,9 +162,11 @@ class Engine:
             raise
         except Exception as error:
             if not is_out_of_memory(error):
+                self._loaded = None  # nobody knows in which state it left the base
                 raise
             following = self._thriftier(job, error)
             if following is None:
+                self._loaded = None
                 raise OutOfMemory(
                     f"{self._device.name} has too little memory for one image of {job.size[0]}×{job.size[1]}. "
                     "Choose a smaller size, or close what else uses the device."
@@ -183,7 +187,7 @@ class Engine:
         _check_fit(spec, loaded.base)
         job.warn(loaded.uncompiled)
         rest(loaded.base.pipe, loaded.offload)
-        loaded.vaes.put(spec.vae)
+        job.warn(loaded.vaes.put(spec.vae))
         job.enter("adapters", LOAD_DEADLINE_S)
         strengths = [Strength(self._adapter(job, loaded, use), use.te, use.unet) for use in spec.adapters]
         in_text, _ = loaded.patcher.apply(strengths)

@@ -234,18 +234,18 @@ class Dispatcher:
 
     def _finished(self, job: JobRow, outcome: GenerationOutcome) -> None:
         spec = _spec_of(job)
-        published = self._publish(job, spec, outcome.images)
         remarks = (*json.loads(job.remarks), *outcome.warnings)
+        published = self._publish(job, spec, outcome.images, remarks)
         if not published:
             self._end(job, "failed", words.failure_lines(list(outcome.warnings) or ["No picture came out."]))
             return
-        made = words.Made(spec, published, outcome.seconds, tuple(remarks), self._cards(spec))
+        made = words.Made(spec, published, outcome.seconds, remarks, self._cards(spec))
         lines = words.made_lines(made, sheet=job.sheet)
         self._end(job, "done", lines, pictures=published, seconds=outcome.seconds, hashes=outcome.adapter_hashes)
 
     def _cancelled(self, job: JobRow, made: Sequence[MadeImage]) -> None:
         spec = _spec_of(job)
-        published = self._publish(job, spec, made)
+        published = self._publish(job, spec, made, json.loads(job.remarks))
         if not published:
             self._end(job, "cancelled", [])
             return
@@ -260,9 +260,12 @@ class Dispatcher:
             paths = card_paths(session, [use.weight_id for use in spec.adapters])
         return {use.name: paths[use.weight_id] for use in spec.adapters if use.weight_id in paths}
 
-    def _publish(self, job: JobRow, spec: GenerationSpec, made: Sequence[MadeImage]) -> tuple[str, ...]:
+    def _publish(
+        self, job: JobRow, spec: GenerationSpec, made: Sequence[MadeImage], remarks: Sequence[str]
+    ) -> tuple[str, ...]:
         """Move finished pictures into the vault: durable file first, then its row. Returns their vault-relative paths.
 
+        `remarks` is what is to be said of them: it becomes durable with their rows, for whoever answers after a crash.
         Names come from the job, so a second try after a crash replaces its own file instead of leaving two.
         """
         ctx = self._ctx
@@ -277,6 +280,10 @@ class Dispatcher:
         with ctx.index.session() as session:
             for image, rel in zip(made, published, strict=True):
                 images.remember_image(session, image_row(job, spec, image, rel, ctx.path(rel)))
+            row = work.job_by_id(session, job.id)
+            if row is not None:
+                row.remarks = json.dumps(list(remarks), ensure_ascii=False)
+                session.add(row)
         reach("job.images-recorded")
         ctx.pictures_changed.update(published)
         if job.stands_for and published:

@@ -147,6 +147,9 @@ class _Walk:
 
     def part_of_folder(self, rel: str, groups: Collection[str]) -> None:
         """The adapters of these groups in one folder, if it is a real folder of the root."""
+        parts = rel.split("/") if rel else []
+        if len(parts) > _MAX_DEPTH or any(part[0] == "." or part.casefold() in _SYSTEM_FOLDERS for part in parts):
+            return
         path = os.path.join(self._path, rel) if rel else str(self._path)
         if os.path.realpath(path) != os.path.join(self._inside[0], *rel.split("/")).rstrip(os.sep):
             return

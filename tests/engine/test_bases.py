@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from loravault.engine.bases import load_base
+from loravault.engine.bases import load_base, signature
 from loravault.engine.bases.parts import in_words
 from loravault.engine.devices import choose_device, images_at_once, is_out_of_memory, usable_processors
 from loravault.errors import UserError
@@ -144,3 +144,28 @@ def test_memory_errors_of_torch_are_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+def test_a_file_that_is_overwritten_in_place_changes_no_base_in_memory(copy: BaseRef) -> None:
+    """The libraries map their files: what a sync tool wrote into one was drawn with, without a word."""
+    base = load_base(copy, choose_device("cpu"))
+    before = base.pipe.unet.conv_in.weight.clone()
+    (path,) = (Path(copy.path) / "unet").glob("*.safetensors")
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\x11" * (size - size // 2))
+        file.seek(8 + int.from_bytes(path.read_bytes()[:8], "little"))
+        file.write(b"\x11" * 4096)
+    assert torch.equal(base.pipe.unet.conv_in.weight, before)
+    assert all(bool(torch.isfinite(one).all()) for one in base.pipe.unet.parameters())
+
+
+def test_a_link_to_nowhere_is_a_part_that_is_missing(copy: BaseRef) -> None:
+    """The Hub's cache is full of links: a file that was deleted there was called a bug of ours."""
+    (path,) = (Path(copy.path) / "unet").glob("*.safetensors")
+    path.unlink()
+    path.symlink_to(path.with_name("gone"))
+    assert signature(copy)
+    with pytest.raises(UserError, match="unet"):
+        load_base(copy, choose_device("cpu"))

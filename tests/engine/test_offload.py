@@ -6,6 +6,7 @@ what only a card can show is marked `gpu`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle
@@ -310,3 +311,32 @@ def test_a_decoder_that_overflows_is_used_in_full_precision_while_offloaded(
     assert len(outcome.images) == 1
     assert seen == [torch.bfloat16, torch.float32]
     assert vae.dtype is torch.bfloat16
+
+
+def test_memory_that_runs_out_while_a_vae_is_converted_costs_no_later_job(
+    tiny: BaseRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of its weights had the other precision, and every later picture was called a bug of ours."""
+    engine = Engine("cpu")
+    asked = spec(tiny, steps=1)
+    engine.generate(asked, tmp_path)
+    assert engine._loaded is not None
+    vae = engine._loaded.base.pipe.vae.to(torch.bfloat16)
+    kind, to, decode = type(vae), type(vae).to, type(vae).decode
+
+    def half(self: Any, *args: Any, **options: Any) -> Any:
+        if self is vae and args == (torch.float32,):
+            self.post_quant_conv.to(torch.float32)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return to(self, *args, **options)
+
+    def overflowing(self: Any, latents: Any, *args: Any, **options: Any) -> Any:
+        if self is vae:
+            return (torch.full((1, 3, 64, 64), float("nan"), dtype=latents.dtype),)
+        return decode(self, latents, *args, **options)
+
+    monkeypatch.setattr(kind, "to", half)
+    monkeypatch.setattr(kind, "decode", overflowing)
+    with contextlib.suppress(OutOfMemory):
+        engine.generate(asked, tmp_path)
+    assert len(engine.generate(asked, tmp_path).images) == len(asked.seeds)

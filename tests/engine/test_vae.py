@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -71,6 +72,33 @@ def test_a_vae_that_was_replaced_is_read_again(engine: Engine, tiny: BaseRef, tm
         os.utime(ref.path, ns=(seed, seed))
         pictures.add(drawn(engine, tiny, ref, tmp_path))
     assert len(pictures) == 2
+
+
+def test_a_vae_folder_whose_file_was_replaced_is_read_again(engine: Engine, tiny: BaseRef, tmp_path: Path) -> None:
+    """Writing into a folder changes nothing about the folder: the old VAE went on drawing."""
+    pictures = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        kl_vae(tmp_path / str(seed), 4)
+        target = tmp_path / "mine"
+        target.mkdir(exist_ok=True)
+        for file in (tmp_path / str(seed)).iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+            os.utime(target / file.name, ns=(seed, seed))
+        pictures.add(drawn(engine, tiny, VaeRef(name="mine", path=str(target)), tmp_path))
+    assert len(pictures) == 2
+
+
+def test_a_vae_of_another_scale_is_told(engine: Engine, tiny: BaseRef, tmp_path: Path) -> None:
+    """One of SDXL on a base of SD 1 gave wrong colours without a word."""
+    kl_vae(tmp_path / "other", 4)
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.5}))
+    values: dict[str, Any] = {"width": 64, "height": 64, "steps": 1, "cfg": 3.0, "sampler": "Euler", "seeds": (7,)}
+    ref = VaeRef(name="other", path=str(tmp_path / "other"))
+    made = engine.generate(GenerationSpec(base=tiny, prompt="a red cat", vae=ref, **values), tmp_path)
+    assert any("“other” has another scale (0.5)" in sentence for sentence in made.warnings)
+    assert not engine.generate(GenerationSpec(base=tiny, prompt="a red cat", **values), tmp_path).warnings
 
 
 def test_a_vae_that_does_not_fit_is_told_and_the_next_picture_is_not_disturbed(engine: Engine, tmp_path: Path) -> None:

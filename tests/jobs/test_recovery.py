@@ -117,7 +117,7 @@ def test_a_request_that_may_be_what_ends_the_daemon_is_given_up_in_words(
 
 def test_pictures_that_were_recorded_are_the_answer_and_none_is_made_again(world: World) -> None:
     """A kill between the row of the picture and the end of the job left a picture that no note showed."""
-    world.request("Cat.md", "a red cat", seed=1)
+    world.request("Cat.md", "a red cat fake:warn", seed=1)
     with running(world) as daemon:
         world.finish(daemon, "Cat.md")
     (before,) = (world.vault / "LoraVault" / "Images").rglob("lv-*")
@@ -139,6 +139,7 @@ def test_pictures_that_were_recorded_are_the_answer_and_none_is_made_again(world
     (after,) = (world.vault / "LoraVault" / "Images").rglob("lv-*")
     assert (after, after.stat().st_ino) == (before, inode), "nothing was drawn or written again"
     assert before.name in world.read("Cat.md")
+    assert "A fake warning." in world.read("Cat.md"), "what was to be said of it is said"
 
 
 def test_unchanged_is_known_without_an_index(world: World) -> None:

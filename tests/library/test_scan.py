@@ -230,7 +230,9 @@ def test_what_is_named_through_a_link_or_out_of_the_root_is_left_to_a_whole_scan
     put(main, "a.safetensors", "real/b.safetensors")
     (main / "linked").symlink_to(main / "real")
     (main / "one.safetensors").symlink_to(outside / "secret.safetensors")
+    put(main, ".stversions/old.safetensors", "a/.git/x.safetensors", "lost+found/y.safetensors")  # no scan enters these
     names = ["linked/b.safetensors", "one.safetensors", "../outside/secret.safetensors", ".hidden.safetensors"]
+    names += [".stversions/old.safetensors", "a/.git/x.safetensors", "lost+found/y.safetensors"]
     assert scan_named("main", main, names) == []
     (tmp_path / "root").symlink_to(main)
     assert [item.rel for item in scan_named("main", tmp_path / "root", ["real/b.safetensors"])] == [

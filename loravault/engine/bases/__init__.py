@@ -25,6 +25,14 @@ def signature(ref: BaseRef) -> tuple[tuple[str, int, int], ...]:
     for path in map(Path, (ref.path, *(place for _, place in ref.parts))):
         patterns = ("*.json", "*/*.json", "*.safetensors", "*/*.safetensors")
         files = [path] if path.is_file() else sorted(file for pattern in patterns for file in path.glob(pattern))
-        stats = ((file, file.stat()) for file in files)
-        found += [(str(file), status.st_size, status.st_mtime_ns) for file, status in stats]
+        found += [stamp for file in files if (stamp := _stamp(file)) is not None]
     return tuple(found)
+
+
+def _stamp(file: Path) -> tuple[str, int, int] | None:
+    """None for a link to nowhere, which the Hub's cache may hold: whoever needs the file says that it is missing."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return str(file), status.st_size, status.st_mtime_ns

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 import transformers
 from safetensors import SafetensorError
 
@@ -48,7 +49,18 @@ def load_model(part: Part, folder: Path, name: str, base: str, device: Device) -
             **{"dtype" if part.library == "transformers" else "torch_dtype": device.dtype},
         )
         refuse_missing(name, report["missing_keys"])
-    return settled(model, device)
+    return settled(unmapped(model) if device.place.type == "cpu" else model, device)
+
+
+@torch.no_grad()
+def unmapped(model: Any) -> Any:
+    """With weights of its own: the libraries map the file, and what is done to that file would be done to the weights.
+
+    A file that is overwritten in place would change the pictures without a word, one that is cut short end the process.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
 
 
 def settled(model: Any, device: Device) -> Any:

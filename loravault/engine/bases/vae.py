@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Hashable
@@ -30,24 +29,37 @@ class VaeShelf:
         self._own = base.pipe.vae
         self._other: tuple[Hashable, Any] | None = None
 
-    def put(self, wish: VaeRef | None) -> None:
-        """Makes this VAE decode; None: the base's own. Raises `UserError` if it cannot be loaded or does not fit."""
+    def put(self, wish: VaeRef | None) -> str | None:
+        """Makes this VAE decode; None: the base's own. Returns what is to be said of it.
+
+        Raises `UserError` if it cannot be loaded or does not fit.
+        """
         if wish is None:
             self._base.pipe.vae = self._own
-            return
+            return None
         key = (wish, _stamp(wish))
         if self._other is None or self._other[0] != key:
             self._other = None  # before the next one takes its memory
             self._other = (key, _load(wish, self._base, self._device, self._own))
         self._base.pipe.vae = self._other[1]
+        theirs, ours = (vae.config.get("scaling_factor") for vae in (self._other[1], self._own))
+        if theirs == ours:
+            return None
+        return (
+            f"The VAE “{wish.name}” has another scale ({theirs}) than that of “{self._base.name}” ({ours}): "
+            "it seems to belong to another family, and colours may be wrong."
+        )
 
 
-def _stamp(wish: VaeRef) -> tuple[int, int]:
+def _stamp(wish: VaeRef) -> tuple[tuple[str, int, int], ...]:
+    """Of the file, or of every file of the folder: what is written into one changes nothing about the folder."""
+    path = Path(wish.path)
     try:
-        status = os.stat(wish.path)
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        stats = [(file.name, file.stat()) for file in files]
     except OSError:
         raise UserError(f"The VAE “{wish.name}” is not where it was: moved, or its drive is offline.") from None
-    return status.st_size, status.st_mtime_ns
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
 
 
 def _load(wish: VaeRef, base: Base, device: Device, own: Any) -> Any:
