@@ -23,9 +23,10 @@ import torch
 from benchmarks import algorithms_formulas as formulas
 from benchmarks import pairs
 from benchmarks.algorithms_layers import KINDS, Impossible, Made
-from loravault.engine.deltas import DTYPES, read_delta
+from loravault.engine.deltas import read_delta
+from loravault.engine.dtypes import DTYPES
 from loravault.formats.normal import Patch
-from loravault.formats.safetensors_header import TensorInfo
+from loravault.formats.tensor_table import TensorInfo
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "algorithms.md"
 LIMIT = 1e-5

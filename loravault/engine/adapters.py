@@ -18,7 +18,8 @@ from loravault.errors import UserError
 from loravault.formats import families, keys
 from loravault.formats.generation import AdapterUse
 from loravault.formats.normal import BaseNames, LayerKey, Normal, Patch, Place, base_names, place
-from loravault.formats.safetensors_header import BrokenFile, Header, header_of, reader
+from loravault.formats.safetensors_header import Header, header_of, reader
+from loravault.formats.tensor_table import BrokenFile
 from loravault.formats.weight_id import weight_id
 
 #: Weight id, path, size, time and inode of a file: another key is perhaps another file.

@@ -18,7 +18,7 @@ from loravault.engine.adapters import Adapter, Change, FileKey
 from loravault.errors import UserError
 from loravault.formats.blocks import blocks_of
 from loravault.formats.normal import LayerKey, Place
-from loravault.formats.safetensors_header import BrokenFile
+from loravault.formats.tensor_table import BrokenFile
 
 #: What is merged: each file with its strength, of everything that changes some components, sorted.
 State = tuple[tuple[FileKey, Hashable], ...]

@@ -13,10 +13,11 @@ from typing import Any, BinaryIO
 
 import torch
 
-from loravault.engine.deltas import DTYPES
 from loravault.engine.deltas.delta import all_finite
+from loravault.engine.dtypes import DTYPES
 from loravault.formats.hashes import CHUNK
-from loravault.formats.safetensors_header import BrokenFile, Header, TensorInfo
+from loravault.formats.safetensors_header import Header
+from loravault.formats.tensor_table import BrokenFile, TensorInfo
 
 
 @dataclass(frozen=True)

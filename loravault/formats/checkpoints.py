@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from loravault.formats.families import UNET_WIDTHS
-from loravault.formats.safetensors_header import Header, TensorInfo
+from loravault.formats.safetensors_header import Header
+from loravault.formats.tensor_table import TensorInfo
 
 #: In front of the denoiser's tensors in files that hold more.
 DENOISER_PREFIX = "model.diffusion_model."

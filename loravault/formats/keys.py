@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from loravault.formats.safetensors_header import TensorInfo
+from loravault.formats.tensor_table import TensorInfo
 
 Shape = tuple[int, ...]
 

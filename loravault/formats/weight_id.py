@@ -10,7 +10,8 @@ import re
 import struct
 from collections.abc import Mapping
 
-from loravault.formats.safetensors_header import Header, ReadAt, TensorInfo
+from loravault.formats.safetensors_header import Header, ReadAt
+from loravault.formats.tensor_table import TensorInfo
 
 WINDOWS = 16
 WINDOW_BYTES = 4096

@@ -14,7 +14,8 @@ from loravault.formats.checkpoints import Checkpoint, classify
 from loravault.formats.families import UNET_WIDTHS
 from loravault.formats.families.index import FAMILIES
 from loravault.formats.families.told import fold
-from loravault.formats.safetensors_header import BrokenFile, read_header
+from loravault.formats.safetensors_header import read_header
+from loravault.formats.tensor_table import BrokenFile
 from loravault.vault.walk import is_text
 
 #: Pipelines that the engine draws with → family; None: the width of the UNet decides.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from io import BufferedReader
 
 from loravault.formats.hashes import FileHashes, hashes_of
-from loravault.formats.safetensors_header import BrokenFile
+from loravault.formats.tensor_table import BrokenFile
 from loravault.library.hash_plan import HashPlan, HashProgress, HashResult, HashWish, Pace, Priority
 from loravault.osdep import advise_sequential, drop_from_cache, is_in_cache, lower_thread_priority
 from loravault.vault.walk import StatKey, key_of

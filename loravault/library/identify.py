@@ -14,7 +14,8 @@ from loravault.errors import UserError
 from loravault.formats import families
 from loravault.formats.hashes import FileHashes, file_hashes
 from loravault.formats.plain import cut_line, one_line
-from loravault.formats.safetensors_header import MAX_METADATA_VALUE_BYTES, Header, ReadAt, header_of, reader
+from loravault.formats.safetensors_header import Header, ReadAt, header_of, reader
+from loravault.formats.tensor_table import MAX_METADATA_VALUE_BYTES
 from loravault.formats.weight_id import weight_id
 from loravault.library.facts import AdapterFacts, encode
 from loravault.library.previews import preview_of

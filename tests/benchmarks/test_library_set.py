@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from loravault.formats.safetensors_header import BrokenFile, header_of, read_header, reader
+from loravault.formats.safetensors_header import header_of, read_header, reader
+from loravault.formats.tensor_table import BrokenFile
 from loravault.formats.weight_id import weight_id
 
 library_set = pytest.importorskip("benchmarks.library_set", reason="the package of sources comes without benchmarks")

@@ -12,7 +12,8 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from loravault.formats.safetensors_header import Header, TensorInfo
+from loravault.formats.safetensors_header import Header
+from loravault.formats.tensor_table import TensorInfo
 from tests.formats.original_names import ORIGINAL, renamed, sgm
 
 Shape = tuple[int, ...]

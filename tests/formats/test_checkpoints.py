@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loravault.formats.checkpoints import Checkpoint, classify
-from loravault.formats.safetensors_header import Header, TensorInfo, read_header
+from loravault.formats.safetensors_header import Header, read_header
+from loravault.formats.tensor_table import TensorInfo
 from tests import checkpoint_files as files
 from tests.checkpoint_files import Shapes, write
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from loravault.formats import families, keys
-from loravault.formats.safetensors_header import BrokenFile, Header, TensorInfo, read_header, reader
+from loravault.formats.safetensors_header import Header, read_header, reader
+from loravault.formats.tensor_table import BrokenFile, TensorInfo
 from tests.formats import headers
 
 REAL = Path(__file__).parents[3] / "shared" / "fixtures" / "headers"

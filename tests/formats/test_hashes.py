@@ -22,7 +22,7 @@ from loravault.formats.hashes import (
     lookup_texts,
     names_file,
 )
-from loravault.formats.safetensors_header import BrokenFile
+from loravault.formats.tensor_table import BrokenFile
 from tests.formats import headers
 
 ROW = (

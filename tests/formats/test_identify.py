@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loravault.formats import families
 from loravault.formats.families import Identity, from_civitai, identify
-from loravault.formats.safetensors_header import BrokenFile
+from loravault.formats.tensor_table import BrokenFile
 from tests.formats import derived
 from tests.formats.derived import Layers, Shape, header, lora, peft, subset, tensors
 

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loravault.formats import safetensors_header as sh
+from loravault.formats import tensor_table
 from loravault.formats.pictures import embedded_picture
 from tests.formats import headers
 
@@ -32,7 +33,7 @@ def read(data: bytes) -> sh.Header:
 
 
 def reason(data: bytes) -> str:
-    with pytest.raises(sh.BrokenFile) as caught:
+    with pytest.raises(tensor_table.BrokenFile) as caught:
         read(data)
     return caught.value.message
 
@@ -225,7 +226,7 @@ def test_the_quick_way_takes_what_tools_write(tmp_path: Path) -> None:
     safetensors.numpy.save_file({"a.weight": np.zeros((2, 3), np.float32)}, path, metadata={"ss_tag_frequency": tags})
     for data in (path.read_bytes(), GOOD, headers.adapter(headers.lora())):
         length = int.from_bytes(data[:8], "little")
-        assert sh._parse_quickly(data[8 : 8 + length], len(data) - 8 - length) is not None
+        assert tensor_table._parse_quickly(data[8 : 8 + length], len(data) - 8 - length) is not None
 
 
 ENTRY = '"t":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}'
@@ -274,17 +275,17 @@ def test_a_header_longer_than_the_first_read_is_read_to_its_end() -> None:
 
 
 def test_both_ways_know_the_same_number_formats() -> None:
-    for dtype in sh.DTYPE_BITS:
+    for dtype in tensor_table.DTYPE_BITS:
         raw = b'{"t":{"dtype":"%s","shape":[0],"data_offsets":[0,0]}}' % dtype.encode()
-        assert sh._parse_quickly(raw, 0) == sh._parse_thoroughly(raw, 0)[:2]
+        assert tensor_table._parse_quickly(raw, 0) == tensor_table._parse_thoroughly(raw, 0)[:2]
 
 
 def test_a_directory_or_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(sh.BrokenFile, match="ordinary file"):
+    with pytest.raises(tensor_table.BrokenFile, match="ordinary file"):
         sh.read_header(tmp_path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.safetensors")
-        with pytest.raises(sh.BrokenFile, match="ordinary file"):
+        with pytest.raises(tensor_table.BrokenFile, match="ordinary file"):
             sh.read_header(tmp_path / "pipe.safetensors")
 
 
@@ -294,13 +295,13 @@ def test_the_reader_gives_exact_bytes_or_says_the_file_changed() -> None:
 
     read_at = sh.reader(File(b"0123456789"))
     assert read_at(2, 3) == b"234"
-    with pytest.raises(sh.BrokenFile, match="changed"):
+    with pytest.raises(tensor_table.BrokenFile, match="changed"):
         read_at(8, 3)
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_either_a_header_or_a_broken_file(data: bytes) -> None:
-    with contextlib.suppress(sh.BrokenFile):
+    with contextlib.suppress(tensor_table.BrokenFile):
         assert read(data).file_length == len(data)
 
 
@@ -309,7 +310,7 @@ def test_damage_anywhere_in_a_good_file_never_raises_anything_but_broken(at: int
     damaged = (GOOD[:at] + patch + GOOD[at + len(patch) :])[: len(GOOD)]
     try:
         header = read(damaged)
-    except sh.BrokenFile:
+    except tensor_table.BrokenFile:
         return
     assert header.file_length == len(GOOD)
 
@@ -351,9 +352,9 @@ def almost_good(draw: st.DrawFn) -> tuple[bytes, int]:
 @given(almost_good())
 def test_the_quick_way_never_takes_what_the_thorough_way_refuses_or_reads_otherwise(case: tuple[bytes, int]) -> None:
     raw, area = case
-    quick = sh._parse_quickly(raw, area)
+    quick = tensor_table._parse_quickly(raw, area)
     if quick is not None:
-        assert (*quick, ()) == sh._parse_thoroughly(raw, area)
+        assert (*quick, ()) == tensor_table._parse_thoroughly(raw, area)
 
 
 rows = st.fixed_dictionaries(
@@ -366,7 +367,7 @@ rows = st.fixed_dictionaries(
     st.binary(max_size=20),
 )
 def test_any_json_is_either_a_header_or_a_broken_file(table: dict[str, object], data: bytes) -> None:
-    with contextlib.suppress(sh.BrokenFile):
+    with contextlib.suppress(tensor_table.BrokenFile):
         assert all(
             info.end <= len(data) for info in read(headers.blob(json.dumps(table).encode(), data)).tensors.values()
         )

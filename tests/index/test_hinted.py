@@ -15,7 +15,7 @@ from loravault.index.hinted import look_at_hinted
 from loravault.index.refresh import Refreshed, refresh_adapters
 from loravault.index.tables import AdapterRow
 from tests.formats import headers
-from tests.index.test_refresh import LATER
+from tests.index.library import LATER
 
 
 class Loras:

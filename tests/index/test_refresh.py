@@ -1,79 +1,15 @@
-"""The index follows the files: new and changed ones are read once, missing is a state, a doubt changes nothing."""
+"""The index follows the files: new and changed ones are read once, moved and copied ones are known again."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from loravault.config import Root
-from loravault.index import adapters, refresh
-from loravault.index.database import Index
-from loravault.index.refresh import Refreshed, forget_losses, refresh_adapters, sudden_loss
-from loravault.index.tables import AdapterRow
+from loravault.index import adapters
 from tests.formats import headers
-
-#: Long after any file of a test was written.
-LATER = time.time() + 3600
-
-
-class Library:
-    """Roots `main` and `more`, an index, and a count of the files that were opened."""
-
-    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.index = Index(home / "state" / "index.sqlite")
-        self.roots = [Root(name, home / name) for name in ("main", "more")]
-        for root in self.roots:
-            root.path.mkdir()
-        self.main = self.roots[0].path
-        self.read: list[str] = []
-        self.fills: dict[str, int] = {}
-        real = refresh.read_adapter
-
-        def reading(path: Path, root: str, rel: str, beside: tuple[str, ...]) -> object:
-            self.read.append(rel)
-            return real(path, root, rel, beside)
-
-        monkeypatch.setattr(refresh, "read_adapter", reading)
-
-    def put(self, *names: str, fill: int | None = None) -> None:
-        """Adapters of different weights, or all of the same with `fill`."""
-        for name in names:
-            path = self.main.parent / name if "/" in name else self.main / name
-            own = self.fills.setdefault(name, len(self.fills) + 1)
-            headers.write(path, headers.adapter(headers.lora(), fill=own if fill is None else fill))
-
-    def look(self, now: float = LATER, budget_s: float | None = None) -> Refreshed:
-        self.read.clear()
-        return refresh_adapters(self.index, self.roots, now=lambda: now, budget_s=budget_s)
-
-    def states(self) -> dict[str, str]:
-        return {f"{row.root}/{row.rel}": row.state for row in self.rows()}
-
-    def rows(self) -> list[AdapterRow]:
-        with self.index.session() as session:
-            return list(adapters.adapters(session))
-
-
-@pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
-    made = Library(tmp_path, monkeypatch)
-    yield made
-    made.index.close()
-
-
-def refusing(monkeypatch: pytest.MonkeyPatch, call: str, ending: str) -> None:
-    real = getattr(os, call)
-
-    def refuse(path: str | Path, *more: object, **options: object) -> object:
-        if str(path).endswith(ending):
-            raise PermissionError(13, "Permission denied")
-        return real(path, *more, **options)
-
-    monkeypatch.setattr(os, call, refuse)
+from tests.index.library import LATER, Library
 
 
 def test_new_files_are_read_and_unchanged_ones_never_again(library: Library) -> None:
@@ -114,111 +50,6 @@ def test_a_broken_file_of_the_future_is_told_all_the_same(library: Library) -> N
     os.utime(path, (LATER + 10**6, LATER + 10**6))
     assert library.look().unsettled == 0
     assert library.states() == {"main/a.safetensors": "broken"}
-
-
-def test_two_looks_make_missing_and_one_makes_it_back(library: Library) -> None:
-    library.put("a.safetensors", "b.safetensors", "c.safetensors")
-    library.look()
-    moved = (library.main / "a.safetensors").rename(library.main.parent / "aside")
-    assert library.look().missing == 0
-    assert library.states()["main/a.safetensors"] == "ok"
-    assert library.look().missing == 1
-    assert library.states()["main/a.safetensors"] == "missing"
-    assert library.look().missing == 0
-    moved.rename(library.main / "a.safetensors")
-    library.look()
-    assert library.states()["main/a.safetensors"] == "ok"
-
-
-def test_being_unseen_twice_means_in_a_row(library: Library) -> None:
-    library.put("a.safetensors", "b.safetensors", "c.safetensors")
-    library.look()
-    for _ in range(3):
-        moved = (library.main / "a.safetensors").rename(library.main.parent / "aside")
-        library.look()
-        moved.rename(library.main / "a.safetensors")
-        library.look()
-    assert library.states()["main/a.safetensors"] == "ok"
-
-
-def test_an_offline_root_changes_nothing_and_is_told(library: Library) -> None:
-    library.put("a.safetensors", "more/b.safetensors")
-    library.look()
-    library.main.rename(library.main.with_name("unplugged"))
-    for _ in range(3):
-        result = library.look()
-    assert set(result.troubles) == {"main"}
-    assert "is not there" in result.troubles["main"]
-    assert library.states() == {"main/a.safetensors": "ok", "more/b.safetensors": "ok"}
-    library.main.with_name("unplugged").rename(library.main)
-    assert library.look().troubles == {}
-
-
-def test_a_root_that_may_not_be_looked_at_changes_nothing(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Path.is_dir raised PermissionError, and the daemon ended."""
-    library.put("a.safetensors", "more/b.safetensors")
-    library.look()
-    for call in ("stat", "scandir"):
-        refusing(monkeypatch, call, "/main")
-    for _ in range(3):
-        result = library.look()
-    assert "cannot be read: Permission denied" in result.troubles["main"]
-    assert library.states() == {"main/a.safetensors": "ok", "more/b.safetensors": "ok"}
-
-
-def test_an_unreadable_folder_costs_only_what_is_in_it(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One folder of another user kept the whole root from being indexed."""
-    library.put("main/locked/a.safetensors", "b.safetensors", "c.safetensors")
-    library.look()
-    refusing(monkeypatch, "scandir", "locked")
-    library.put("d.safetensors")
-    (library.main / "c.safetensors").unlink()
-    for _ in range(3):
-        result = library.look()
-    assert 'The folder "locked" cannot be read' in result.troubles["main"]
-    assert library.states() == {
-        "main/locked/a.safetensors": "ok",
-        "main/b.safetensors": "ok",
-        "main/c.safetensors": "missing",
-        "main/d.safetensors": "ok",
-    }
-
-
-def test_a_sudden_loss_of_more_than_half_is_not_believed_until_told(library: Library) -> None:
-    names = [f"{letter}.safetensors" for letter in "abcde"]
-    library.put(*names)
-    library.look()
-    for name in names[:3]:
-        (library.main / name).unlink()
-    library.put("new.safetensors")
-    for _ in range(3):
-        result = library.look()
-    assert "3 of 5 adapters" in result.troubles["main"]
-    assert set(library.states().values()) == {"ok"}
-    assert len(library.states()) == 5
-    with library.index.session() as session:
-        forget_losses(session, library.roots[0])
-    assert library.look().troubles == {}
-    assert sorted(library.states().values()) == ["missing"] * 3 + ["ok"] * 3
-
-
-def test_the_user_word_does_not_make_missing_what_may_not_be_looked_at(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    library.put("a.safetensors", "b.safetensors")
-    library.look()
-    (library.main / "b.safetensors").unlink()
-    refusing(monkeypatch, "stat", "a.safetensors")
-    with library.index.session() as session:
-        forget_losses(session, library.roots[0])
-    assert library.states() == {"main/a.safetensors": "ok", "main/b.safetensors": "missing"}
-
-
-@pytest.mark.parametrize(
-    ("present", "lost", "believed"), [(0, 0, True), (3, 3, True), (4, 2, True), (4, 3, False), (100, 51, False)]
-)
-def test_which_losses_are_sudden(present: int, lost: int, believed: bool) -> None:
-    assert (sudden_loss(present, lost, "adapters") is None) == believed
 
 
 def test_the_same_weights_in_two_places_are_two_rows_of_one_adapter(library: Library) -> None:
@@ -280,39 +111,6 @@ def test_a_first_start_works_in_slices(library: Library) -> None:
     assert not library.look(budget_s=0.0).unfinished
 
 
-def test_slices_of_one_look_are_no_two_looks(library: Library) -> None:
-    """A file that is moved during a long first look would be missing after two slices of half a second."""
-    library.put("a.safetensors", "b.safetensors", "c.safetensors")
-    library.look()
-    (library.main / "a.safetensors").unlink()
-    library.put(*(f"{letter}.safetensors" for letter in "vwxyz"))
-    for _ in range(4):
-        assert library.look(budget_s=0.0).unfinished
-    assert library.states()["main/a.safetensors"] == "ok"
-    assert not library.look(budget_s=60).unfinished
-    assert library.states()["main/a.safetensors"] == "ok"
-    library.look(budget_s=60)
-    assert library.states()["main/a.safetensors"] == "missing"
-
-
-def test_a_file_that_goes_while_it_is_read_keeps_what_was_known(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its row became broken, without the weight id that its card is found by."""
-    library.put("a.safetensors")
-    library.look()
-    os.utime(library.main / "a.safetensors", (1, 1))
-    real: Callable[..., object] = refresh.read_adapter
-
-    def reading(path: Path, root: str, rel: str, beside: tuple[str, ...]) -> object:
-        path.unlink()
-        return real(path, root, rel, beside)
-
-    monkeypatch.setattr(refresh, "read_adapter", reading)
-    library.look()
-    assert [(row.state, bool(row.weight_id)) for row in library.rows()] == [("ok", True)]
-
-
 def test_numbers_of_a_network_file_system_are_stored_and_compared(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,17 +154,6 @@ def test_a_moved_file_is_known_again_without_being_hashed(library: Library, monk
     }
     assert all(row.hashed and row.sha256 for row in library.rows())
     assert library.look().changed is False
-
-
-def test_another_file_under_the_same_number_is_no_moved_file(library: Library) -> None:
-    """File systems give the inode of a deleted file to the next one."""
-    library.put("a.safetensors", "b.safetensors")
-    library.look()
-    (library.main / "a.safetensors").unlink()
-    library.put("z.safetensors")
-    library.look()
-    library.look()
-    assert library.states()["main/a.safetensors"] == "missing"
 
 
 def test_copies_are_told_and_the_oldest_is_used_then_the_first_by_place(library: Library) -> None:

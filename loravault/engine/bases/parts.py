@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from loravault.engine.devices import Device, is_out_of_memory
 from loravault.engine.families import Part
 from loravault.errors import UserError
-from loravault.formats.safetensors_header import BrokenFile, read_header
+from loravault.formats.safetensors_header import read_header
+from loravault.formats.tensor_table import BrokenFile
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 

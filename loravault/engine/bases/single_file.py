@@ -26,7 +26,8 @@ from loravault.engine.families import Family, Part
 from loravault.errors import UserError
 from loravault.formats.checkpoints import DENOISER_PREFIX, Checkpoint, classify
 from loravault.formats.generation import BaseRef
-from loravault.formats.safetensors_header import BrokenFile, Header, read_header
+from loravault.formats.safetensors_header import Header, read_header
+from loravault.formats.tensor_table import BrokenFile
 from loravault.resources import base_parts
 
 _CLIP_L, _T5 = "text_encoders.clip_l.transformer.", "text_encoders.t5xxl.transformer."

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
+from loravault.engine.dtypes import DTYPES, FLOATS
 from loravault.errors import UserError
 from loravault.formats.safetensors_header import Header
 
-_DTYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+#: Whole numbers in other formats are packed weights, which are not read.
+_DTYPES = FLOATS | {name: DTYPES[name] for name in ("I64", "I32", "U8", "BOOL")}
 
 
 def read_tensors(path: Path, header: Header, names: Iterable[str], dtype: torch.dtype) -> dict[str, torch.Tensor]:

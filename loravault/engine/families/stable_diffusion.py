@@ -19,7 +19,23 @@ from loravault.engine.families.common import (
 )
 
 
-class StableDiffusion(Family):
+class OnUNet(Family):
+    """What draws with a UNet and reads with a CLIP."""
+
+    flow = False
+    skips = True
+
+    def readers(self, pipe: Any) -> Sequence[tuple[Any, int]]:
+        """75 tokens of a prompt."""
+        return [(pipe.tokenizer, clip_length(pipe.tokenizer, pipe.text_encoder) - 2)]
+
+    def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """(images, 4, height/8, width/8)."""
+        unit = self.unit(pipe)
+        return draw_noise((pipe.unet.config.in_channels, size[1] // unit, size[0] // unit), generators)
+
+
+class StableDiffusion(OnUNet):
     """`StableDiffusionPipeline`; its own `clip_skip` fails with transformers 5."""
 
     pipeline = "StableDiffusionPipeline"
@@ -29,8 +45,6 @@ class StableDiffusion(Family):
         "text_encoder": CLIP,
         "tokenizer": CLIP_TOKENIZER,
     }
-    flow = False
-    skips = True
 
     def encode(self, pipe: Any, text: str, clip_skip: int, *, negative: bool) -> Encoded:  # noqa: ARG002
         """The hidden states, (1, tokens, width); `clip_skip` counts as A1111 does: 1 = last layer."""
@@ -45,15 +59,6 @@ class StableDiffusion(Family):
         # transformers before 5.6 keeps the layers one level deeper.
         inner = getattr(model, "text_model", model)
         return {"prompt_embeds": inner.final_layer_norm(output.hidden_states[-clip_skip])}
-
-    def readers(self, pipe: Any) -> Sequence[tuple[Any, int]]:
-        """75 tokens of a prompt."""
-        return [(pipe.tokenizer, clip_length(pipe.tokenizer, pipe.text_encoder) - 2)]
-
-    def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """(images, 4, height/8, width/8)."""
-        unit = self.unit(pipe)
-        return draw_noise((pipe.unet.config.in_channels, size[1] // unit, size[0] // unit), generators)
 
 
 def clip_length(tokenizer: Any, model: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,15 +12,13 @@ from loravault.engine.families.common import (
     CLIP_TOKENIZER,
     KL_VAE,
     Encoded,
-    Family,
     Part,
     check_layers,
-    draw_noise,
 )
-from loravault.engine.families.stable_diffusion import clip_length
+from loravault.engine.families.stable_diffusion import OnUNet
 
 
-class StableDiffusionXL(Family):
+class StableDiffusionXL(OnUNet):
     """`StableDiffusionXLPipeline`."""
 
     pipeline = "StableDiffusionXLPipeline"
@@ -33,8 +30,6 @@ class StableDiffusionXL(Family):
         "tokenizer": CLIP_TOKENIZER,
         "tokenizer_2": CLIP_TOKENIZER,
     }
-    flow = False
-    skips = True
     settings = {"force_zeros_for_empty_prompt": True}  # noqa: RUF012
 
     def encode(self, pipe: Any, text: str, clip_skip: int, *, negative: bool) -> Encoded:
@@ -50,12 +45,3 @@ class StableDiffusionXL(Family):
         if negative and not text and pipe.config.force_zeros_for_empty_prompt:
             states, summary = torch.zeros_like(states), torch.zeros_like(summary)
         return {"prompt_embeds": states, "pooled_prompt_embeds": summary}
-
-    def readers(self, pipe: Any) -> Sequence[tuple[Any, int]]:
-        """75 tokens of a prompt."""
-        return [(pipe.tokenizer, clip_length(pipe.tokenizer, pipe.text_encoder) - 2)]
-
-    def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """(images, 4, height/8, width/8)."""
-        unit = self.unit(pipe)
-        return draw_noise((pipe.unet.config.in_channels, size[1] // unit, size[0] // unit), generators)

@@ -21,7 +21,8 @@ from loravault.formats.families.other import what_else
 from loravault.formats.families.probe import Census, count
 from loravault.formats.families.told import from_civitai
 from loravault.formats.families.unet import DEMO_WIDTH, WIDTHS
-from loravault.formats.safetensors_header import BrokenFile, Header, ReadAt, TensorInfo
+from loravault.formats.safetensors_header import Header, ReadAt
+from loravault.formats.tensor_table import BrokenFile, TensorInfo
 
 __all__ = [
     "DEMO_VERSION", "DEMO_WIDTH", "FAMILY_TITLES", "UNET_WIDTHS", "Identity", "from_civitai", "identify",

@@ -24,7 +24,7 @@ from loravault.formats.families.index import (
 )  # fmt: skip
 from loravault.formats.families.unet import WIDTHS
 from loravault.formats.keys import Shape, Widths
-from loravault.formats.safetensors_header import TensorInfo
+from loravault.formats.tensor_table import TensorInfo
 
 # A layer in ten may contradict a model (a squeezed convolution, an added input), a third may be unknown to it.
 _AGREEMENT = 0.9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from loravault.formats.safetensors_header import TensorInfo
+from loravault.formats.tensor_table import TensorInfo
 
 #: `(out, in)` of a linear layer, `(out, in, *kernel)` of a convolution, `(size,)` of a norm.
 Shape = tuple[int, ...]

@@ -10,7 +10,8 @@ from loravault.formats.normal import parts
 from loravault.formats.normal.alphas import Alphas
 from loravault.formats.normal.names import BaseNames, base_names
 from loravault.formats.normal.patches import LayerKey, Normal, Patch, Place, Shape
-from loravault.formats.safetensors_header import Header, TensorInfo
+from loravault.formats.safetensors_header import Header
+from loravault.formats.tensor_table import TensorInfo
 
 # A raw PEFT file does not say which component it was trained on.
 _NO_COMPONENT = frozenset({"", "base_model.model."})

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from loravault.engine.deltas import DTYPES, Delta, Read, read_delta
+from loravault.engine.deltas import Delta, Read, read_delta
+from loravault.engine.dtypes import DTYPES
 from loravault.formats.normal import Patch, Place
-from loravault.formats.safetensors_header import TensorInfo
+from loravault.formats.tensor_table import TensorInfo
 
 NAME = "lora_unet_mid_block_attentions_0_proj_in"
 _WRITTEN = {dtype: name for name, dtype in DTYPES.items()}

@@ -9,7 +9,7 @@ from torch import Tensor
 from loravault.engine.deltas import BrokenPatch, Delta, read_delta
 from loravault.errors import UserError
 from loravault.formats.normal import parts as normal_parts
-from loravault.formats.safetensors_header import BrokenFile
+from loravault.formats.tensor_table import BrokenFile
 from tests.engine.deltas.making import NAME, delta_of, numbers, patch_of, scalar
 
 pytestmark = pytest.mark.engine

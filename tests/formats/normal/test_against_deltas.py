@@ -16,7 +16,7 @@ from tests.formats.normal.test_parts import _IDS, CASES
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from loravault.formats.safetensors_header import TensorInfo
+    from loravault.formats.tensor_table import TensorInfo
 
 pytestmark = pytest.mark.engine
 Shape = tuple[int, ...]
