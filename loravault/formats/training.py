@@ -93,6 +93,10 @@ class TrainingWishes:
     shuffle: bool | None = None
     #: Parts at the beginning that stay where they are.
     keep_tokens: int | None = None
+    #: Share of a caption's parts that are left out each time.
+    tag_dropout: float | None = None
+    #: As A1111 counts: 1 = last layer of the text encoder.
+    clip_skip: int | None = None
     caption_prefix: str = ""
     seed: int | None = None
     naming: Naming = "kohya"
@@ -135,6 +139,10 @@ class LookedAt:
     sha256: str = ""
     #: Why it is not used, in words; None: it is.
     problem: str | None = None
+    #: What is to be known of it although it is used, half sentences: "only its first frame is used".
+    remarks: tuple[str, ...] = ()
+    #: Share of its surface that is of one even colour, 0 … 1: large in drawings, small in photos.
+    flat: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +200,8 @@ class TrainingPlan:
     caption_prefix: str
     seed: int
     naming: Naming
+    tag_dropout: float = 0.0
+    clip_skip: int = 1
     #: How each number that nobody asked for was found, in sentences for the note.
     reasons: tuple[str, ...] = ()
     #: What the person should know before it starts, in sentences.

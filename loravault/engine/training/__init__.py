@@ -1,0 +1,1 @@
+"""Training adapters: what is learned from, what learns, and how it goes on after an interruption."""
