@@ -153,6 +153,8 @@ class Survey:
     #: 1 - mean likeness of two pictures, 0 … 1, and how it was measured, in words.
     diversity: float = 0.0
     measure: str = ""
+    #: Names of two pictures that are nearly the same, each pair once.
+    alike: tuple[tuple[str, str], ...] = ()
 
     @property
     def usable(self) -> int:
