@@ -1,0 +1,124 @@
+"""An adapter in training: one `LayerAdapter` for every layer that is trained, beside a base that stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from loravault.engine.bases import Base, ModuleKey
+from loravault.engine.training.networks.adapters import LayerAdapter, ModuleTensors, Start
+from loravault.engine.training.networks.low_rank import LowRank
+from loravault.engine.training.networks.making import make_adapter
+from loravault.engine.training.networks.targets import targets
+from loravault.errors import UserError
+from loravault.formats.training import TrainingPlan
+
+
+class Network:
+    """An adapter in training, attached to a base whose own weights are never touched.
+
+    Its parameters are fp32 whatever the base is. Where its first numbers come from is decided by one number drawn from
+    the generator and the names of the layers: they are the same on every device and in any order.
+    """
+
+    def __init__(self, base: Base, plan: TrainingPlan, *, generator: torch.Generator) -> None:
+        """Makes the adapters of `plan` and puts them in effect.
+
+        Raises `UserError` if the base has nothing that can be trained, or not in this form.
+        """
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        layers = targets(
+            base,
+            denoiser=plan.learning_rate > 0,
+            text=plan.te_rate > 0,
+            convolutions=plan.conv_rank > 0,
+            ia3=plan.algorithm == "ia3",
+        )
+        if not layers:
+            raise UserError(f"The base “{base.name}” has no layers that can be trained with these settings.")
+        self.dynamic = plan.algorithm == "dylora"
+        self.adapters: dict[ModuleKey, LayerAdapter] = {
+            layer.key: made for layer in layers if (made := make_adapter(layer, plan, Start(seed, layer))) is not None
+        }
+        self._on = False
+        self.enabled(True)
+
+    def parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Component (`unet`, `transformer`, `text_encoder`, …) → what is trained in it."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for (component, _), adapter in self.adapters.items():
+            found.setdefault(component, []).extend(adapter.parts.values())
+        return found
+
+    def enabled(self, on: bool) -> None:
+        """Off: exactly the base, at no cost."""
+        if on == self._on:
+            return
+        for adapter in self.adapters.values():
+            (adapter.attach if on else adapter.detach)()
+        self._on = on
+
+    def detach(self) -> None:
+        """The base is exactly as before; what was learned is still here."""
+        self.enabled(False)
+
+    @contextmanager
+    def without(self) -> Iterator[None]:
+        """The base alone, for as long as this lasts."""
+        before = self._on
+        self.enabled(False)
+        try:
+            yield
+        finally:
+            self.enabled(before)
+
+    # ---- DyLoRA
+
+    def step_begins(self, generator: torch.Generator) -> None:
+        """DyLoRA draws how many of its ranks are in effect until the next step begins; nothing for the others."""
+        if not self.dynamic:
+            return
+        share = float(torch.rand(1, generator=generator, device=generator.device))
+        for adapter in self.adapters.values():
+            if isinstance(adapter, LowRank):
+                adapter.prefix = 1 + int(share * adapter.rank)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """All ranks of a DyLoRA, as the file has them: for measuring."""
+        ranked = [one for one in self.adapters.values() if isinstance(one, LowRank)] if self.dynamic else []
+        before = [one.prefix for one in ranked]
+        for one in ranked:
+            one.prefix = one.rank
+        try:
+            yield
+        finally:
+            for one, prefix in zip(ranked, before, strict=True):
+                one.prefix = prefix
+
+    # ---- what it holds
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that is trained, exactly: `component/path/part` → a copy on the CPU."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._named()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """As it was when `state` was taken. Raises `UserError`, and changes nothing, if that was another network."""
+        mine = dict(self._named())
+        if mine.keys() != state.keys() or any(state[name].shape != one.shape for name, one in mine.items()):
+            raise UserError("The saved state is that of another training; start this one anew.")
+        with torch.no_grad():
+            for name, tensor in mine.items():
+                tensor.copy_(state[name])
+
+    def tensors(self) -> dict[ModuleKey, ModuleTensors]:
+        """(component, path) → what a file says of this layer."""
+        return {key: adapter.tensors() for key, adapter in self.adapters.items()}
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for (component, path), adapter in self.adapters.items():
+            for part, tensor in adapter.parts.items():
+                yield f"{component}/{path}/{part}", tensor
