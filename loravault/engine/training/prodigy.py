@@ -13,9 +13,9 @@ FIRST_GUESS = 1e-6
 
 
 class Prodigy(torch.optim.Optimizer):
-    """With decoupled weight decay and β₃ = √β₂. One estimate d for all groups stays on the device: no step waits for it.
+    """With decoupled weight decay and β₃ = √β₂. One estimate d for all groups, on the device: no step waits for it.
 
-    d grows to max(d, r/‖s‖₁) with r and s running sums of λ·d²·⟨g, x₀ - x⟩ and of λ·d²·g, λ being the schedule's factor.
+    d grows to max(d, r/‖s‖₁) with r and s running sums of λ·d²·⟨g, x₀ - x⟩ and of λ·d²·g, λ being the schedule's share.
     Steps are λ·d·m/(√v + d·ε), with Adam's m and v of d·g and (d·g)².
     """
 
