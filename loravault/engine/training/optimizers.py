@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.optimization import Adafactor
 
 from loravault.engine.training.prodigy import Prodigy
 from loravault.errors import UserError
@@ -59,7 +60,7 @@ def available(wish: Optimizer, device: torch.device) -> tuple[Optimizer, str | N
 
 
 def groups_of(plan: TrainingPlan, parameters: Mapping[str, Sequence[nn.Parameter]]) -> Groups:
-    """One group for each component; text encoders have their own rate. Raises `UserError` if nothing would be learned."""
+    """One group for each component; text encoders have their own rate. Raises `UserError` if nothing is learned."""
     groups: Groups = []
     for component, some in parameters.items():
         rate = plan.te_rate if component.startswith("text_encoder") else plan.learning_rate
@@ -80,7 +81,5 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 def _adafactor(groups: Groups) -> Any:
     """Adafactor with rates from outside, as kohya's guide sets it for LoRAs."""
-    from transformers.optimization import Adafactor
-
     make: Any = Adafactor
     return make(groups, scale_parameter=False, relative_step=False, warmup_init=False, weight_decay=0.0)
