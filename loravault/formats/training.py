@@ -49,6 +49,8 @@ class TrainingWishes:
     alpha: float | None = None
     #: Of 3×3 convolutions; 0: they are left alone.
     conv_rank: int | None = None
+    #: Only the queries, keys, values and outputs of the attention: smaller and quicker, and learns less.
+    attention_only: bool = False
     conv_alpha: float | None = None
     rslora: bool = False
     dora: bool = False
@@ -172,6 +174,7 @@ class TrainingPlan:
     alpha: float
     conv_rank: int
     conv_alpha: float
+    attention_only: bool = False
     rslora: bool
     dora: bool
     factor: int

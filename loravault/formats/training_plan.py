@@ -111,6 +111,7 @@ class _Work:
             "alpha": float(alpha),
             "conv_rank": conv_rank,
             "conv_alpha": float(conv_alpha),
+            "attention_only": wishes.attention_only,
             "rslora": wishes.rslora,
             "dora": wishes.dora,
             "factor": wishes.factor if wishes.factor is not None else 8,

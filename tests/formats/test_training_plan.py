@@ -112,7 +112,8 @@ def test_a_style_learns_its_convolutions_too_and_leaves_the_text_encoder_alone()
 
 def test_every_wish_is_fulfilled() -> None:
     wishes = TrainingWishes(
-        steps=321, algorithm="loha", rank=5, alpha=3.0, conv_rank=2, conv_alpha=1.5, rslora=True, dora=True, factor=4,
+        steps=321, algorithm="loha", rank=5, alpha=3.0, conv_rank=2, conv_alpha=1.5, attention_only=True,
+        rslora=True, dora=True, factor=4,
         learning_rate=3e-4, te_rate=1e-6, pivotal=2, resolutions=(384, 512), batch=3, accumulation=2,
         optimizer="adafactor", schedule="constant", warmup=7, min_snr=1.0, noise_offset=0.05, prior_weight=0.5,
         clip=0.5, ema=0.9, precision="bf16", quantised="int8", checkpointing=True, flip=True, crops=True, checkpoints=9,

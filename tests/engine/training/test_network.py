@@ -95,6 +95,21 @@ def test_of_a_transformer_the_blocks(family: str, inside: str, outside: str, tmp
     )
 
 
+def test_the_attention_alone(base: Base, tmp_path: Path) -> None:
+    """What diffusers' own script trains: queries, keys, values and outputs, in text encoders and transformers too."""
+    paths = {layer.path for layer in targets(base, text=True, attention=True)}
+    assert {path.rsplit(".attn", 1)[-1].split(".", 1)[-1] for path in paths if ".attn" in path} == {
+        "to_q", "to_k", "to_v", "to_out.0",
+    }  # fmt: skip
+    assert {path.rsplit(".", 1)[-1] for path in paths if ".self_attn." in path} == {
+        "q_proj", "k_proj", "v_proj", "out_proj",
+    }  # fmt: skip
+    assert all(".attn" in path or ".self_attn." in path for path in paths)
+    flux = {layer.path for layer in targets(base_of(tmp_path, "flux"), attention=True)}
+    assert "transformer_blocks.0.attn.add_q_proj" in flux
+    assert not any("ff" in path or "proj_mlp" in path for path in flux)
+
+
 def test_it_begins_as_nothing_and_depends_on_nothing_but_the_seed(base: Base) -> None:
     """Up is zero, so the base is unchanged; down is the same whichever other layers are trained beside it."""
     before = drawn(base)

@@ -35,6 +35,7 @@ class Network:
             denoiser=plan.learning_rate > 0,
             text=plan.te_rate > 0,
             convolutions=plan.conv_rank > 0,
+            attention=plan.attention_only,
             ia3=plan.algorithm == "ia3",
         )
         if not layers:

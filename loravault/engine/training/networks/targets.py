@@ -33,6 +33,8 @@ _BLOCKS = frozenset(
 )
 #: What of a UNet is trained too where convolutions have a rank; their linear layers and 1×1 convolutions included.
 _CONVOLUTIONS = frozenset({"ResnetBlock2D", "Downsample2D", "Upsample2D"})
+#: What of a block is its attention.
+_ATTENTION = re.compile(r"(^|\.)(attn|attn1|attn2|attention|self_attn)\.")
 _TEXT = frozenset({"CLIPAttention", "CLIPMLP"})
 #: Class of a transformer → what is left alone in its blocks: musubi-tuner found modulations to do harm there.
 _LEFT_ALONE: Mapping[str, re.Pattern[str]] = {
@@ -79,11 +81,18 @@ class Layer:
 
 
 def targets(
-    base: Base, *, denoiser: bool = True, text: bool = False, convolutions: bool = False, ia3: bool = False
+    base: Base,
+    *,
+    denoiser: bool = True,
+    text: bool = False,
+    convolutions: bool = False,
+    attention: bool = False,
+    ia3: bool = False,
 ) -> list[Layer]:
     """The layers of a base that are trained, in the order the models have them.
 
-    `convolutions`: those of a UNet too; `ia3`: the few that this algorithm multiplies.
+    `convolutions`: those of a UNet too; `attention`: nothing but the attention; `ia3`: the few that this algorithm
+    multiplies.
     """
     found: list[Layer] = []
     for component in base.drawer.models:
@@ -95,6 +104,8 @@ def targets(
             found += layers_in(component, model, blocks) if denoiser else ()
         elif text:
             found += layers_in(component, model, _TEXT)
+    if attention:
+        found = [layer for layer in found if _ATTENTION.search(layer.path)]
     return [layer for layer in found if on_input(layer) is not None] if ia3 else found
 
 
