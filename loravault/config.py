@@ -52,6 +52,8 @@ class VaultConfig:
     #: Family → name of the base that is used for its adapters, and of the VAE that is used with its bases.
     default_bases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     default_vaes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    #: Names for strengths per block → what they stand for (`FACE` → `0,0,1,…` or `in=0.5 out=1`).
+    block_presets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: Name of this machine, as in `lv_job: <id>@<machine>`.
     machine: str = "here"
     #: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.

@@ -142,6 +142,17 @@ def _by_family(what: str) -> Callable[[Any], Mapping[str, str]]:
     return check
 
 
+def _block_presets(raw: Any) -> Mapping[str, str]:
+    if not isinstance(raw, Mapping) or not all(isinstance(value, str) for value in raw.values()):
+        raise NotThis('must be a table of names and texts: { FACE = "in=0.2 out=1" }')
+    from loravault.formats.block_weights import problem_of_preset  # noqa: PLC0415 - only for those who set it
+
+    for name, text in raw.items():
+        if trouble := problem_of_preset(str(name), text):
+            raise NotThis(f"has {name!r}, which {trouble}")
+    return MappingProxyType({str(name): text.strip() for name, text in raw.items()})
+
+
 #: What a root may be called: it stands in front of a colon or slash in cards, so nothing that could be either.
 ROOT_NAME = r"[\w][\w .-]{0,63}"
 
@@ -157,6 +168,7 @@ _REQUEST_OPTIONS: dict[str, _Check] = {
 }
 #: May stand at the top of the file or in a vault's table.
 SHARED: dict[str, _Check] = {
+    "block_presets": _block_presets,
     "cards": _switch,
     "compile": _switch,
     "cover_level": _choice(*COVER_LEVELS),

@@ -83,6 +83,12 @@ def test_all_problems_are_told_at_once_with_the_nearest_setting(tmp_path: Path) 
         ("loras = { a = '/x', b = '/x/../x' }", "`loras` names /x twice"),
         ("default_bases = 'x'", "`default_bases` must be a table of families and names of bases"),
         ("default_bases = { sdlx = 'x' }", "names the family 'sdlx', which there is not (did you mean 'sdxl'?)"),
+        (
+            "block_presets = { INALL = '1,1' }",
+            "`block_presets` has 'INALL', which is a name that has a meaning already",
+        ),
+        ("block_presets = { FACE = 'nose' }", "`block_presets` has 'FACE', which must be numbers with commas between"),
+        ("block_presets = ['FACE']", "`block_presets` must be a table of names and texts"),
         ("default_vaes = { sd15 = 7 }", "`default_vaes` must be a table of families and names of VAEs"),
         ("defaults = 3", "`defaults` must be a table"),
         ("defaults = { size = 'big' }", "`size` must be as 512x768"),

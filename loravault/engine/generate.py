@@ -189,7 +189,7 @@ class Engine:
         rest(loaded.base.pipe, loaded.offload)
         job.warn(loaded.vaes.put(spec.vae))
         job.enter("adapters", LOAD_DEADLINE_S)
-        strengths = [Strength(self._adapter(job, loaded, use), use.te, use.unet) for use in spec.adapters]
+        strengths = [Strength(self._adapter(job, loaded, use), use.te, use.unet, use.blocks) for use in spec.adapters]
         in_text, _ = loaded.patcher.apply(strengths)
         attach(loaded.base.pipe, loaded.offload, self._device.place)
         job.enter("prompt", LOAD_DEADLINE_S)

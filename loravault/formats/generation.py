@@ -45,6 +45,8 @@ class AdapterUse:
     te: float
     #: Strength for the UNet or transformer; may be negative.
     unet: float
+    #: Block (as `formats.blocks` names them) → factor of the strength there; blocks that are not in it keep it.
+    blocks: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,23 @@
 """`<lora:name:0.8>` in a prompt, by A1111's grammar, and what else in a prompt means something to other programs.
 
     <lora:name>  <lora:name:te>  <lora:name:te:unet>  te=0.5  unet=0.5      `lyco` is read as `lora`
+    <lora:name:1:lbw=INALL>  <lora:name:1:1:0,0,1,…>  <lora:name:1:in=0.5:mid=1>      strengths per block
 
 The first number is the text encoder's, a second one the UNet's, as in A1111 and Forge (ComfyUI's managers swap them).
+Strengths per block are written as A1111's block weights and SD.Next have them; what they mean depends on the base.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from loravault.formats.block_weights import KEY, PRESETS
+from loravault.formats.blocks import VECTORS
+
+_SHORTEST_VECTOR = min(len(names) for vectors in VECTORS.values() for names in vectors)
+_KNOWN_OPTIONS = "te=, unet= and, for strengths per block, lbw=, in=, mid=, out="
 _TAG = re.compile(r"<\s*(lora|lyco)\s*:([^<>\n]*)>", re.IGNORECASE)
 _OPEN = re.compile(r"<\s*(?:lora|lyco)\s*:[^<>\n]*", re.IGNORECASE)
 _FOREIGN = re.compile(
@@ -29,6 +36,8 @@ class LoraTag:
     raw: str
     #: Why it cannot be used, in words; None if it can.
     problem: str | None = None
+    #: Strengths per block, as `block_weights.read_blocks` reads them; None if none are given.
+    blocks: str | None = None
 
 
 def parse_tags(text: str) -> tuple[str, tuple[LoraTag, ...]]:
@@ -47,34 +56,58 @@ def parse_tags(text: str) -> tuple[str, tuple[LoraTag, ...]]:
 
 def _tag(raw: str, arguments: str) -> LoraTag:
     """Read what stands after `lora:`; the first thing wrong is the problem."""
-    items = [item.strip() for item in arguments.split(":")]
-    name, weights = items[0], items[1:]
-
-    def wrong(why: str) -> LoraTag:
-        return LoraTag(name, None, None, raw, f'The tag "{_short(raw)}" {why}.')
-
+    name, *items = (item.strip() for item in arguments.split(":"))
+    said = _Said()
     if not name:
-        return wrong("names no adapter")
-    if "=" in name:
-        return wrong('has "=" in the name, which is read as an option; rename the file, or put it into `loras:`')
-    numbers: list[float] = []
-    named: dict[str, float] = {}
-    for item in weights:
-        key, is_named, value = item.rpartition("=")
-        number = _number(value)
-        if is_named and key.strip().lower() not in ("te", "unet"):
-            return wrong(f'has an option "{_short(key.strip())}" that is not known; there are te= and unet=')
-        if number is None:
-            return wrong(f'has a weight that is not a number: "{_short(value)}"{_comma_hint(value)}')
-        if is_named:
-            named[key.strip().lower()] = number
+        problem: str | None = "names no adapter"
+    elif "=" in name:
+        problem = 'has "=" in the name, which is read as an option; rename the file, or put it into `loras:`'
+    else:
+        problem = next((wrong for item in items if (wrong := said.add(item))), None)
+        if problem is None and len(said.numbers) > 2:
+            problem = "has more than two weights; the third of A1111 (a cut of the rank) is not supported"
+    if problem is not None:
+        return LoraTag(name, None, None, raw, f'The tag "{_short(raw)}" {problem}.')
+    te = said.named.get("te", said.numbers[0] if said.numbers else None)
+    unet = said.named.get("unet", said.numbers[1] if len(said.numbers) > 1 else te)
+    return LoraTag(name, te, unet, raw, blocks=" ".join(said.blocks) or None)
+
+
+@dataclass
+class _Said:
+    """What the items after the name say."""
+
+    numbers: list[float] = field(default_factory=list)
+    named: dict[str, float] = field(default_factory=dict)
+    blocks: list[str] = field(default_factory=list)
+
+    def add(self, item: str) -> str | None:
+        """Takes one item; what is wrong with it, if anything."""
+        key, value = _option(item)
+        if key == "lbw" or (key is None and _number(value) is None and _are_blocks(value)):
+            self.blocks.insert(0, value)
+        elif key not in (None, "te", "unet"):
+            if not KEY.fullmatch(str(key)):
+                return f'has an option "{_short(str(key))}" that is not known; there are {_KNOWN_OPTIONS}'
+            self.blocks.append(f"{key}={value}")
+        elif (number := _number(value)) is None:
+            return f'has a weight that is not a number: "{_short(value)}"{_comma_hint(value)}'
+        elif key is None:
+            self.numbers.append(number)
         else:
-            numbers.append(number)
-    if len(numbers) > 2:
-        return wrong("has more than two weights; the third of A1111 (a cut of the rank) is not supported")
-    te = named.get("te", numbers[0] if numbers else None)
-    unet = named.get("unet", numbers[1] if len(numbers) > 1 else te)
-    return LoraTag(name, te, unet, raw)
+            self.named[key] = number
+        return None
+
+
+def _option(item: str) -> tuple[str | None, str]:
+    """`("te", "0.5")` of `te=0.5`; without a key for what has none."""
+    key, is_named, value = item.partition("=")
+    return (key.strip().lower(), value.strip()) if is_named else (None, item)
+
+
+def _are_blocks(item: str) -> bool:
+    """Whether what stands where a weight belongs means blocks: a name of A1111's, or a vector."""
+    return item.upper() in PRESETS or item.count(",") >= _SHORTEST_VECTOR - 1
 
 
 def _number(text: str) -> float | None:

@@ -107,6 +107,10 @@ class IndexCatalog:
             **self.config.defaults,
         }
 
+    def block_presets(self) -> Mapping[str, str]:
+        """Names for strengths per block, from the configuration."""
+        return self.config.block_presets
+
     @property
     def max_count(self) -> int:
         """The most pictures one block may ask for."""

@@ -142,8 +142,8 @@ class Previews:
         problems = (*self._problems, *choice.problems)
         variants = covers.variants(self._session, [one.adapter.weight_id for one in choice.chosen])
         subjects = [Subject(one, variants.get(one.adapter.weight_id), named=True) for one in choice.chosen]
-        remarks = tuple(text for text in choice.warnings if "add up to" not in text)  # each is drawn alone
-        return Found(lambda: iter(subjects), len(subjects), remarks, tuple(dict.fromkeys(problems)))
+        # What is said of them together does not hold: each is drawn alone.
+        return Found(lambda: iter(subjects), len(subjects), tuple(choice.warnings), tuple(dict.fromkeys(problems)))
 
     def _named_base(self) -> BaseRef | None:
         name = self._request.options.get("base")

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from loravault.formats.generation import GenerationSpec
+from loravault.formats.block_weights import as_words
+from loravault.formats.generation import AdapterUse, GenerationSpec
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, wikilink
 
@@ -76,7 +77,8 @@ def settings_line(made: Made) -> str:
 
 def _adapters(made: Made) -> list[str]:
     cards = made.cards or {}
-    return [f"{_adapter(use.name, cards)} {_strength(use.te, use.unet)}" for use in made.spec.adapters]
+    family = made.spec.base.family
+    return [f"{_adapter(use.name, cards)} {_strength(use, family)}" for use in made.spec.adapters]
 
 
 def numbers_line(spec: GenerationSpec) -> str:
@@ -99,8 +101,9 @@ def _adapter(name: str, cards: Mapping[str, str]) -> str:
     return wikilink(cards[name].removesuffix(".md"), name) if name in cards else inert(name)
 
 
-def _strength(te: float, unet: float) -> str:
-    return number(unet) if te == unet else f"te {number(te)} unet {number(unet)}"
+def _strength(use: AdapterUse, family: str) -> str:
+    both = number(use.unet) if use.te == use.unet else f"te {number(use.te)} unet {number(use.unet)}"
+    return f"{both} {as_words(use.blocks, family)}" if use.blocks else both
 
 
 #: Code spans that our own sentences hold: plain words, and nothing that a plugin would evaluate.

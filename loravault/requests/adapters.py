@@ -1,40 +1,17 @@
-"""Which adapters a block names, at which weights, and which files they are."""
+"""Which files the adapters that a block names are, and at which strengths they are used together."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
+from loravault.formats.block_weights import BASE, Factors, read_blocks
 from loravault.formats.generation import AdapterUse
-from loravault.formats.infotext import hash_name
-from loravault.formats.prompt_tags import LoraTag, parse_tags
-from loravault.requests.defaults import HIGH_WEIGHT, HIGH_WEIGHT_SUM, MAX_ADAPTERS, MAX_WEIGHT
+from loravault.requests.defaults import HIGH_WEIGHT, HIGH_WEIGHT_SUM, MANY_ADAPTERS, MAX_ADAPTERS, MAX_WEIGHT
 from loravault.requests.model import Catalog, KnownAdapter, NotFound, Several
+from loravault.requests.wanted import Candidate, Wanted, from_option, from_tags, too_high
 
-_LINK = re.compile(r"!?\[\[([^\[\]|]+)(?:\\?\|([^\[\]]*))?\]\]\s*(\S*)")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to read what was written: a name, and the weights that go with it (None = the card's, else 1)."""
-
-    name: str
-    te: float | None = None
-    unet: float | None = None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """An adapter that the block names."""
-
-    #: In the order they are to be tried.
-    candidates: tuple[Candidate, ...]
-    #: Named by a tag in the prompt, not by `loras:`.
-    inline: bool
-    hashes: tuple[str, ...] = ()
+__all__ = ["Candidate", "Choice", "Chosen", "Wanted", "choose", "from_option", "from_tags", "with_blocks"]
 
 
 @dataclass(frozen=True)
@@ -45,95 +22,29 @@ class Chosen:
     te: float
     unet: float
     inline: bool
+    #: Strengths per block as written; what they come to is known when the base is.
+    written: str | None = None
+    blocks: Factors = ()
 
     @property
     def use(self) -> AdapterUse:
         """As the engine takes it."""
         adapter = self.adapter
-        return AdapterUse(name=adapter.name, path=adapter.path, weight_id=adapter.weight_id, te=self.te, unet=self.unet)
+        return AdapterUse(
+            name=adapter.name,
+            path=adapter.path,
+            weight_id=adapter.weight_id,
+            te=self.te,
+            unet=self.unet,
+            blocks=self.blocks,
+        )
 
-
-def from_tags(tags: Sequence[LoraTag], hashes: Mapping[str, tuple[str, ...]]) -> list[Wanted]:
-    """What the usable tags of a prompt name, with the hashes that pasted parameters give for them."""
-    return [
-        Wanted((Candidate(tag.name, tag.te, tag.unet),), True, hashes.get(hash_name(tag.name).casefold(), ()))
-        for tag in tags
-        if not tag.problem
-    ]
-
-
-def from_option(value: Any, problems: list[str]) -> list[Wanted]:
-    """What `loras:` names: a text with commas, or a list of texts (`ink_outline 0.8`), links or tags."""
-    items = re.split(r",(?=\s|\D|$)", value) if isinstance(value, str) else value
-    if not isinstance(items, Sequence):
-        items = [items]
-    found = []
-    for item in items:
-        # YAML reads an unquoted [[Ink|Ink 0.8]] as a list in a list.
-        nested = _only_text(item)
-        text = f"[[{nested}]]" if nested is not None else "" if item is None else str(item).strip()
-        if text:
-            wanted = _wanted(text, problems)
-            if wanted:
-                found.append(wanted)
-    return found
-
-
-def _only_text(item: Any) -> str | None:
-    while isinstance(item, list) and len(item) == 1:
-        item = item[0]
-        if isinstance(item, str):
-            return item
-    return None
-
-
-def _wanted(text: str, problems: list[str]) -> Wanted | None:
-    link = _LINK.fullmatch(text)
-    if link:
-        return _from_link(link[1].strip(), (link[2] or "").strip(), link[3], problems)
-    if text.startswith("<"):
-        rest, tags = parse_tags(text)
-        problems.extend(tag.problem for tag in tags if tag.problem)
-        if len(tags) == 1 and not rest.strip():
-            return None if tags[0].problem else Wanted((Candidate(tags[0].name, tags[0].te, tags[0].unet),), False)
-    name, weight, problem = _name_and_weight(text)
-    if problem:
-        problems.append(problem)
-        return None
-    whole = Candidate(text)
-    # A file may be called "ink 2": what is written is tried as a name before its end is read as a weight.
-    return Wanted((whole,) if weight is None else (whole, Candidate(name, weight, weight)), False)
-
-
-def _from_link(path: str, alias: str, after: str, problems: list[str]) -> Wanted | None:
-    """`[[LoraVault/LoRAs/Styles/ink|ink 0.8]]`: the card's path tells which, the end of the alias how strong."""
-    target = path.partition("#")[0].strip().removesuffix(".md").removesuffix(" (LoRA)")
-    _, weight, problem = _name_and_weight(f"x {after}" if after else alias)
-    if problem:
-        problems.append(problem)
-        return None
-    place = target.partition("LoRAs/")[2]
-    names = dict.fromkeys(name for name in (place, target, target.rpartition("/")[2]) if name)
-    return Wanted(tuple(Candidate(name, weight, weight) for name in names), False)
-
-
-def _name_and_weight(text: str) -> tuple[str, float | None, str | None]:
-    """`("ink", 0.8, None)` of `ink 0.8`; a third value says what is wrong with the weight."""
-    name, blank, last = text.rpartition(" ")
-    if not blank or not name.strip():
-        return text, None, None
-    if re.fullmatch(r"[-+]?\d+,\d+", last):
-        return text, None, f'The weight in "{text}" is written with a comma: write {last.replace(",", ".")}.'
-    if not _NUMBER.fullmatch(last):
-        return text, None, None
-    weight = float(last)
-    if abs(weight) > MAX_WEIGHT:
-        return text, None, _too_high(text)
-    return name.strip(), weight, None
-
-
-def _too_high(text: str) -> str:
-    return f'The weight in "{text}" is out of range: {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}, usually 0.4 to 1.'
+    @property
+    def peak(self) -> float:
+        """The greatest strength that any of its layers gets, without its sign."""
+        factors = dict(self.blocks)
+        inside = [abs(factor) for block, factor in self.blocks if block != BASE]
+        return max(abs(self.te * factors.get(BASE, 1.0)), abs(self.unet) * max([1.0, *inside]))
 
 
 @dataclass
@@ -143,25 +54,46 @@ class Choice:
     chosen: list[Chosen]
     problems: list[str]
     warnings: list[str]
+    #: Warnings about what they do together.
+    together: list[str] = field(default_factory=list)
 
 
 def choose(wanted: Sequence[Wanted], catalog: Catalog, *, skip_missing: bool) -> Choice:
     """Find each adapter, by hash before name; all that cannot be found or used at once.
 
-    A tag overrules `loras:` for the same adapter; two of a kind add up.
+    A tag overrules `loras:` for the same adapter; two of a kind add up, as far as their blocks are weighted alike.
     """
     result = Choice([], [], [])
     if len(wanted) > MAX_ADAPTERS:
         result.problems.append(f"The block names {len(wanted)} adapters; at most {MAX_ADAPTERS} can be used together.")
         return result
-    by_weights: dict[str, Chosen] = {}
+    by_weights: dict[str, list[Chosen]] = {}
     for one in wanted:
         found = _one(one, catalog, skip_missing, result)
         if found is not None:
-            _add(found, by_weights, result)
-    result.chosen = list(by_weights.values())
+            by_weights.setdefault(found.adapter.weight_id, []).append(found)
+    for same in by_weights.values():
+        result.chosen += _joined(same, result)
     _warn_of_weights(result)
     return result
+
+
+def with_blocks(choice: Choice, family: str, presets: Mapping[str, str]) -> None:
+    """Reads the strengths per block, now that the base's family is known; what is wrong becomes a problem."""
+    for number, one in enumerate(choice.chosen):
+        if one.written is None:
+            continue
+        name = one.adapter.name
+        try:
+            weighted = replace(one, blocks=read_blocks(one.written, family, presets))
+        except ValueError as error:
+            choice.problems.append(f'The block weights of "{name}" {error}.')
+            continue
+        choice.chosen[number] = weighted
+        if weighted.peak > MAX_WEIGHT:
+            choice.problems.append(too_high(f"{name} {weighted.peak:g}"))
+        elif weighted.peak > HIGH_WEIGHT >= one.peak:
+            choice.warnings.append(_very_high(name, weighted.peak, " in one of its blocks"))
 
 
 def _one(wanted: Wanted, catalog: Catalog, skip_missing: bool, result: Choice) -> Chosen | None:
@@ -212,37 +144,54 @@ def _usable(
         return None
     default = adapter.weight if adapter.weight is not None else 1.0
     te = default if candidate.te is None else candidate.te
-    unet = te if candidate.unet is None else candidate.unet
+    unet = default if candidate.unet is None else candidate.unet
     if max(abs(te), abs(unet)) > MAX_WEIGHT:
-        result.problems.append(_too_high(f"{adapter.name} {te if abs(te) > MAX_WEIGHT else unet:g}"))
+        result.problems.append(too_high(f"{adapter.name} {te if abs(te) > MAX_WEIGHT else unet:g}"))
         return None
-    return Chosen(adapter, te, unet, inline)
+    return Chosen(adapter, te, unet, inline, candidate.blocks)
 
 
-def _add(found: Chosen, by_weights: dict[str, Chosen], result: Choice) -> None:
-    key = found.adapter.weight_id
-    before = by_weights.get(key)
-    if before is None:
-        by_weights[key] = found
-    elif found.inline and not before.inline:
-        # The tag decides how strong; that it is named in `loras:` still decides that trigger words are inserted.
-        by_weights[key] = replace(found, inline=False)
-    else:
-        te, unet = before.te + found.te, before.unet + found.unet
-        by_weights[key] = replace(before, te=te, unet=unet)
-        sums = f"{te:g}" if te == unet else f"te {te:g}, unet {unet:g}"
-        result.warnings.append(f'"{found.adapter.name}" is named twice; its weights were added: {sums}.')
+def _joined(same: Sequence[Chosen], result: Choice) -> list[Chosen]:
+    """All namings of one adapter as the fewest uses that say the same."""
+    tagged = [one for one in same if one.inline]
+    if len(tagged) not in (0, len(same)):
+        # Tags decide how strong; that it is named in `loras:` still decides that trigger words are inserted.
+        same = [replace(one, inline=False) for one in tagged]
+    alike: dict[str | None, Chosen] = {}
+    for one in same:
+        before = alike.get(one.written)
+        total = one if before is None else replace(before, te=before.te + one.te, unet=before.unet + one.unet)
+        alike[one.written] = total
+    name = same[0].adapter.name
+    if len(alike) > 1:
+        result.warnings.append(f'"{name}" is named more than once, with other block weights; the effects add up.')
+    elif len(same) > 1:
+        (total,) = alike.values()
+        sums = f"{total.te:g}" if total.te == total.unet else f"te {total.te:g}, unet {total.unet:g}"
+        result.warnings.append(f'"{name}" is named {_times(len(same))}; its weights were added: {sums}.')
+    return list(alike.values())
+
+
+def _times(count: int) -> str:
+    return "twice" if count == 2 else f"{count} times"
 
 
 def _warn_of_weights(result: Choice) -> None:
-    peaks = {one.adapter.name: max(abs(one.te), abs(one.unet)) for one in result.chosen}
-    for name, peak in peaks.items():
-        if peak > HIGH_WEIGHT:
-            result.warnings.append(
-                f'The weight {peak:g} of "{name}" is very high; above {HIGH_WEIGHT:g} pictures usually burn.'
-            )
+    peaks: dict[str, float] = {}
+    for one in result.chosen:
+        if one.peak:
+            peaks[one.adapter.name] = peaks.get(one.adapter.name, 0.0) + one.peak
+    result.warnings += [_very_high(name, peak) for name, peak in peaks.items() if peak > HIGH_WEIGHT]
     total = sum(peaks.values())
+    if len(peaks) > MANY_ADAPTERS:
+        result.together.append(
+            f"{len(peaks)} adapters are used together; above {MANY_ADAPTERS} they usually disturb each other."
+        )
     if len(peaks) > 1 and total > HIGH_WEIGHT_SUM and max(peaks.values()) <= HIGH_WEIGHT:
-        result.warnings.append(
+        result.together.append(
             f"The weights of the adapters add up to {total:g}; together that often burns the picture."
         )
+
+
+def _very_high(name: str, peak: float, where: str = "") -> str:
+    return f'The weight {peak:g} of "{name}"{where} is very high; above {HIGH_WEIGHT:g} pictures usually burn.'

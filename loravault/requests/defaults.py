@@ -13,6 +13,8 @@ SIDE_STEP = 8
 MAX_STEPS = 1000
 MAX_CFG = 100.0
 MAX_ADAPTERS = 32
+#: More than these usually disturb each other.
+MANY_ADAPTERS = 3
 #: Beyond this a weight is surely a slip of the finger.
 MAX_WEIGHT = 100.0
 #: Beyond these a picture usually burns: one weight, and all together.

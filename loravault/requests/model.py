@@ -139,6 +139,9 @@ class Catalog(Protocol):
     def config_defaults(self) -> Mapping[str, Any]:
         """Options from the configuration: what stands under `defaults`, `missing_loras` and `format`."""
 
+    def block_presets(self) -> Mapping[str, str]:
+        """Names of the user's own for strengths per block, and what they stand for."""
+
     @property
     def max_count(self) -> int:
         """The most pictures one block may ask for."""

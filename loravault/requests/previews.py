@@ -130,6 +130,10 @@ class _Pinned:
         """Without those that are the preview's own."""
         return {key: value for key, value in self.catalog.config_defaults().items() if key not in ("count", "negative")}
 
+    def block_presets(self) -> Mapping[str, str]:
+        """As others have them."""
+        return self.catalog.block_presets()
+
     @property
     def max_count(self) -> int:
         """As others have it."""
@@ -177,7 +181,8 @@ def resolve(request: Request, block: Block, subject: Subject, catalog: Catalog) 
     given.setdefault("seed", SEED)
     if block.fence_index < 0:
         given.setdefault("negative", standard(one.adapter.family, subject.variant).negative)
-    given["loras"] = [f"<lora:{_PINNED}{subject.weight_id}:{one.te:.4f}:{one.unet:.4f}>"]
+    blocks = "" if one.written is None else f":lbw={one.written}"
+    given["loras"] = [f"<lora:{_PINNED}{subject.weight_id}:{one.te:.4f}:{one.unet:.4f}{blocks}>"]
     wanted = block.parsed.options.get("triggers", given.get("triggers"))
     parsed = block.parsed
     if wanted is None:

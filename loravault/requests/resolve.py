@@ -115,6 +115,7 @@ def _resolve(work: _Work) -> Resolved | None:
     vae = _vae(work)
     if base is not None:
         _check_families(work, choice, base)
+        _weight_blocks(work, choice, family)
     if values["triggers"] is not None and (unknown := words.unknown_group(values["triggers"], choice.chosen)):
         work.problems.append(unknown)
     if work.problems or base is None:
@@ -155,9 +156,15 @@ def _fingerprint(values: Mapping[str, Any], base: BaseRef, uses: tuple[AdapterUs
             **({"vae": vae.name} if vae is not None else {}),
             "v": 1,
             "base": [base.family, base.name],
-            "adapters": [[use.weight_id, float(use.te), float(use.unet)] for use in uses],
+            "adapters": [_identity(use) for use in uses],
         }
     )
+
+
+def _identity(use: AdapterUse) -> list[Any]:
+    """An adapter in a fingerprint; strengths per block are there only if there are some, so that old ones stay."""
+    blocks = [[list(one) for one in use.blocks]] if use.blocks else []
+    return [use.weight_id, float(use.te), float(use.unet), *blocks]
 
 
 def _check_prompt(work: _Work) -> None:
@@ -191,7 +198,7 @@ def _adapters(work: _Work) -> adapters.Choice:
     tagged = adapters.from_tags(parsed.tags, parsed.pasted_hashes)
     choice = adapters.choose([*wanted, *tagged], work.catalog, skip_missing=missing == "skip")
     work.problems.extend(choice.problems)
-    work.warnings.extend(choice.warnings)
+    work.warnings += [*choice.warnings, *choice.together]
     named = {hash_name(tag.name).casefold() for tag in parsed.tags}
     for name in parsed.pasted_hashes:
         if name not in named:
@@ -283,6 +290,14 @@ def _check_families(work: _Work, choice: adapters.Choice, base: BaseRef) -> None
                 f'"{name}" was made for {one.adapter.variant}, and the base "{base.name}" is {base.variant}: '
                 "it fits, but may do less than it should, or something else."
             )
+
+
+def _weight_blocks(work: _Work, choice: adapters.Choice, family: str) -> None:
+    """What the strengths per block come to on this base."""
+    known = len(choice.problems), len(choice.warnings)
+    adapters.with_blocks(choice, family, work.catalog.block_presets())
+    work.problems += choice.problems[known[0] :]
+    work.warnings += choice.warnings[known[1] :]
 
 
 def _differ(adapter: str | None, base: str | None) -> bool:

@@ -23,7 +23,7 @@ from loravault.engine.draw import decode
 from loravault.engine.ends import OutOfMemory, Stopped
 from loravault.engine.generate import Engine
 from loravault.errors import UserError
-from loravault.formats.generation import BaseRef, GenerationSpec
+from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
 from loravault.formats.outcome import GenerationOutcome, Provenance, StepReport
 from loravault.formats.samplers import SAMPLERS
 from loravault.library.imagemeta import read_meta
@@ -65,6 +65,24 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+def test_strengths_per_block_decide_the_picture(engine: Engine, tiny: BaseRef, tmp_path: Path) -> None:
+    """Half of everything by its blocks is half by its weight; a block that is off is as if the file had none of it."""
+    whole, less = tmp_path / "whole.safetensors", tmp_path / "less.safetensors"
+    middle = [name for name in PARTS if "_mid_block_" in name]
+    text = [name for name in PARTS if name.startswith("lora_te")]
+    tensors = make_adapter(whole, {name: PARTS[name] for name in (*middle, *text)})
+    make_adapter(less, {}, extra={name: tensor for name, tensor in tensors.items() if name.startswith("lora_te")})
+
+    def drawn(*uses: AdapterUse) -> np.ndarray[Any, Any]:
+        return pixels(engine.generate(spec(tiny, adapters=uses), tmp_path))[0]
+
+    halves = use_of(whole, 0.8, blocks=(("BASE", 0.5), ("M00", 0.5)))
+    off = use_of(whole, 0.8, blocks=(("M00", 0.0),))
+    assert equal(drawn(halves), drawn(use_of(whole, 0.4)))
+    assert equal(drawn(off, halves), drawn(use_of(less, 1.2), use_of(whole, 0.4, te=0)))
+    assert not equal(drawn(off), drawn(use_of(whole, 0.8)))
 
 
 @pytest.mark.parametrize("cfg", [7.0, 1.0])

@@ -47,6 +47,8 @@ def test_tags(tag: str, name: str, te: float | None, unet: float | None) -> None
         ("<lora:ink:0.5@0.2,1@0.8>", "not a number"),
         ("<lora:ink:1:1:8>", "more than two weights"),
         ("<lora:ink:dyn=8>", '"dyn" that is not known'),
+        ("<lora:ink:1:stop=10>", '"stop" that is not known; there are te=, unet= and, for strengths per block, lbw='),
+        ("<lora:ink:INAL>", 'not a number: "INAL"'),
         ("<lora:a=b:0.8>", '"=" in the name'),
         ("<lora:ink:0.8", 'no closing ">"'),
     ],
@@ -56,6 +58,27 @@ def test_a_tag_that_cannot_be_used_says_why(tag: str, words: str) -> None:
     assert found.problem
     assert words in found.problem
     assert "<lora:" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("items", "te", "unet", "blocks"),
+    [
+        ("1:lbw=INALL", 1.0, 1.0, "INALL"),
+        ("1:1:lbw=IN02", 1.0, 1.0, "IN02"),
+        ("lbw=FACE", None, None, "FACE"),
+        ("0.8:OUTALL", 0.8, 0.8, "OUTALL"),
+        ("1:0.5:0,0,1,0,0,0,0,0,0,0,0,0", 1.0, 0.5, "0,0,1,0,0,0,0,0,0,0,0,0"),
+        ("lbw=1,0,-0.5,1,1,1,1,1,1,1,1,1:te=0.2:unet=-1", 0.2, -1.0, "1,0,-0.5,1,1,1,1,1,1,1,1,1"),
+        ("0.8:in=0.5:mid=1:out=0.2", 0.8, 0.8, "in=0.5 mid=1 out=0.2"),
+        ("0.8:IN04=0.5:OUT03-OUT05=0", 0.8, 0.8, "in04=0.5 out03-out05=0"),
+        ("OUT01=0:0.8:lbw=INALL", 0.8, 0.8, "INALL out01=0"),
+        ("0.8:lbw = in=0.5 mid=0", 0.8, 0.8, "in=0.5 mid=0"),
+    ],
+)
+def test_strengths_per_block_are_kept_as_written(items: str, te: float | None, unet: float | None, blocks: str) -> None:
+    stripped, (tag,) = parse_tags(f"a <lora:ink:{items}>")
+    assert (stripped, tag.problem) == ("a ", None)
+    assert (tag.te, tag.unet, tag.blocks) == (te, unet, blocks)
 
 
 def test_an_unclosed_tag_before_a_good_one_does_not_swallow_it() -> None:

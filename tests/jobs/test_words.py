@@ -52,6 +52,11 @@ def test_strengths_that_differ_are_both_named() -> None:
     assert words.settings_line(Made(spec(adapters=(use,)), (), 1.0)).startswith("x te 0.5 unet -1 · ")
 
 
+def test_strengths_per_block_are_named_as_they_are_written() -> None:
+    use = AdapterUse(name="x", path="p", weight_id="w", te=0.5, unet=0.5, blocks=(("IN01", 0.0), ("M00", -0.25)))
+    assert words.settings_line(Made(spec(adapters=(use,)), (), 1.0)).startswith("x 0.5 IN01=0 mid=-0.25 · demo")
+
+
 def test_a_vae_that_was_asked_for_is_named() -> None:
     vae = VaeRef(name="ft-mse", path="somewhere")
     assert words.numbers_line(spec(vae=vae)).endswith("· 512×768 · VAE ft-mse")

@@ -80,6 +80,10 @@ class Library:
     config: Mapping[str, Any] = field(default_factory=dict)
     words: frozenset[str] | None = None
     max_count: int = 64
+    presets: Mapping[str, str] = field(default_factory=dict)
+
+    def block_presets(self) -> Mapping[str, str]:
+        return self.presets
 
     def find_adapter(self, name: str) -> KnownAdapter | Several | NotFound:
         found = names.find(name, self.entries)

@@ -122,6 +122,84 @@ def test_weights_apart_for_text_encoder_and_unet() -> None:
     assert (use.te, use.unet) == (1.0, 0.7)
 
 
+DEMO_ENDS = (("IN00", 0.5), ("IN01", 0.5), ("IN02", 0.5), ("IN03", 0.5), ("M00", 0.0))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "ink_outline 0.8 in=0.5 mid=0",
+        "ink_outline in=0.5 0.8 mid=0",
+        "ink_outline 0.8 lbw=1,.5,.5,.5,.5,0,1,1,1,1",
+        "ink_outline 0.8 lbw=1, .5, .5, .5, .5, 0, 1, 1, 1, 1",
+        "ink_outline 0.8 lbw=Half",
+        "[[LoraVault/LoRAs/Styles/ink_outline|ink_outline 0.8 in=0.5 mid=0]]",
+        "[[ink_outline]] 0.8 mid = 0 in = 0.5",
+        "[[ink_outline|ink_outline 0.8 lbw=1,.5,.5,.5,.5,0,1,1,1,1]]",
+        "<lora:ink_outline:0.8:lbw=1,.5,.5,.5,.5,-0,1,1,1,1>",
+        "<lora:ink_outline:0.8:lbw=half>",
+        "<lora:ink_outline:0.8:mid=0:in=0.5>",
+    ],
+)
+def test_strengths_per_block_in_every_spelling(value: str) -> None:
+    """In `loras:` as text, as list, in a link and in a tag: always the same request."""
+    catalog = Library(presets={"Half": "in=0.5 mid=0"})
+    plain = resolved("a cat <lora:ink_outline:0.8:in=0.5:mid=0>", "triggers: off", catalog)
+    for properties in (f"loras: '{value}, ink 2'", f"loras:\n  - '{value}'\n  - ink 2"):
+        first, second = resolved("a cat", f"{properties}\ntriggers: off", catalog).adapters
+        assert (first.name, first.te, first.unet, first.blocks) == ("ink_outline", 0.8, 0.8, DEMO_ENDS)
+        assert (second.name, second.te, second.blocks) == ("ink 2", 1.0, ())
+    assert resolved("a cat", f"loras: '{value}'\ntriggers: off", catalog).fingerprint == plain.fingerprint
+
+
+def test_a_vector_with_negative_numbers_is_one_thing_among_commas() -> None:
+    vector = "1,-1,0,-.5,1,1,1,1,1,1"
+    first, second = resolved("a cat", f"loras: ink_outline lbw={vector}, ink_wash -0.5 lbw={vector} te=0").adapters
+    assert first.blocks == second.blocks == (("IN00", -1.0), ("IN01", 0.0), ("IN02", -0.5))
+    assert (second.te, second.unet) == (0.0, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("written", "te", "unet"),
+    [
+        ("ink_outline te=0.5", 0.5, 1.0),
+        ("ink_outline 0.8 te=0", 0.0, 0.8),
+        ("ink_outline te=0.2 unet=-0.7", 0.2, -0.7),
+        ("ink_outline unet=0.3 0.8", 0.8, 0.3),
+        ("[[ink_outline|ink_outline 0.8 te=0.1]]", 0.1, 0.8),
+        ("carded unet=0.3", 0.6, 0.3),
+    ],
+)
+def test_strengths_apart_in_loras(written: str, te: float, unet: float) -> None:
+    (use,) = resolved("a cat", f"loras: '{written}'").adapters
+    assert (use.te, use.unet) == (te, unet)
+
+
+def test_a_file_whose_name_looks_like_an_option_is_found() -> None:
+    library = Library(entries=(entry("cat in=1"), entry("cat"), entry("x=y")))
+    assert resolved("a dog", "loras: cat in=1", library).adapters[0].name == "cat in=1"
+    assert resolved("a dog", "loras: cat in=0", library).adapters[0].name == "cat"
+    assert resolved("a dog", "loras: x=y 0.5", library).adapters[0].name == "x=y"
+
+
+def test_blocks_count_for_the_fingerprint_and_those_at_one_do_not() -> None:
+    plain = resolved("a cat <lora:ink_outline:0.8>").fingerprint
+    assert resolved("a cat <lora:ink_outline:0.8:in=1:lbw=ALL>").fingerprint == plain
+    assert resolved("a cat <lora:ink_outline:0.8:in=0.9>").fingerprint != plain
+
+
+def test_the_same_adapter_twice_adds_up_block_by_block() -> None:
+    found = resolved("a cat <lora:ink_outline:0.3:in=0> <lora:ink_outline:0.5> <lora:ink_outline:0.4:in=0>")
+    assert [(round(use.te, 6), use.blocks[:1]) for use in found.adapters] == [(0.7, (("IN00", 0.0),)), (0.5, ())]
+    assert any("named more than once, with other block weights" in text for text in found.warnings)
+
+
+def test_tags_overrule_what_loras_says_of_the_same_adapter_blocks_included() -> None:
+    """Two tags used to overrule each other when `loras:` named the adapter as well, instead of adding up."""
+    (use,) = resolved("a cat <lora:ink_outline:0.3> <lora:ink_outline:0.5>", "loras: ink_outline 1 in=0").adapters
+    assert (use.te, use.blocks) == (pytest.approx(0.8), ())
+
+
 def test_pasted_adapters_are_found_by_hash_before_name() -> None:
     block = 'a cat <lora:My Ink!:0.8>\nSteps: 20, Sampler: Euler, Seed: 1, Lora hashes: "My Ink!: AAAAAAAAAAAA"'
     found = resolved(block)

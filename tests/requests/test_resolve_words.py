@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from loravault.formats.prompt_block import parse_block
 from loravault.requests.model import MAX_SEED, OPTIONS, Block, Refusal, Request
 from loravault.requests.parse import parse_request
 from loravault.requests.resolve import resolve_block, with_seeds
+from loravault.requests.wanted import from_option
 from loravault.vault.note import parse_note
 from tests.requests.catalog import Library, refused, resolved
 
@@ -29,6 +31,11 @@ from tests.requests.catalog import Library, refused, resolved
         ("a <lora:photo:1> <lora:ink_outline:1>", "take a base of"),
         ("a <lora:ink_outline:200>", "out of range"),
         ("a <lora:ink_outline:nan>", "not a number"),
+        ("a <lora:ink_outline:90:in=2>", 'The weight in "ink_outline 180" is out of range'),
+        ("a <lora:ink_outline:1:lbw=1,0,1>", 'The block weights of "ink_outline" do not fit: demo has 10 '),
+        ("a <lora:ink_outline:lbw=FACE>", 'The block weights of "ink_outline" name "FACE", which is unknown; possible'),
+        ("#| loras: ink_outline te=high\na", 'The weight "high" in "ink_outline te=high" is not a number.'),
+        ("#| loras: ink_outline unet=0,8\na", "is written with a comma: write 0.8."),
         ("#| base: deamo\na", 'There is no base "deamo". Nearest: demo.'),
         ("#| sampler: DPM++ SDE\na", "there is no such sampler here. Nearest: DPM++ 2M, Euler a."),
         ("a\nSteps: 9, Sampler: Euler, Schedule type: Karras", '"Euler with schedule Karras": there is no such'),
@@ -115,6 +122,11 @@ def test_there_is_no_base_at_all() -> None:
         ("#| zzz: 4\na cat", 'There is no option "zzz". It was ignored.'),
         ("a <lora:ink_outline:5>", 'The weight 5 of "ink_outline" is very high'),
         ("a <lora:ink_outline:2> <lora:ink_wash:2>", "add up to 4"),
+        ("a <lora:ink_outline:2:mid=2>", 'The weight 4 of "ink_outline" in one of its blocks is very high; above 3'),
+        (
+            "a <lora:ink_outline:.5> <lora:ink_wash:.5> <lora:ink 2:.5> <lora:doll:.5>",
+            "4 adapters are used together; above 3 they usually disturb each other.",
+        ),
         ("a cat <lora:ink_outline:1>", '"ink_outline" has trigger words that are not in the prompt: "ink outline".'),
         ("a cat <lora:riddle:1>", 'The family of "riddle" could not be told'),
         ("#| size: 512x512\na cat", "made for 128×128"),
@@ -204,3 +216,18 @@ def test_any_properties_and_any_block_come_to_pictures_within_the_limits_or_to_w
     spec = with_seeds(found, lambda: MAX_SEED)
     assert 0 <= spec.seeds[0] <= spec.seeds[-1] <= MAX_SEED
     assert all(text.endswith(".") for text in found.warnings)
+
+
+def test_three_adapters_and_one_that_is_off_are_not_many() -> None:
+    found = resolved("a <lora:ink_outline:.5> <lora:ink_wash:.5> <lora:ink 2:.5> <lora:doll:0>")
+    assert not any("used together" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    "text", ["ink lbw=" + "1," * 50_000, "x " + "in=1 " * 20_000, "a" + " " * 10**5 + "=b", "," * 10**4]
+)
+def test_a_long_line_of_adapters_is_answered_in_time(text: str) -> None:
+    before = time.perf_counter()
+    wanted: list[str] = []
+    from_option(text, wanted)
+    assert time.perf_counter() - before < 2
