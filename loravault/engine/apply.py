@@ -6,8 +6,7 @@ bit-identical after any number of switches. Only layers whose adapters or streng
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,52 +14,10 @@ import torch
 from torch import Tensor
 
 from loravault.engine.adapters import Adapter, Change, FileKey
+from loravault.engine.strengths import Amount, Blocks, State, Strength, amounts_of, states_of
 from loravault.errors import UserError
-from loravault.formats.blocks import blocks_of
 from loravault.formats.normal import LayerKey, Place
 from loravault.formats.tensor_table import BrokenFile
-
-#: What is merged: each file with its strength, of everything that changes some components, sorted.
-State = tuple[tuple[FileKey, Hashable], ...]
-
-
-@dataclass(frozen=True)
-class Strength:
-    """One adapter at its strengths."""
-
-    adapter: Adapter
-    #: For every text encoder.
-    te: float
-    #: For the UNet or transformer.
-    unet: float
-    #: Block (as `formats.blocks` names them) → factor for its layers; layers of other blocks keep the strength.
-    blocks: tuple[tuple[str, float], ...] = ()
-
-
-class _Amount:
-    """All strengths of one file."""
-
-    def __init__(self, uses: Sequence[Strength]) -> None:
-        self.adapter = uses[0].adapter
-        self.te, self.unet = math.fsum(one.te for one in uses), math.fsum(one.unet for one in uses)
-        self._uses = [(one, dict(one.blocks)) for one in uses] if any(one.blocks for one in uses) else []
-
-    def at(self, layer: LayerKey, blocks: Callable[[str], Mapping[str, str]]) -> float:
-        """For one layer; `blocks`: component → the block of each module."""
-        text = layer[0].startswith("text_encoder")
-        if not self._uses:
-            return self.te if text else self.unet
-        block = blocks(layer[0]).get(layer[1], "")
-        return math.fsum((one.te if text else one.unet) * factors.get(block, 1.0) for one, factors in self._uses)
-
-    def mark(self, *, text: bool) -> tuple[FileKey, Hashable] | None:
-        """What is in effect; None for nothing."""
-        amount = self.te if text else self.unet
-        if not any(component.startswith("text_encoder") == text for component in self.adapter.components):
-            return None
-        if self._uses:
-            return self.adapter.key, tuple(sorted((one.te if text else one.unet, one.blocks) for one, _ in self._uses))
-        return (self.adapter.key, amount) if amount != 0 else None
 
 
 class _Step(NamedTuple):
@@ -72,8 +29,8 @@ class _Step(NamedTuple):
     amount: float
 
 
-#: What is done to one layer: (file, strength) of each step, in order.
-_Recipe = list[tuple[FileKey, float]]
+#: What is done to one layer: (file, which of its changes, strength) of each step, in order.
+_Recipe = list[tuple[FileKey, int, float]]
 
 
 @dataclass
@@ -98,23 +55,23 @@ class Patcher:
         self._same = {key: first.setdefault(id(module.weight), key) for key, module in modules.items()}
         self._originals: dict[LayerKey, _Original] = {}
         self._recipes: dict[LayerKey, _Recipe] = {}
-        self._state: tuple[State, State] = ((), ())
-        self._blocks: dict[str, Mapping[str, str]] = {}
+        self._state: tuple[State, State, bool] = ((), (), False)
+        self._blocks = Blocks(modules)
 
-    def apply(self, strengths: Sequence[Strength]) -> tuple[State, State]:
+    def apply(
+        self, strengths: Sequence[Strength], leave: Callable[[Change], bool] | None = None
+    ) -> tuple[State, State]:
         """Makes these adapters, and no others, be in effect. Order does not matter; the same adapter twice adds up.
 
-        Returns what is in effect in the text encoders and in the denoiser. If anything fails the base is left
-        pristine. Raises `UserError` if a change turns out not to fit its layer.
+        `leave` tells the changes that somebody else applies beside the weights: they are not merged. It answers the
+        same about the same change at any time. Returns what is in effect, by whomever, in the text encoders and in the
+        denoiser. If anything fails the base is left pristine. Raises `UserError` if a change does not fit its layer.
         """
-        amounts = _amounts(strengths)
-        state = (
-            tuple(mark for one in amounts if (mark := one.mark(text=True))),
-            tuple(mark for one in amounts if (mark := one.mark(text=False))),
-        )
-        if state == self._state:
+        amounts = amounts_of(strengths)
+        state = states_of(amounts)
+        if (*state, leave is not None) == self._state:
             return state
-        plan, recipes = self._plan(amounts)
+        plan, recipes = self._plan(amounts, leave)
         try:
             for key in [key for key in self._recipes if key not in recipes]:
                 self._restore(key)
@@ -125,47 +82,41 @@ class Patcher:
         except BaseException:
             self.restore()
             raise
-        self._state = state
+        self._state = (*state, leave is not None)
         return state
 
     def restore(self) -> None:
         """Puts every original tensor back."""
         for key in list(self._originals):
             self._restore(key)
-        self._state = ((), ())
+        self._state = ((), (), False)
 
     # ---- what is to be done
 
-    def _plan(self, amounts: Sequence[_Amount]) -> tuple[dict[LayerKey, list[_Step]], dict[LayerKey, _Recipe]]:
+    def _plan(
+        self, amounts: Sequence[Amount], leave: Callable[[Change], bool] | None
+    ) -> tuple[dict[LayerKey, list[_Step]], dict[LayerKey, _Recipe]]:
         """The steps of every layer that is changed, and what they come to."""
         plan: dict[LayerKey, list[_Step]] = {}
         recipes: dict[LayerKey, _Recipe] = {}
         number = 0
         for one in amounts:
             adapter = one.adapter
-            for change in adapter.changes:
-                amount = one.at(change.layers[0], self._blocks_of)
+            for index, change in enumerate(adapter.changes):
+                amount = one.at(change.layers[0], self._blocks)
                 number += 1
-                if amount == 0:
+                if amount == 0 or (leave is not None and leave(change)):
                     continue
                 step = _Step(number, adapter, change, amount)
                 for layer in change.layers:
                     key = self._same[layer]
                     steps = plan.get(key)
                     if steps is None:
-                        plan[key], recipes[key] = [step], [(adapter.key, amount)]
+                        plan[key], recipes[key] = [step], [(adapter.key, index, amount)]
                     elif steps[-1] is not step:  # two places may lie in one layer
                         steps.append(step)
-                        recipes[key].append((adapter.key, amount))
+                        recipes[key].append((adapter.key, index, amount))
         return plan, recipes
-
-    def _blocks_of(self, component: str) -> Mapping[str, str]:
-        """The block of each module of a component."""
-        found = self._blocks.get(component)
-        if found is None:
-            modules = [module for of, module in self._modules if of == component]
-            found = self._blocks[component] = blocks_of(component, modules)
-        return found
 
     # ---- doing it
 
@@ -384,9 +335,4 @@ def _merged(lists: Sequence[Sequence[_Step]]) -> list[_Step]:
     return [step for _, step in sorted({step.number: step for steps in lists for step in steps}.items())]
 
 
-def _amounts(strengths: Sequence[Strength]) -> list[_Amount]:
-    """Each file once; sorted, so that sums come out the same in any order."""
-    found: dict[FileKey, list[Strength]] = {}
-    for one in strengths:
-        found.setdefault(one.adapter.key, []).append(one)
-    return [_Amount(uses) for _, uses in sorted(found.items())]
+__all__ = ["Patcher", "State", "Strength"]

@@ -70,6 +70,18 @@ class Delta(ABC):
         return None
 
     @property
+    def rank(self) -> int | None:
+        """The rank of `product`, known without forming it; None where there is none."""
+        return None
+
+    def product(self) -> tuple[Tensor, Tensor, float] | None:
+        """(up, down, scale) with the change of the weight at strength 1 = scale · up · down, down laid flat.
+
+        In the file's precision where the file has it so. None if `rank` is.
+        """
+        return None
+
+    @property
     def bytes(self) -> int:
         """Memory that its tensors hold."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)

@@ -33,6 +33,16 @@ class LowRank(Delta):
         """The scale is in `up`, the core in `down`."""
         return self.up.to(torch.float32) * self.scale, self._whole_down(self.up)
 
+    @property
+    def rank(self) -> int:
+        """With or without a core."""
+        return self.up.shape[1]
+
+    def product(self) -> tuple[Tensor, Tensor, float]:
+        """As the file has it."""
+        down = self.down if self.mid is None else self._whole_down(self.up)
+        return self.up, down.flatten(1), self.scale
+
     def _whole_down(self, like: Tensor) -> Tensor:
         down = fp32(self.down, like)
         return down if self.mid is None else torch.einsum("mn...,nj->mj...", fp32(self.mid, like), down)
@@ -102,6 +112,20 @@ class Hadamard(Delta):
         self._checked(w0, *product.shape)
         return product.mul_(_whole(self.second, w0)).mul_(self.scale * strength)
 
+    @property
+    def rank(self) -> int | None:
+        """The product of the two; None with cores."""
+        return None if len(self.first) > 2 else self.first[0].shape[1] * self.second[0].shape[1]
+
+    def product(self) -> tuple[Tensor, Tensor, float] | None:
+        """Every column of one side times every column of the other, number by number; rows likewise."""
+        rank = self.rank
+        if rank is None:
+            return None
+        (a, b), (c, d) = ((fp32(one, self.first[0]) for one in side) for side in (self.first, self.second))
+        up = (a[:, :, None] * c[:, None, :]).reshape(a.shape[0], rank)
+        return up, (b[:, None, :] * d[None, :, :]).reshape(rank, b.shape[1]), self.scale
+
     def is_zero(self) -> bool:
         """One factor is."""
         return any_zero(self.tensors)
@@ -141,6 +165,19 @@ class Kronecker(Delta):
         self._checked(w0, first.shape[0] * second.shape[0], first.shape[1] * second.shape[1])
         return torch.kron(first * (self.scale * strength), second)
 
+    @property
+    def rank(self) -> int | None:
+        """The product of the ranks of both factors, of which a whole one has as many as its shorter side."""
+        ranks = [min(side[0].shape) if len(side) == 1 else side[0].shape[1] for side in (self.first, self.second)]
+        return None if len(self.second) > 2 else ranks[0] * ranks[1]
+
+    def product(self) -> tuple[Tensor, Tensor, float] | None:
+        """(a · b) ⊗ (c · d) is (a ⊗ c) · (b ⊗ d)."""
+        if self.rank is None:
+            return None
+        (a, b), (c, d) = _two_halves(self.first), _two_halves(self.second)
+        return torch.kron(a, c), torch.kron(b, d), self.scale
+
     def is_zero(self) -> bool:
         """One factor is."""
         return any_zero(self.tensors)
@@ -175,6 +212,16 @@ def _whole(side: tuple[Tensor, ...], like: Tensor) -> Tensor:
     if len(parts) == 2:
         return parts[0] @ parts[1]
     return torch.einsum("mn...,mi,nj->ij...", parts[2], parts[0], parts[1]).flatten(1)
+
+
+def _two_halves(side: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """The matrix as a product in fp32; what is whole, beside an identity."""
+    halves = [fp32(part, side[0]) for part in side]
+    if len(halves) == 2:
+        return halves[0], halves[1]
+    whole = halves[0]
+    identity = torch.eye(min(whole.shape), device=whole.device)
+    return (whole, identity) if whole.shape[0] >= whole.shape[1] else (identity, whole)
 
 
 def _whole_shape(parts: Parts, side: tuple[Tensor, ...]) -> tuple[int, int]:

@@ -59,6 +59,10 @@ class Family(ABC):
     guidance = "guidance_scale"
     #: Whether `clip_skip` means anything.
     skips = False
+    #: Beginnings of the names of the denoiser's modules that see the tokens of all pictures in one row. The first
+    #: dimension of what all others see is the pictures, once or, with guidance, twice one after the other. None: not
+    #: known, so that pictures with different adapters are not drawn together.
+    in_a_row: tuple[str, ...] | None = None
 
     @property
     def denoiser(self) -> str:

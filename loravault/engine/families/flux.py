@@ -25,6 +25,8 @@ from loravault.engine.families.common import (
 class _Packed(Family):
     """What draws on packed patches of a 16-channel latent."""
 
+    in_a_row = ()
+
     def unit(self, pipe: Any) -> int:
         """16."""
         return int(pipe.vae_scale_factor) * 2

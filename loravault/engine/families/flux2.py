@@ -23,6 +23,7 @@ class Flux2Klein(Family):
         "tokenizer": QWEN_TOKENIZER,
     }
     settings = {"is_distilled": False}  # noqa: RUF012
+    in_a_row = ()
 
     #: Layers of a Qwen3 whose states are put side by side, of the 36 or more it has.
     layers = (9, 18, 27)

@@ -23,6 +23,7 @@ class QwenImage(Family):
         "tokenizer": QWEN_TOKENIZER,
     }
     guidance = "true_cfg_scale"
+    in_a_row = ()
 
     def encode(self, pipe: Any, text: str, clip_skip: int, *, negative: bool) -> Encoded:  # noqa: ARG002
         """The last layer of the language model behind the form the prompt is put into.

@@ -24,6 +24,7 @@ class OnUNet(Family):
 
     flow = False
     skips = True
+    in_a_row = ()
 
     def readers(self, pipe: Any) -> Sequence[tuple[Any, int]]:
         """75 tokens of a prompt."""

@@ -40,6 +40,7 @@ class StableDiffusion3(Family):
         "tokenizer_3": replace(T5_TOKENIZER, optional=True),
     }
     skips = True
+    in_a_row = ()
 
     def encode(self, pipe: Any, text: str, clip_skip: int, *, negative: bool) -> Encoded:  # noqa: ARG002
         """The CLIPs' states followed by the T5's, and the CLIPs' summaries. `clip_skip` 1 and 2 are the same."""

@@ -26,6 +26,7 @@ class ZImage(Family):
         "text_encoder": Part("transformers", "Qwen3Model"),
         "tokenizer": QWEN_TOKENIZER,
     }
+    in_a_row = ("all_x_embedder", "cap_embedder")
 
     def encode(self, pipe: Any, text: str, clip_skip: int, *, negative: bool) -> Encoded:  # noqa: ARG002
         """The last but one layer of the language model, only the tokens that count."""
