@@ -129,10 +129,21 @@ def test_it_begins_as_nothing_and_depends_on_nothing_but_the_seed(base: Base) ->
     assert float(down.abs().max()) > 0.1
 
 
-def test_detached_the_base_is_bit_for_bit_what_it_was(base: Base) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": "locon", "conv_rank": 2},
+        {"algorithm": "loha", "conv_rank": 2},
+        {"algorithm": "lokr", "factor": 4},
+        {"algorithm": "ia3"},
+        {"algorithm": "dylora"},
+        {"dora": True, "conv_rank": 2},
+    ],
+)
+def test_detached_the_base_is_bit_for_bit_what_it_was(base: Base, changes: dict[str, Any]) -> None:
     """After a step of training, weights, outputs and forwards are those of before."""
     before, picture = bits(base), drawn(base)
-    network = network_of(base, algorithm="locon", conv_rank=2)
+    network = network_of(base, **changes)
     parameters = [one for group in network.parameters().values() for one in group]
     optimizer = torch.optim.SGD(parameters, lr=10.0)
     for _ in range(2):
