@@ -11,7 +11,7 @@ from loravault.formats.prompt_block import PromptBlock
 
 #: The kinds of requests there will be; those of `BUILT` can be run.
 KINDS = ("generate", "train", "dataset", "preview", "merge", "fetch")
-BUILT = frozenset({"generate", "preview"})
+BUILT = frozenset({"generate", "preview", "train"})
 
 #: What may be set in the properties of a note and in `#|` lines.
 OPTIONS = (
@@ -70,6 +70,8 @@ class Request:
     blocks: tuple[Block, ...]
     #: Defaults for every block: the properties that are options, by their key in `OPTIONS`; empty ones left out.
     options: Mapping[str, Any]
+    #: Every property that is not empty, keys in snake_case: kinds with keys of their own read them.
+    properties: Mapping[str, Any] = field(default_factory=dict)
     #: What is wrong with the whole note, in words. It is the answer of every block.
     problems: tuple[str, ...] = ()
 

@@ -34,6 +34,7 @@ def parse_request(note: Note) -> Request | None:
         status=_text(front.get("lv_status")),
         blocks=tuple(_block(fence) for fence in note.prompts),
         options=_options(front),
+        properties={option_key(str(key)): value for key, value in front.properties.items() if value not in (None, "")},
         problems=(problem,) if problem else (),
     )
 
@@ -41,7 +42,8 @@ def parse_request(note: Note) -> Request | None:
 def _kind_problem(name: str) -> str | None:
     if name in BUILT:
         return None
-    built = " and ".join(f"`loravault: {kind}`" for kind in KINDS if kind in BUILT)
+    *first, last = [f"`loravault: {kind}`" for kind in KINDS if kind in BUILT]
+    built = f"{', '.join(first)} and {last}"
     if name in KINDS:
         return f'Requests of the kind "{name}" are not built yet in this version; {built} are.'
     near = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.6)

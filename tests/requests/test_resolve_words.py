@@ -102,7 +102,7 @@ def test_all_problems_are_said_at_once() -> None:
 
 
 def test_a_problem_of_the_note_is_the_only_answer() -> None:
-    note = parse_note(b"---\nloravault: train\n---\n```prompt\n#| steps: many\n\n```\n")
+    note = parse_note(b"---\nloravault: merge\n---\n```prompt\n#| steps: many\n\n```\n")
     request = parse_request(note)
     assert request
     found = resolve_block(request, request.blocks[0], Library())

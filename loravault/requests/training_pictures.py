@@ -1,0 +1,178 @@
+"""Where the pictures of a training request are: those the note embeds, and those of the folders it names.
+
+Only names and sizes are looked at: pictures of people are decoded in the worker. What is not found, or lies where it
+may not be read from, is said with its name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from loravault.formats.training import TrainingPicture
+from loravault.vault.embeds import PictureEmbed, picture_embeds
+from loravault.vault.note import Note
+from loravault.vault.paths import PathRefused, inside
+from loravault.vault.resolving import LinkFinder
+
+#: What can be learned from; whether it can be decoded is found out later.
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".avif", ".heic", ".heif", ".tif", ".tiff"}
+)
+#: Embedded, and no pictures that can be learned from.
+_OTHER_MEDIA = frozenset({".svg", ".mp4", ".webm", ".mov", ".mkv", ".pdf", ".mp3", ".wav"})
+_NAMED = 8
+
+
+@dataclass
+class Found:
+    """The pictures of a request, with everything that is to be said about them."""
+
+    pictures: list[TrainingPicture] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def sizes(self) -> list[tuple[str, int]]:
+        """Name and bytes of each picture: a cheap sign that one was changed."""
+        return [(one.name, _size(one.path)) for one in self.pictures]
+
+
+def embedded(note: Note, rel: str, vault: Path) -> Found:
+    """The pictures that a note (at `rel`) embeds, in order, each once."""
+    found = Found()
+    embeds = [one for one in picture_embeds(note) if one.external or _suffix(one.target) in SUFFIXES | _OTHER_MEDIA]
+    if not embeds:
+        return found
+    finder = LinkFinder.of_vault(vault)
+    rows: dict[str, tuple[str, str | None]] = {}
+    missing: list[str] = []
+    again: list[str] = []
+    for embed in embeds:
+        if not _can_be_learned(embed, found):
+            continue
+        place = finder.find(embed.target, rel)
+        path = None if place is None else _inside(vault, place, found)
+        if place is None:
+            missing.append(_cut(embed.target))
+        elif place in rows:
+            again.append(place)
+            rows[place] = rows[place][0], rows[place][1] or embed.caption
+        elif path is not None:
+            rows[place] = path, embed.caption
+    if missing:
+        found.problems.append(_missing(missing))
+    if again:
+        listed = _listed(dict.fromkeys(_short(again)))
+        found.warnings.append(f"Embedded more than once, and counted once: {listed}.")
+    found.pictures = [
+        TrainingPicture(path=path, name=name, caption=caption)
+        for name, (path, caption) in zip(_short(list(rows)), rows.values(), strict=True)
+    ]
+    return found
+
+
+def _can_be_learned(embed: PictureEmbed, found: Found) -> bool:
+    """Whether it may be a picture of the vault; else that is said."""
+    if embed.external:
+        found.problems.append(
+            f"{_cut(embed.target)} is not in the vault, and nothing is fetched: save the picture into the vault and "
+            "embed that."
+        )
+    elif _suffix(embed.target) not in SUFFIXES:
+        found.warnings.append(f"{_cut(embed.target)} is no picture that can be learned from, and was left out.")
+    return not embed.external and _suffix(embed.target) in SUFFIXES
+
+
+def _inside(vault: Path, place: str, found: Found) -> str | None:
+    try:
+        return str(inside(vault, place))
+    except PathRefused as refusal:
+        found.problems.append(refusal.message)
+        return None
+
+
+def folder_of(text: str, vault: Path, roots: Sequence[Path]) -> Path | str:
+    """The folder that a property names: inside the vault, or inside a configured folder. Else why not, in words."""
+    wanted = text.strip().strip("/") if not os.path.isabs(text.strip()) else text.strip()
+    candidates = [Path(wanted)] if os.path.isabs(wanted) else [home / wanted for home in (vault, *roots)]
+    allowed = [Path(os.path.realpath(home)) for home in (vault, *roots)]
+    for candidate in candidates:
+        real = Path(os.path.realpath(candidate))
+        if not any(real == home or real.is_relative_to(home) for home in allowed):
+            continue
+        if any(part.startswith(".") for part in candidate.parts if part not in (".", "..")) and os.path.isdir(real):
+            hidden = any(real.is_relative_to(home) and _is_hidden(real, home) for home in allowed)
+            if hidden:
+                return f"The folder {text} is hidden; move the pictures to one that is not."
+        if os.path.isdir(real):
+            return real
+    if os.path.isabs(wanted) and os.path.isdir(wanted):
+        return (
+            f"The folder {text} is neither in the vault nor in a folder that config.toml names under `datasets`, so "
+            "nothing is read from it. Move it there, or add it."
+        )
+    where = ", ".join(str(home) for home in roots)
+    return f"There is no folder {text} in the vault" + (f", nor in {where}." if where else ".")
+
+
+def _is_hidden(path: Path, home: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(home).parts)
+
+
+def merged(parts: Iterable[Found], repeats: int | None) -> Found:
+    """All of them; a name that two have is told apart by a number, for names are how pictures are spoken of."""
+    found = Found()
+    paths: set[tuple[str, bool]] = set()
+    names: set[str] = set()
+    for part in parts:
+        found.problems += part.problems
+        found.warnings += part.warnings
+        for one in part.pictures:
+            key = (os.path.realpath(one.path), one.regularisation)
+            if key in paths:
+                continue
+            paths.add(key)
+            name, number = one.name, 2
+            while name in names:
+                name, number = f"{one.name} ({number})", number + 1
+            names.add(name)
+            again = repeats if repeats is not None and not one.regularisation else one.repeats
+            found.pictures.append(replace(one, name=name, repeats=again))
+    return found
+
+
+def _short(places: Sequence[str]) -> list[str]:
+    """File names; where two are the same, the whole path."""
+    bare = [place.rpartition("/")[2] for place in places]
+    return [
+        place if bare.count(name) > 1 and len(set(places)) > 1 else name
+        for place, name in zip(places, bare, strict=True)
+    ]
+
+
+def _missing(names: Sequence[str]) -> str:
+    one = len(names) == 1
+    return f"{'A picture is' if one else f'{len(names)} pictures are'} not in the vault: {_listed(names)}."
+
+
+def _listed(names: Iterable[str]) -> str:
+    all_names = list(names)
+    more = f" and {len(all_names) - _NAMED} more" if len(all_names) > _NAMED else ""
+    return f"{', '.join(all_names[:_NAMED])}{more}"
+
+
+def _suffix(target: str) -> str:
+    return os.path.splitext(target)[1].lower()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
