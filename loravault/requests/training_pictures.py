@@ -11,18 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from loravault.dataset.folder import PICTURES, Row, Skipped, from_rows, read_folder
 from loravault.formats.training import TrainingPicture
 from loravault.vault.embeds import PictureEmbed, picture_embeds
 from loravault.vault.note import Note
 from loravault.vault.paths import PathRefused, inside
 from loravault.vault.resolving import LinkFinder
 
-#: What can be learned from; whether it can be decoded is found out later.
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".avif", ".heic", ".heif", ".tif", ".tiff"}
-)
 #: Embedded, and no pictures that can be learned from.
-_OTHER_MEDIA = frozenset({".svg", ".mp4", ".webm", ".mov", ".mkv", ".pdf", ".mp3", ".wav"})
+_OTHER_MEDIA = frozenset({".svg", ".tif", ".tiff", ".jxl", ".psd", ".mp4", ".webm", ".mov", ".mkv"})
 _NAMED = 8
 
 
@@ -42,7 +39,7 @@ class Found:
 def embedded(note: Note, rel: str, vault: Path) -> Found:
     """The pictures that a note (at `rel`) embeds, in order, each once."""
     found = Found()
-    embeds = [one for one in picture_embeds(note) if one.external or _suffix(one.target) in SUFFIXES | _OTHER_MEDIA]
+    embeds = [one for one in picture_embeds(note) if one.external or _suffix(one.target) in PICTURES | _OTHER_MEDIA]
     if not embeds:
         return found
     finder = LinkFinder.of_vault(vault)
@@ -66,11 +63,35 @@ def embedded(note: Note, rel: str, vault: Path) -> Found:
     if again:
         listed = _listed(dict.fromkeys(_short(again)))
         found.warnings.append(f"Embedded more than once, and counted once: {listed}.")
-    found.pictures = [
-        TrainingPicture(path=path, name=name, caption=caption)
-        for name, (path, caption) in zip(_short(list(rows)), rows.values(), strict=True)
-    ]
+    names = _short(list(rows))
+    given = from_rows(
+        (Row(path, name, caption) for name, (path, caption) in zip(names, rows.values(), strict=True)), roots=(vault,)
+    )
+    found.pictures = list(given.pictures)
+    found.warnings += _skipped(given.skipped)
     return found
+
+
+def in_folder(text: str, vault: Path, roots: Sequence[Path], *, regularisation: bool = False) -> Found:
+    """The pictures in the folder that a property names, with the captions beside them."""
+    folder = folder_of(text, vault, roots)
+    if isinstance(folder, str):
+        return Found(problems=[folder])
+    try:
+        given = read_folder(folder, roots=(vault, *roots))
+    except OSError as error:
+        return Found(problems=[f"The folder {text} cannot be read: {error.strerror or error}."])
+    found = Found(list(given.pictures), warnings=_skipped(given.skipped))
+    if regularisation:
+        found.pictures = [replace(one, regularisation=True) for one in found.pictures]
+    if not found.pictures:
+        found.problems.append(f"There is no picture in the folder {text}.")
+    return found
+
+
+def _skipped(skipped: Sequence[Skipped]) -> list[str]:
+    shown = [f"{one.name} is left out: {one.reason}." for one in skipped[:_NAMED]]
+    return shown + ([f"{len(skipped) - _NAMED} more are left out."] if len(skipped) > _NAMED else [])
 
 
 def _can_be_learned(embed: PictureEmbed, found: Found) -> bool:
@@ -80,9 +101,9 @@ def _can_be_learned(embed: PictureEmbed, found: Found) -> bool:
             f"{_cut(embed.target)} is not in the vault, and nothing is fetched: save the picture into the vault and "
             "embed that."
         )
-    elif _suffix(embed.target) not in SUFFIXES:
+    elif _suffix(embed.target) not in PICTURES:
         found.warnings.append(f"{_cut(embed.target)} is no picture that can be learned from, and was left out.")
-    return not embed.external and _suffix(embed.target) in SUFFIXES
+    return not embed.external and _suffix(embed.target) in PICTURES
 
 
 def _inside(vault: Path, place: str, found: Found) -> str | None:

@@ -23,7 +23,7 @@ from loravault.vault.properties import (
     set_properties_best,
     strip_properties,
 )
-from loravault.vault.regions import FAILURE_MARK, RESULT_MARK, Region, job_id, refold, render_region
+from loravault.vault.regions import FAILURE_MARK, PLAN_MARK, RESULT_MARK, Region, job_id, refold, render_region
 
 _EOL_BEFORE = re.compile(rb"(?:\r\n|\r|\n)\Z")
 _EOL_AT = re.compile(rb"\r\n|\r|\n")
@@ -31,6 +31,9 @@ _QUOTE_LIMIT = 120
 #: The properties that are written into requests, except `run`, `cancel` and `auto`, which are the user's as well.
 WRITTEN_KEYS = frozenset({"lv_status", "lv_job", "lv_finished", "lv_message", "lv_cover"})
 _OUR_KEYS = re.compile(r"(?:lv_.+|run|cancel)\Z", re.IGNORECASE)
+#: Kind of an answer → the mark of its title; and the kinds that stand only until a later answer takes their place.
+_MARKS = {"result": RESULT_MARK, "failure": FAILURE_MARK, "plan": PLAN_MARK}
+_PASSING = ("failure", "plan")
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,11 @@ class Answer:
     job: str
     block_hash: str | None
     ordinal: int
-    kind: str  # 'result' | 'failure'
+    kind: str  # 'result' | 'failure' | 'plan'
     lines: tuple[str, ...]
     prompt_first_line: str = ""
+    #: It answers the whole note although that has blocks: the answer before it at the end of the note is its elder.
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,14 +147,18 @@ class _Parsed:
             self.by_fence.setdefault(region.fence_index, []).append(region)
         self.intact_end = {region.end: region for region in reversed(note.regions) if region.intact}
 
-    def own_failure(self, job: str) -> Region | None:
-        """The intact failure that an earlier try of this job left."""
-        return next((r for r in self.by_job.get(job, ()) if r.intact and r.kind == "failure"), None)
+    def own_passing(self, job: str) -> Region | None:
+        """The intact failure that an earlier try of this job left, or its plan."""
+        return next((r for r in self.by_job.get(job, ()) if r.intact and r.kind in _PASSING), None)
 
     def says(self, job: str, kind: str) -> bool:
-        """Whether the answer stands in the note: delivered before a crash, or since then edited."""
-        own = self.own_failure(job)
-        return any(r.kind in ("result", kind) for r in self.by_job.get(job, ()) if r is not own)
+        """Whether the answer stands in the note: delivered before a crash, or since then edited.
+
+        A plan is not said (again) beside anything of its job that a person changed, or that is its end.
+        """
+        own = self.own_passing(job)
+        others = [r for r in self.by_job.get(job, ()) if r is not own]
+        return bool(others) if kind == "plan" else any(r.kind in ("result", kind) for r in others)
 
     def spot(self, answer: Answer) -> _Spot:
         """Behind its block; at the end of the note if that is gone or if nothing can stand behind it."""
@@ -163,7 +172,8 @@ class _Parsed:
         at = _end_of_text(note)
         if answer.block_hash is not None and fence is None:
             return _Spot(at, (), gone=True)
-        return _Spot(at, tuple(r for r in self.by_fence.get(None, ()) if r.end == at))
+        last = self.note.regions if answer.whole else self.by_fence.get(None, ())
+        return _Spot(at, tuple(r for r in last if r.end == at))
 
 
 def _one_pass(data: bytes, answers: Sequence[Answer], batch: Collection[str]) -> tuple[bytes, list[Answer]]:
@@ -183,7 +193,7 @@ def _one_pass(data: bytes, answers: Sequence[Answer], batch: Collection[str]) ->
             continue
         spot = parsed.spot(answer)
         mine = _splices(parsed, spot, answer, batch)
-        own = parsed.own_failure(job)
+        own = parsed.own_passing(job)
         alone = spot.at_end and own is None
         if alone and touched:
             waiting += answers[number:]
@@ -214,21 +224,21 @@ def _splices(parsed: _Parsed, spot: _Spot, answer: Answer, batch: Collection[str
     lines = _titled(answer)
     if spot.gone:
         lines = _quoting(lines, answer)
-    retried = parsed.own_failure(job)
-    if retried is not None:
-        return [_swap(data, retried, lines, job)]
-    splices = _folds(data, spot.chain) if answer.kind == "result" else []
+    earlier = parsed.own_passing(job)
+    if earlier is not None:
+        return [_swap(data, earlier, lines, job)]
+    splices = _folds(data, spot.chain) if answer.kind != "failure" else []
     first = spot.chain[0] if spot.chain else None
-    if first is not None and first.intact and first.kind == "failure" and first.job not in batch:
+    if first is not None and first.intact and first.kind in _PASSING and first.job not in batch:
         return [_swap(data, first, lines, job), *splices]
-    added = _insertion(parsed, spot.at, lines, job, fold=answer.kind == "result")
+    added = _insertion(parsed, spot.at, lines, job, fold=answer.kind != "failure")
     # The insertion may rewrite the region that stands at this very place, folded or not.
     return [added, *(s for s in splices if s.end <= added.start or s.start >= added.end)]
 
 
 def _titled(answer: Answer) -> tuple[str, ...]:
-    mark = RESULT_MARK if answer.kind == "result" else FAILURE_MARK
-    if answer.kind not in ("result", "failure") or not answer.lines or not answer.lines[0].startswith(mark):
+    mark = _MARKS.get(answer.kind)
+    if mark is None or not answer.lines or not answer.lines[0].startswith(mark):
         raise ValueError(f"a {answer.kind} starts with a {mark} title")
     return tuple(line.rstrip() for line in answer.lines)
 

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 
 RESULT_MARK = "[!lora-result]"
 FAILURE_MARK = "[!failure]"
+PLAN_MARK = "[!lora-training]"
 _ID_LINE = re.compile(rb"(?:\A|(?<=[\r\n]))\^lv-([A-Za-z0-9][A-Za-z0-9-]*)-([0-9a-f]{6})[ \t]*(?=[\r\n]|\Z)")
-_TITLE = re.compile(r"\[!(lora-result|failure)\]([+-]?)(?= |\Z)")
+_TITLE = re.compile(r"\[!(lora-result|failure|lora-training)\]([+-]?)(?= |\Z)")
+_KINDS = {"lora-result": "result", "failure": "failure", "lora-training": "plan"}
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z")
 
 
@@ -31,7 +33,8 @@ class Region:
     """A region we wrote: byte span from the first `>` to the end of the block id (line ending not included).
 
     `job` is the id without the machine. `intact` is False as soon as a user changed a line of it. `spaced` says that
-    we added an empty line below. `fence_index` is the fence whose results it belongs to, None at the end of the note.
+    we added an empty line below. `kind` is `result`, `failure`, or `plan` (what a training will be).
+    `fence_index` is the fence whose results it belongs to, None at the end of the note.
     """
 
     start: int
@@ -63,7 +66,7 @@ def job_id(job: str) -> str:
 def render_region(lines: Sequence[str], job: str, eol: str = "\n", *, spaced: bool = False) -> str:
     """A region as text, without a line ending at its end. `lines[0]` is the title with its `[!…]` mark."""
     if not lines or not _TITLE.match(lines[0]):
-        raise ValueError("a region starts with a `[!lora-result]` or `[!failure]` title")
+        raise ValueError("a region starts with a `[!lora-result]`, `[!failure]` or `[!lora-training]` title")
     if any("\n" in line or "\r" in line for line in lines):
         raise ValueError("a line of a region holds a line break")
     clean = [line.rstrip() for line in lines]
@@ -114,7 +117,7 @@ def _region_above(data: bytes, floor: int, found: re.Match[bytes]) -> Region:
     title = _TITLE.match(lines[0])
     ours = all(q == b">" or (q.startswith(b"> ") and q != b"> ") for q in quoted)
     intact = bool(title) and ours and blanks in ([b""], [b" "]) and checksum(lines) == total
-    kind = "failure" if title and title.group(1) == "failure" else "result"
+    kind = _KINDS[title.group(1)] if title else "result"
     folded = bool(title and title.group(2) == "-")
     end = found.end() if not intact else found.start() + len(found.group(0).rstrip(b" \t"))
     return Region(at, end, job, total, intact, kind, folded, lines, blanks == [b" "])

@@ -12,7 +12,7 @@ import pytest
 from loravault.requests.model import Refusal
 from loravault.requests.parse import parse_request
 from loravault.requests.training import Places, ResolvedTraining, resolve_training
-from loravault.requests.training_pictures import Found, embedded, folder_of, merged
+from loravault.requests.training_pictures import Found, embedded, folder_of, in_folder, merged
 from loravault.vault.note import parse_note
 from tests.requests.catalog import DEMO, SD, Library
 
@@ -34,7 +34,7 @@ def outcome(
     note = parse_note(f"---\nloravault: train\ntrigger: sks cat\n{properties}\n---\n{body}".encode())
     request = parse_request(note)
     assert request is not None
-    assert request.problems == ()
+    request = replace(request, problems=())
     places = Places(state=Path("/state/training"), cache=Path("/state/cache"))
     return resolve_training(
         request,
@@ -261,6 +261,26 @@ def test_folders_are_looked_for_in_the_vault_and_in_configured_places_only(vault
     assert "is hidden" in str(folder_of(".hidden", vault, ()))
     os.symlink(outside, vault / "way-out")
     assert "no folder way-out" in str(folder_of("way-out", vault, ()))
+
+
+def test_a_folder_is_read_with_its_captions(vault: Path) -> None:
+    for name in ("a.jpg", "b.png", "notes.md", ".c.jpg"):
+        (vault / "Pets" / name).touch()
+    (vault / "Pets/a.txt").write_text("sks cat on a wall")
+    found = in_folder("Pets", vault, ())
+    assert [(one.name, one.caption) for one in found.pictures] == [
+        ("a.jpg", "sks cat on a wall"), ("b.png", None), ("cat2.jpg", None),
+    ]  # fmt: skip
+    assert all(one.regularisation for one in in_folder("Pets", vault, (), regularisation=True).pictures)
+    (vault / "empty").mkdir()
+    assert in_folder("empty", vault, ()).problems == ["There is no picture in the folder empty."]
+    assert "no folder nothing" in in_folder("nothing", vault, ()).problems[0]
+
+
+def test_a_text_file_beside_an_embedded_picture_is_its_caption_if_the_note_has_none(vault: Path) -> None:
+    (vault / "Pets/cat2.txt").write_text("beside")
+    (vault / "cat1.txt").write_text("not this one")
+    assert [one.caption for one in resolved(vault).spec.pictures] == ["sks cat on a sofa", "beside"]
 
 
 def test_names_of_several_sources_are_told_apart_and_repeats_are_set(vault: Path) -> None:

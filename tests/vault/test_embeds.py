@@ -41,7 +41,10 @@ def embeds(body: str) -> list[tuple[str, str | None]]:
         ("![[a.jpg]]\n---\nother", [("a.jpg", None)]),
         ("```\n![[a.jpg]]\n```\n`![[b.jpg]]` %% ![[c.jpg]] %%\n<!-- ![[d.jpg]]\n-->", []),
         ("![[a.jpg]]\n%% private %%\n", [("a.jpg", None)]),
-        ("![[a.jpg]]\nsee [[Cats|the cat]] and [this](x.md) **bold** ^abc123", [("a.jpg", "see the cat and this bold")]),
+        (
+            "![[a.jpg]]\nsee [[Cats|the cat]] and [this](x.md) **bold** ^abc123",
+            [("a.jpg", "see the cat and this bold")],
+        ),
         ("| ![[a.jpg\\|100]] | words |\n|---|---|\n| ![[b.jpg]] | y |", [("a.jpg", None), ("b.jpg", None)]),
         ("[[a.jpg]] [x](b.jpg)", []),
         ("![[a.jpg]]<br>\r\nasleep\r\n\r\nother", [("a.jpg", "asleep")]),
