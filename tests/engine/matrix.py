@@ -1,13 +1,15 @@
 """Every algorithm in every spelling of the keys on small bases of every family: from a file on disk to the weights.
 
-What a change is comes from the algorithms, which are compared with their references elsewhere.
+Two things are compared: each changed weight with the change that the algorithms give (which are compared with their
+references elsewhere), and what the denoiser computes, its prompt read by the adapted text encoders, with what it
+computes when every layer holds what formulas written elsewhere make of it in double precision.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,8 +19,12 @@ from torch import Tensor
 from loravault.engine.adapters import load_adapter, names_of
 from loravault.engine.apply import Patcher, Strength
 from loravault.engine.bases import Base
+from loravault.engine.devices import choose_device
+from loravault.engine.draw import draw_latents
+from loravault.engine.samplers import make_scheduler
 from loravault.formats.normal import BaseNames
 from tests.engine.deltas.making import delta_of
+from tests.engine.matrix_formulas import adapted
 from tests.engine.matrix_rows import ALL, HALVES, LAYERS, PEFT, Algorithm, Layer, Shape, Spelling
 from tests.tiny import use_of
 
@@ -35,18 +41,56 @@ class Cell:
     error: float
     #: Layers that changed and should not have, or the other way round.
     wrong: tuple[str, ...]
+    #: ‖ours − formula's‖ / ‖formula's‖ of the denoiser's output; 0 if it was not asked for.
+    output: float = 0.0
+    #: ‖formula's − without the adapter‖ / ‖formula's‖: what the adapter does to it.
+    effect: float = 1.0
+    #: ‖ours − the other program's‖ / ‖the other program's‖, if it was asked and could.
+    beside: float | None = None
 
 
-def cell(base: Base, family: str, algorithm: Algorithm, spelling: Spelling, folder: Path) -> Cell | None:
-    """Makes a file, applies it, compares, and takes it out; None if there are no such files."""
+@dataclass(frozen=True)
+class Adapted:
+    """One layer of the base with what a file holds for it."""
+
+    key: tuple[str, str]
+    algorithm: Algorithm
+    parts: Mapping[str, Tensor]
+    strength: float
+
+
+#: The denoiser's output with these layers adapted by another program; None if it has no such adapters.
+Other = Callable[[Base, Sequence[Adapted]], Tensor | None]
+
+
+def cell(
+    base: Base,
+    family: str,
+    algorithm: Algorithm,
+    spelling: Spelling,
+    folder: Path,
+    *,
+    strengths: tuple[float, float] = (TE, UNET),
+    outputs: bool = True,
+    other: Other | None = None,
+) -> Cell | None:
+    """Makes a file, applies it, compares, and takes it out; None if there are no such files.
+
+    Without `outputs` only weights are compared. `other` is for files that have the layers apart, as diffusers does.
+    """
     before, tensors, wanted = _states(base), {}, {}
+    formulas: dict[_Key, _State] = {}
+    layers: list[Adapted] = []
     for one in LAYERS[family]:
         for part in [one] if spelling.fused else _apart(one):
             name = spelling.spell(family, part)
             parts = {} if name is None else _parts(algorithm, spelling, _shape(before, part), f"{family} {name}")
             if parts:
                 tensors |= {f"{name}.{_written(key, spelling)}": tensor for key, tensor in parts.items()}
-                _want(before, part, algorithm, parts, wanted)
+                strength = strengths[0 if part.component.startswith("text_encoder") else 1]
+                layers.append(Adapted(part.pieces[0][:2], algorithm, parts, strength))
+                _want(before, part, layers[-1], wanted)
+                _put_formula(before, part, layers[-1], formulas)
     if not tensors:
         return None
     path = folder / "adapter.safetensors"
@@ -54,13 +98,58 @@ def cell(base: Base, family: str, algorithm: Algorithm, spelling: Spelling, fold
     found = load_adapter(use_of(path), base, _names(base))
     assert not found.unused, found.unused
     patcher = Patcher(base.modules)
-    patcher.apply([Strength(found, te=TE, unet=UNET)])
+    patcher.apply([Strength(found, te=strengths[0], unet=strengths[1])])
     after = _states(base)
+    ours = output_of(base) if outputs else None
     patcher.restore()
     errors = [_error(before[key], after[key], changes) for key, changes in wanted.items()]
     wrong = [".".join(key) for key in before if key not in wanted and not _is(before[key], after[key])]
     wrong += [".".join(key) for key, state in _states(base).items() if not _is(before[key], state)]
-    return Cell(len(wanted), max(errors), tuple(wrong))
+    result = Cell(len(wanted), max(errors), tuple(wrong))
+    if ours is None:
+        return result
+    theirs, others = output_of(base, formulas), other(base, layers) if other is not None else None
+    beside = None if others is None else _apart_by(ours, others)
+    return replace(result, output=_apart_by(ours, theirs), effect=_apart_by(_bare(base), theirs), beside=beside)
+
+
+def _apart_by(one: Tensor, other: Tensor) -> float:
+    return float((one.double() - other.double()).norm() / other.double().norm())
+
+
+def output_of(base: Base, held: Mapping[_Key, _State] | None = None) -> Tensor:
+    """What the denoiser computes in the first step for a prompt, with these layers in the place of the base's own."""
+    replaced = {key: base.modules[key]._parameters.copy() for key in held or {}}
+    for key, (weight, bias) in (held or {}).items():
+        parameters = base.modules[key]._parameters
+        parameters["weight"] = torch.nn.Parameter(weight.float(), requires_grad=False)
+        parameters["bias"] = None if bias is None else torch.nn.Parameter(bias.float(), requires_grad=False)
+    found: list[Tensor] = []
+    hook = base.denoiser.register_forward_hook(lambda _module, _given, result: found.append(_first(result)))
+    try:
+        with torch.no_grad():
+            prompt = base.drawer.encode(base.pipe, "a cat", 1, negative=False)
+        draw_latents(
+            base, choose_device("cpu"), make_scheduler("Euler", base.scheduler_config, flow=base.drawer.flow),
+            seeds=(1,), size=(64, 64), steps=1, cfg=1.0, prompt=prompt, negative=None, on_step=lambda _step: None,
+        )  # fmt: skip
+    finally:
+        hook.remove()
+        for key, parameters in replaced.items():
+            base.modules[key]._parameters.update(parameters)
+    return found[0]
+
+
+def _first(result: object) -> Tensor:
+    while not isinstance(result, Tensor):
+        result = result[0]  # type: ignore[index]  # a tuple, a list, or an output of diffusers, which is like one
+    return result.detach().clone()
+
+
+def _bare(base: Base) -> Tensor:
+    if id(base) not in _outputs:
+        _outputs[id(base)] = (base, output_of(base))
+    return _outputs[id(base)][1]
 
 
 def _numbers(part: str, shape: Shape, seed: int) -> Tensor:
@@ -79,6 +168,7 @@ _Key = tuple[str, str]
 _State = tuple[Tensor, Tensor | None]
 #: Which rows of a layer change, by what, and what is added to those rows of its bias.
 _Wanted = dict[_Key, list[tuple[slice, Tensor, Tensor | None]]]
+_outputs: dict[int, tuple[Base, Tensor]] = {}
 _known: dict[int, tuple[Base, BaseNames]] = {}
 
 
@@ -133,27 +223,49 @@ def _written(part: str, spelling: Spelling) -> str:
     return name.replace(".weight", ".default.weight") if spelling.parts == "peft in memory" else name
 
 
-def _want(
-    before: Mapping[_Key, _State], one: Layer, algorithm: Algorithm, parts: Mapping[str, Tensor], wanted: _Wanted
-) -> None:
+def _want(before: Mapping[_Key, _State], one: Layer, made: Adapted, wanted: _Wanted) -> None:
     """What the formula makes of these tensors, row by row of the base."""
+    parts = made.parts
     peft = "lora_magnitude_vector" in parts
     spelled = {
         "dora_scale" if part == "lora_magnitude_vector" else part.removesuffix(".weight"): tensor
         for part, tensor in parts.items()
     }
-    delta = delta_of(algorithm.kind, spelled, peft=peft)
-    strength = TE if one.component.startswith("text_encoder") else UNET
-    change = delta.change(_stacked(before, one), strength)
+    delta = delta_of(made.algorithm.kind, spelled, peft=peft)
+    change = delta.change(_stacked(before, one), made.strength)
     biases = [(before[component, module], rows) for component, module, rows in one.pieces]
     b0 = None
     if any(bias is not None for (_, bias), _ in biases):
         b0 = torch.cat([(torch.zeros(w.shape[0]) if bias is None else bias)[rows] for (w, bias), rows in biases])
-    added, begin = delta.bias(strength, b0), 0
+    added, begin = delta.bias(made.strength, b0), 0
     for component, module, rows in one.pieces:
         end = begin + before[component, module][0][rows].shape[0]
         bias = None if added is None else added[begin:end]
         wanted.setdefault((component, module), []).append((rows, change[begin:end], bias))
+        begin = end
+
+
+def _put_formula(before: Mapping[_Key, _State], one: Layer, made: Adapted, into: dict[_Key, _State]) -> None:
+    """What the pieces of one layer of the file hold by the formula."""
+    biases = [before[component, module][1] for component, module, _ in one.pieces]
+    stacked = None
+    if any(bias is not None for bias in biases):
+        stacked = torch.cat([
+            (torch.zeros(before[component, module][0].shape[0]) if bias is None else bias)[rows]
+            for bias, (component, module, rows) in zip(biases, one.pieces, strict=True)
+        ])  # fmt: skip
+    weight, bias = adapted(made.algorithm.kind, made.parts, (_stacked(before, one), stacked), made.strength)
+    begin = 0
+    for component, module, rows in one.pieces:
+        key = (component, module)
+        held = into.get(key) or tuple(None if t is None else t.double().clone() for t in before[key])
+        whole, whole_bias = held
+        end = begin + whole[rows].shape[0]
+        whole[rows] = weight[begin:end]
+        if bias is not None:
+            whole_bias = torch.zeros(whole.shape[0], dtype=torch.float64) if whole_bias is None else whole_bias
+            whole_bias[rows] = bias[begin:end]
+        into[key] = (whole, whole_bias)
         begin = end
 
 
