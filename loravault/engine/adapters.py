@@ -88,7 +88,12 @@ class Adapter:
 
 def names_of(base: Base) -> BaseNames:
     """The names of all layers of a base: worth keeping as long as the base."""
-    return base_names(base.layers, _NAMED_AS.get(base.drawer.pipeline, base.family))
+    return base_names(base.layers, naming_of(base))
+
+
+def naming_of(base: Base) -> str:
+    """The family by which the layers of its transformer are named."""
+    return _NAMED_AS.get(base.drawer.pipeline, base.family)
 
 
 def load_adapter(use: AdapterUse, base: Base, names: BaseNames | None = None) -> Adapter:
@@ -222,4 +227,14 @@ def file_key(use: AdapterUse) -> FileKey | None:
         return None
 
 
-__all__ = ["Adapter", "Change", "FileKey", "LayerKey", "describe_unused", "file_key", "load_adapter", "names_of"]
+__all__ = [
+    "Adapter",
+    "Change",
+    "FileKey",
+    "LayerKey",
+    "describe_unused",
+    "file_key",
+    "load_adapter",
+    "names_of",
+    "naming_of",
+]

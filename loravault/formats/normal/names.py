@@ -90,6 +90,22 @@ def base_names(layers: Mapping[LayerKey, Shape], family: str) -> BaseNames:
     return BaseNames({key: shape for key, shape in layers.items() if shape}, collected)
 
 
+def original_names(
+    component: str, modules: Mapping[str, Shape], family: str
+) -> Iterator[tuple[str, tuple[Place, ...]]]:
+    """(name in the models' own code, its places) for those layers of a transformer that are called otherwise there.
+
+    Each layer once: of several names the first of `tables.WRITTEN` counts.
+    """
+    mine, taken = _Modules(modules), set[str]()
+    for line in _lines(tables.WRITTEN.get(family, ())):
+        for name, places in line.names(component, mine):
+            found = {place.module for place in places}
+            if not found & taken:
+                taken |= found
+                yield name, places
+
+
 _Named = Iterator[tuple[str, tuple[Place, ...]]]
 _NUMBER = re.compile(r"\d+")
 

@@ -191,6 +191,14 @@ TRANSFORMERS: Mapping[str, tuple[str, ...]] = {
     "anima": (_COSMOS,),
 }
 
+#: Family → the texts by which kohya's scripts write its adapters; of what is not listed, they write diffusers' names.
+WRITTEN: Mapping[str, tuple[str, ...]] = {
+    "flux": (_DOUBLE_BLOCKS, _FLUX, _FLUX_MODULATION),
+    "chroma": (_DOUBLE_BLOCKS, _FLUX, _CHROMA),
+    "flux2": (_DOUBLE_BLOCKS, _FLUX2),
+    "sd3": (_SD3,),
+}
+
 #: CLIP as old versions of diffusers called its attention, and as OpenCLIP calls everything.
 CLIP = """
     encoder.layers.#.self_attn.to_q           encoder.layers.#.self_attn.q_proj

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from loravault.engine.bases import Base, ModuleKey
 from loravault.engine.training.networks.adapters import LayerAdapter, ModuleTensors, Start
 from loravault.engine.training.networks.low_rank import LowRank
 from loravault.engine.training.networks.making import make_adapter
+from loravault.engine.training.networks.seen import Call, first_of
 from loravault.engine.training.networks.targets import targets
 from loravault.errors import UserError
 from loravault.formats.training import TrainingPlan
@@ -44,6 +46,14 @@ class Network:
         self.adapters: dict[ModuleKey, LayerAdapter] = {
             layer.key: made for layer in layers if (made := make_adapter(layer, plan, Start(seed, layer))) is not None
         }
+        #: Shape of every layer of the base, trained or not; those in packed form as they are meant.
+        self.layers: dict[ModuleKey, tuple[int, ...]] = base.layers | {layer.key: layer.shape for layer in layers}
+        #: Component → what it was first called with in training, one picture of it: to prove the file with.
+        self.seen: dict[str, Call] = {}
+        self._watches = [
+            getattr(base.pipe, component).register_forward_pre_hook(self._watch(component), with_kwargs=True)
+            for component in dict.fromkeys(layer.component for layer in layers)
+        ]
         self._on = False
         self.enabled(True)
 
@@ -65,6 +75,15 @@ class Network:
     def detach(self) -> None:
         """The base is exactly as before; what was learned is still here."""
         self.enabled(False)
+        for watch in self._watches:
+            watch.remove()
+
+    def _watch(self, component: str) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], None]:
+        def look(_model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if component not in self.seen:
+                self.seen[component] = first_of((args, kwargs))
+
+        return look
 
     @contextmanager
     def without(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from torch import nn
 from loravault.engine.bases import Base, ModuleKey
 
 #: Blocks of a UNet or transformer all of whose linear layers and 1×1 convolutions are trained.
-_BLOCKS = frozenset(
+BLOCKS = frozenset(
     {
         "Transformer2DModel",
         "JointTransformerBlock",
@@ -32,7 +32,7 @@ _BLOCKS = frozenset(
     }
 )
 #: What of a UNet is trained too where convolutions have a rank; their linear layers and 1×1 convolutions included.
-_CONVOLUTIONS = frozenset({"ResnetBlock2D", "Downsample2D", "Upsample2D"})
+CONVOLUTIONS = frozenset({"ResnetBlock2D", "Downsample2D", "Upsample2D"})
 #: What of a block is its attention.
 _ATTENTION = re.compile(r"(^|\.)(attn|attn1|attn2|attention|self_attn)\.")
 _TEXT = frozenset({"CLIPAttention", "CLIPMLP"})
@@ -100,7 +100,7 @@ def targets(
         if model is None:
             continue
         if component == base.drawer.denoiser:
-            blocks = _BLOCKS | _CONVOLUTIONS if convolutions else _BLOCKS
+            blocks = BLOCKS | CONVOLUTIONS if convolutions else BLOCKS
             found += layers_in(component, model, blocks) if denoiser else ()
         elif text:
             found += layers_in(component, model, _TEXT)

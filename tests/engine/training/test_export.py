@@ -1,0 +1,471 @@
+"""The finished file: its names, that it gives back what was trained, that others read it, that nothing is left over."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.loaders import FluxLoraLoaderMixin
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from loravault.engine.adapters import Adapter, load_adapter
+from loravault.engine.apply import Patcher, Strength
+from loravault.engine.bases import Base, load_base
+from loravault.engine.devices import choose_device
+from loravault.engine.training import export, proof
+from loravault.engine.training.export import add_thumbnail, write_adapter
+from loravault.engine.training.networks import ModuleTensors, Network
+from loravault.engine.training.spelling import spell
+from loravault.errors import UserError
+from loravault.formats.hashes import file_hashes
+from loravault.formats.safetensors_header import read_header
+from tests.engine.training.layers import randomise
+from tests.engine.training.plans import plan
+from tests.tiny import use_of
+from tests.tiny_families import make_family
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
+]
+
+FAMILIES = ("sd15", "sd2", "sdxl", "sd3", "flux", "chroma", "flux2", "z-image", "qwen-image")
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "rslora": {"rslora": True},
+    "locon": {"algorithm": "locon", "conv_rank": 3, "conv_alpha": 2.0},
+    "loha": {"algorithm": "loha", "conv_rank": 2},
+    "lokr": {"algorithm": "lokr", "rank": 2, "factor": 2, "conv_rank": 2},
+    "lokr whole": {"algorithm": "lokr", "rank": 500, "factor": 4},
+    "dylora": {"algorithm": "dylora"},
+    "ia3": {"algorithm": "ia3"},
+    "dora": {"dora": True, "conv_rank": 2},
+}
+#: diffusers has no way to read kohya's names of SD 3 and Chroma; it reads those of Flux.1, Flux.2 in real widths only.
+UNREAD = {("sd3", "kohya"), ("chroma", "kohya"), ("flux", "kohya"), ("flux2", "kohya")}
+
+
+class Bases:
+    """One small base of each family, made when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, Base] = {}
+
+    def __getitem__(self, family: str) -> Base:
+        if family not in self._made:
+            ref = make_family(self._folder / family, family)
+            self._made[family] = load_base(ref, choose_device("cpu"))
+        return self._made[family]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Bases:
+    return Bases(tmp_path_factory.mktemp("bases"))
+
+
+def network_of(base: Base, *, size: float = 0.1, **changes: Any) -> Network:
+    """With numbers as if it had learned."""
+    network = Network(base, plan(**changes), generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for adapter in network.adapters.values():
+            randomise(adapter)
+            for part, one in adapter.parts.items():
+                if part != "dora_scale":
+                    one.mul_(size * float(torch.rand(1, generator=generator) + 0.5) / 0.3)
+    return network
+
+
+def read(path: Path, base: Base) -> Adapter:
+    return load_adapter(use_of(path), base)
+
+
+def states_of(base: Base) -> Tensor:
+    ids = torch.arange(2, 79)[None]
+    found: Tensor = base.pipe.text_encoder(ids).last_hidden_state
+    return found
+
+
+def drawn(base: Base) -> Tensor:
+    """What an SD 1 gives, text encoder included."""
+    generator = torch.Generator().manual_seed(3)
+    latents = torch.randn(1, 4, 8, 8, generator=generator)
+    with torch.no_grad():
+        found: Tensor = base.denoiser(latents, torch.tensor(500), encoder_hidden_states=states_of(base)).sample
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_family_and_algorithm_comes_back(name: str, family: str, bases: Bases, tmp_path: Path) -> None:
+    """Each file is read again by the general reader: every key used, every layer with the change it was trained to."""
+    base = bases[family]
+    network = network_of(base, **ALGORITHMS[name])
+    network.detach()
+    written = write_adapter(network, base, plan(**ALGORITHMS[name]), tmp_path / "a.safetensors", {})
+    assert written.error < 1e-3
+    assert written.precision == "F16"
+    assert written.modules == len(network.adapters)
+    assert not written.zero
+    assert [one.name for one in tmp_path.iterdir()] == ["a.safetensors"]
+    adapter = read(written.path, base)
+    assert not adapter.unused
+    assert use_of(written.path).weight_id == written.weight_id
+
+
+def test_it_draws_what_the_network_drew(bases: Bases, tmp_path: Path) -> None:
+    """Through `load_adapter` and `Patcher`, as a note's picture is made; and the models' outputs were compared."""
+    base = bases["sd15"]
+    bare = drawn(base)
+    for name, options in ALGORITHMS.items():
+        network = network_of(base, **options)
+        live = drawn(base)
+        path = tmp_path / f"{name}.safetensors"
+        written = write_adapter(network, base, plan(**options), path, {}, dtype=torch.float32)
+        assert set(network.seen) == {"unet", "text_encoder"}
+        assert torch.equal(drawn(base), live), name
+        network.detach()
+        assert torch.equal(drawn(base), bare), name
+        patcher = Patcher(base.modules)
+        patcher.apply([Strength(read(path, base), 1.0, 1.0)])
+        again = drawn(base)
+        patcher.restore()
+        effect = float((live - bare).norm())
+        assert effect > 0.01 * float(bare.norm()), name
+        assert float((again - live).norm()) < 1e-4 * effect + 1e-5 * float(bare.norm()), name
+        assert written.error < 1e-4, name
+
+
+def test_names_of_sd1(bases: Bases, tmp_path: Path) -> None:
+    """Prefix, diffusers' path, the level `text_model`, an alpha of no dimension for each module."""
+    base = bases["sd15"]
+    network = network_of(base, rslora=True)
+    network.detach()
+    path = tmp_path / "a.safetensors"
+    write_adapter(network, base, plan(rslora=True), path, {"lora_adapter_metadata": "{}", "ss_seed": "7"})
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    modules = {name.split(".", maxsplit=1)[0] for name in tensors}
+    assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0" in modules
+    assert "lora_te_text_model_encoder_layers_2_self_attn_q_proj" in modules
+    assert all(f"{module}.alpha" in tensors for module in modules)
+    assert {(one.shape, float(one)) for name, one in tensors.items() if name.endswith(".alpha")} == {((), 4.0)}
+    assert {one.dtype for name, one in tensors.items() if not name.endswith(".alpha")} == {torch.float16}
+    assert "lora_adapter_metadata" not in metadata
+    hashes = file_hashes(path)
+    assert metadata["sshs_model_hash"] == hashes.autov3
+    assert metadata["modelspec.hash_sha256"] == f"0x{hashes.autov3}"
+    assert metadata["ss_seed"] == "7"
+
+
+def test_names_of_sdxl_are_those_of_its_own_code(bases: Bases, tmp_path: Path) -> None:
+    base = bases["sdxl"]
+    network = network_of(base, conv_rank=2)
+    network.detach()
+    write_adapter(network, base, plan(conv_rank=2), tmp_path / "a.safetensors", {})
+    modules = {name.split(".", maxsplit=1)[0] for name in load_file(tmp_path / "a.safetensors")}
+    assert "lora_unet_input_blocks_3_1_transformer_blocks_1_attn2_to_k" in modules
+    assert "lora_unet_input_blocks_1_0_in_layers_2" in modules
+    assert "lora_te1_text_model_encoder_layers_0_mlp_fc1" in modules
+    assert "lora_te2_text_model_encoder_layers_0_mlp_fc1" in modules
+    assert not any("down_blocks" in module or "up_blocks" in module for module in modules)
+
+
+def test_flux_is_fused_with_three_times_the_rank(bases: Bases, tmp_path: Path) -> None:
+    """q, k, v: down stacked, up block by block, alpha three times; a single block has four in one."""
+    base = bases["flux"]
+    network = network_of(base)
+    network.detach()
+    write_adapter(network, base, plan(), tmp_path / "a.safetensors", {}, dtype=torch.float32)
+    tensors = load_file(tmp_path / "a.safetensors")
+    name = "lora_unet_double_blocks_0_img_attn_qkv"
+    up, down = tensors[f"{name}.lora_up.weight"], tensors[f"{name}.lora_down.weight"]
+    assert float(tensors[f"{name}.alpha"]) == 6.0
+    for piece, part in enumerate("qkv"):
+        own = network.adapters["transformer", f"transformer_blocks.0.attn.to_{part}"].parts
+        rows, ranks = slice(32 * piece, 32 * piece + 32), slice(4 * piece, 4 * piece + 4)
+        assert torch.equal(up[rows, ranks], own["lora_up"])
+        assert torch.equal(down[ranks], own["lora_down"])
+        assert not up[rows, : ranks.start].any()
+        assert not up[rows, ranks.stop :].any()
+    assert tensors["lora_unet_single_blocks_0_linear1.lora_down.weight"].shape[0] == 16
+    assert float(tensors["lora_unet_single_blocks_0_linear1.alpha"]) == 8.0
+    assert {name.split("_")[1] for name in tensors} == {"unet", "te1"}
+
+
+def test_what_cannot_be_fused_stands_apart(bases: Bases, tmp_path: Path) -> None:
+    """A LoKr of q, k and v is no LoKr of one layer: SimpleTuner's names, of diffusers' own layers."""
+    for options in ({"algorithm": "lokr", "factor": 4}, {"dora": True}):
+        base = bases["flux"]
+        network = network_of(base, **options)
+        network.detach()
+        write_adapter(network, base, plan(**options), tmp_path / "a.safetensors", {})
+        modules = {name.split(".", maxsplit=1)[0] for name in load_file(tmp_path / "a.safetensors")}
+        assert "lycoris_transformer_blocks_0_attn_to_q" in modules
+        assert "lora_te1_text_model_encoder_layers_0_mlp_fc1" in modules
+        assert not any("double_blocks" in module for module in modules)
+
+
+# ---- other readers
+
+
+@pytest.mark.parametrize(
+    ("family", "naming"),
+    [(family, naming) for family in FAMILIES for naming in ("kohya", "diffusers") if (family, naming) not in UNREAD],
+)
+def test_diffusers_loads_it_as_the_same(family: str, naming: Any, bases: Bases, tmp_path: Path) -> None:
+    """`load_lora_weights` gives every layer the change that was trained, in either spelling."""
+    pytest.importorskip("peft")
+    base = bases[family]
+    options: dict[str, Any] = {"naming": naming} | ({"conv_rank": 2} if family in ("sd15", "sdxl") else {})
+    network = network_of(base, **options)
+    network.detach()
+    path = tmp_path / "a.safetensors"
+    write_adapter(network, base, plan(**options), path, {}, dtype=torch.float32)
+    if naming == "diffusers":
+        assert not any(name.endswith(".alpha") for name in load_file(path))
+    pipe = base.pipe
+    try:
+        pipe.load_lora_weights(str(path), adapter_name="a")
+        assert _loaded_error(pipe, network) < 1e-5
+    finally:
+        pipe.unload_lora_weights()
+
+
+def _loaded_error(pipe: Any, network: Network) -> float:
+    """Greatest difference of one layer, as a share of its change, of every layer that was trained."""
+    worst = 0.0
+    for (component, path), adapter in network.adapters.items():
+        wanted = adapter.change(proof.weight_of(adapter)).detach()
+        holder: Any = getattr(pipe, component).get_submodule(path)
+        found = holder.get_delta_weight("a").detach().reshape(wanted.shape)
+        worst = max(worst, float((found - wanted).norm() / wanted.norm()))
+    return worst
+
+
+def test_diffusers_reads_fused_layers_of_flux_apart() -> None:
+    """In the real widths, which its converter knows by heart: each piece comes back with its own rank and change."""
+    convert = FluxLoraLoaderMixin.lora_state_dict
+    width, generator = 3072, torch.Generator().manual_seed(4)
+    layers: dict[tuple[str, str], tuple[int, ...]] = {}
+    for block, rows in {
+        "transformer_blocks.0": {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1, "attn.to_out.0": 1, "norm1.linear": 6},
+        "single_transformer_blocks.0": {"attn.to_q": 1, "attn.to_k": 1, "attn.to_v": 1, "proj_mlp": 4},
+    }.items():
+        for module, times in rows.items():
+            layers["transformer", f"{block}.{module}"] = (times * width, width)
+    trained = {
+        key: ModuleTensors(
+            "lora",
+            shape,
+            {
+                "lora_down": torch.randn(2, shape[1], generator=generator),
+                "lora_up": torch.randn(shape[0], 2, generator=generator),
+            },
+            1.0,
+        )
+        for key, shape in layers.items()
+    }
+    spelled = spell(trained, layers, "flux", "kohya")
+    assert len(spelled.tensors) == 4 * 3
+    found = convert({name: tensor.clone() for name, tensor in spelled.tensors.items()})
+    probe = torch.randn(width, 3, generator=generator)
+    for (component, path), one in trained.items():
+        down, up = (found[f"{component}.{path}.lora_{side}.weight"] for side in "AB")
+        assert down.shape[0] == 2
+        wanted = one.parts["lora_up"] @ (one.parts["lora_down"] @ probe) * 0.5
+        assert float((up @ (down @ probe) - wanted).norm()) < 1e-5 * float(wanted.norm())
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_lycoris_applies_it_as_the_same(name: str, bases: Bases, tmp_path: Path) -> None:
+    """LyCORIS' modules made from the file, with `apply_to` (its `merge_to` is wrong), where that library is there.
+
+    Not DoRA and IA3: its loader takes every `dora_scale` for lengths of outputs, and fails on `on_input`. Its modules
+    themselves are compared in `test_algorithms`.
+    """
+    if name in ("dora", "ia3"):
+        pytest.skip("its loader")
+    modules = pytest.importorskip("lycoris.modules")
+    base = bases["sd15"]
+    network = network_of(base, te_rate=0.0, **ALGORITHMS[name])
+    live = drawn(base)
+    path = tmp_path / "a.safetensors"
+    write_adapter(network, base, plan(te_rate=0.0, **ALGORITHMS[name]), path, {}, dtype=torch.float32)
+    network.detach()
+    bare = drawn(base)
+    tensors, theirs = load_file(path), []
+    for component, layer in network.adapters:
+        spelled = f"lora_unet_{layer.replace('.', '_')}"
+        kind, parameters = modules.get_module(tensors, spelled)
+        theirs.append(modules.make_module(kind, parameters, spelled, base.modules[component, layer]))
+    for one in theirs:
+        one.apply_to()
+    try:
+        found = drawn(base)
+    finally:
+        for one in theirs:
+            one.restore()
+    assert len(tensors) >= 2 * len(theirs) > 0
+    assert float((found - live).norm()) < 1e-3 * float((live - bare).norm())
+    assert torch.equal(drawn(base), bare)
+
+
+# ---- what goes wrong
+
+
+def test_broken_numbers_are_refused_and_nothing_is_left(bases: Bases, tmp_path: Path) -> None:
+    base = bases["sd15"]
+    network = network_of(base)
+    network.detach()
+    with torch.no_grad():
+        next(iter(network.adapters.values())).parts["lora_up"][0, 0] = float("nan")
+    with pytest.raises(UserError, match="has diverged: 1 of"):
+        write_adapter(network, base, plan(), tmp_path / "a.safetensors", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_learned_is_said(bases: Bases, tmp_path: Path) -> None:
+    base = bases["sd15"]
+    network = Network(base, plan(), generator=torch.Generator().manual_seed(1))
+    network.detach()
+    with pytest.raises(UserError, match="Nothing was learned"):
+        write_adapter(network, base, plan(), tmp_path / "a.safetensors", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_modules_that_learned_nothing_are_named(bases: Bases, tmp_path: Path) -> None:
+    base = bases["sd15"]
+    network = network_of(base)
+    network.detach()
+    key, adapter = next(iter(network.adapters.items()))
+    with torch.no_grad():
+        adapter.parts["lora_up"].zero_()
+    written = write_adapter(network, base, plan(), tmp_path / "a.safetensors", {})
+    assert written.zero == ("/".join(key),)
+    assert written.norms["/".join(key)] == 0
+
+
+@pytest.mark.parametrize(("size", "word"), [(1e-4, "would be lost"), (1e6, "too large")])
+def test_half_precision_gives_way_where_it_would_lose(size: float, word: str, bases: Bases, tmp_path: Path) -> None:
+    """Numbers under or over what 16 bits hold: the file has 32, and says so."""
+    base = bases["sd15"]
+    network = network_of(base, te_rate=0.0)
+    network.detach()
+    with torch.no_grad():
+        for adapter in network.adapters.values():
+            adapter.parts["lora_up"].mul_(size * 1e-3 if size < 1 else size)
+    written = write_adapter(network, base, plan(te_rate=0.0), tmp_path / "a.safetensors", {})
+    assert written.precision == "F32"
+    assert word in " ".join(written.remarks)
+    assert written.error < 1e-4
+
+
+def test_a_file_that_is_not_the_network_is_never_put_in_place(
+    bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the exporter were wrong (here: half the strength, or a layer left out) the old file stays."""
+    base = bases["flux"]
+    network = network_of(base)
+    network.detach()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"the old one")
+    true = export.spell
+
+    def weaker(*arguments: Any) -> Any:
+        spelled = true(*arguments)
+        spelled.tensors["lora_unet_double_blocks_0_img_attn_qkv.alpha"].mul_(0.5)
+        return spelled
+
+    def shorter(*arguments: Any) -> Any:
+        spelled = true(*arguments)
+        for name in [name for name in spelled.tensors if "txt_mlp_2" in name]:
+            del spelled.tensors[name]
+        return spelled
+
+    for wrong, why in ((weaker, "differs by"), (shorter, "not found again")):
+        monkeypatch.setattr(export, "spell", wrong)
+        with pytest.raises(UserError, match=why):
+            write_adapter(network, base, plan(), path, {})
+        assert path.read_bytes() == b"the old one"
+        assert [one.name for one in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_the_same_training_is_the_same_file(bases: Bases, tmp_path: Path) -> None:
+    """Byte for byte: metadata have an order."""
+    base = bases["sd15"]
+    network = network_of(base)
+    network.detach()
+    metadata = {f"ss_{number}": "x" for number in range(40)}
+    digests = set()
+    for number in range(2):
+        path = tmp_path / f"{number}.safetensors"
+        write_adapter(network, base, plan(), path, metadata)
+        digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_thumbnail_changes_no_weight(bases: Bases, tmp_path: Path) -> None:
+    """Weight id, hashes of the weights and all other metadata stay; the picture is 256 pixels wide."""
+    base = bases["sd15"]
+    network = network_of(base)
+    network.detach()
+    path, picture = tmp_path / "a.safetensors", tmp_path / "sample.webp"
+    written = write_adapter(network, base, plan(), path, {"ss_output_name": "a"})
+    before, hashes = read_header(path), file_hashes(path)
+    Image.new("RGB", (300, 200), "teal").save(picture)
+    add_thumbnail(path, picture)
+    after = read_header(path)
+    assert after.metadata.pop("modelspec.thumbnail").startswith("data:image/jpeg;base64,/9j/")
+    assert after.metadata == before.metadata
+    assert after.tensors == before.tensors
+    assert file_hashes(path).autov3 == hashes.autov3
+    assert use_of(path).weight_id == written.weight_id
+    assert load_file(path).keys() == before.tensors.keys()
+    add_thumbnail(path, picture)
+    picture.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="thumbnail"):
+        add_thumbnail(path, picture)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.safetensors", "sample.webp"]
+
+
+def test_a_packed_base_is_proven_without_its_weights(bases: Bases, tmp_path: Path) -> None:
+    """Layers of another class whose weights are packed: the file is still compared, change by change."""
+
+    class Packed(torch.nn.Module):
+        def __init__(self, layer: torch.nn.Linear) -> None:
+            super().__init__()
+            self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
+            self.weight = torch.nn.Parameter((layer.weight * 99).to(torch.int8).flatten()[:, None], requires_grad=False)
+            self.shape = layer.weight.shape
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.weight.view(self.shape).to(x.dtype) / 99
+            return torch.nn.functional.linear(x, weight, self.bias)
+
+    base = bases["z-image"]
+    transformer, originals = base.pipe.transformer, {}
+    for path, module in list(transformer.named_modules()):
+        if path.startswith("layers.") and isinstance(module, torch.nn.Linear):
+            originals[path] = module
+            transformer.set_submodule(path, Packed(module))
+    try:
+        for options in ({}, {"algorithm": "ia3"}, {"algorithm": "lokr", "factor": 4}):
+            network = network_of(base, **options)
+            network.detach()
+            written = write_adapter(network, base, plan(**options), tmp_path / "a.safetensors", {})
+            assert written.error < 1e-3
+            assert written.modules == len(network.adapters) > 2
+    finally:
+        for path, module in originals.items():
+            transformer.set_submodule(path, module)
+    assert not read(tmp_path / "a.safetensors", base).unused
