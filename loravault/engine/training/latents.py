@@ -1,0 +1,286 @@
+"""Pictures as latents: decoded, scaled, cut, encoded once, kept on disk.
+
+Kept is the distribution that the VAE gives (mean and spread), as diffusers trains: what is learned from is drawn from
+it anew in every step. The VAE works in fp32 whatever the base works in: SDXL's own gives NaN in fp16, and bf16 blurs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loravault.dataset.buckets import Placement
+from loravault.dataset.pictures import VERSION, Decoded, NotUsable, decode, read_bytes
+from loravault.engine.bases import Base
+from loravault.engine.devices import images_at_once, is_out_of_memory
+from loravault.engine.ends import OutOfMemory, Stopped
+from loravault.engine.memory import LARGE, LARGE_TILE, SMALL_TILE
+from loravault.engine.offload import tiled
+from loravault.engine.training.store import Store, fingerprint, key_of
+from loravault.errors import UserError
+from loravault.formats.training import LookedAt, TrainingPicture
+
+_KIND = "latents"
+_VERSION = 1
+#: Bytes of scaled pictures that are kept for cutting squares out of them.
+_SCALED = 1 << 30
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One picture as it is trained."""
+
+    picture: TrainingPicture
+    seen: LookedAt
+    placement: Placement
+    #: Mirrored, left for right.
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a VAE says of one picture. All fp32 on the CPU."""
+
+    #: [C, h, w]; as the VAE gives them, not scaled.
+    mean: Tensor
+    std: Tensor
+    #: [1, h, w], 0 … 1; None: everything counts.
+    mask: Tensor | None
+
+
+class Latents:
+    """The pictures of one training through one VAE."""
+
+    def __init__(self, base: Base, store: Store) -> None:
+        """Raises `UserError` for a base whose VAE is of a kind that is not trained with."""
+        self._base = base
+        self._store = store
+        kind = base.drawer.parts["vae"].kind
+        if kind != "AutoencoderKL":
+            raise UserError(f"The base “{base.name}” cannot be trained yet: its VAE is of another kind ({kind}).")
+        self._vae: Any = base.pipe.vae
+        config = self._vae.config
+        self._scale = float(config.scaling_factor)
+        self._shift = float(getattr(config, "shift_factor", None) or 0.0)
+        self._print: str | None = None
+        self._kept: dict[str, Moments] = {}
+        self._scaled: OrderedDict[tuple[str, tuple[int, int]], Decoded] = OrderedDict()
+        self._masks: dict[str, str] = {}
+
+    # ---- from the cache
+
+    def prepare(
+        self, wanted: Sequence[Wanted], on_progress: Callable[[int, int], None], cancelled: Callable[[], bool]
+    ) -> None:
+        """Encodes what is not kept yet. Raises `UserError`, `OutOfMemory`, `Stopped` (what is done is kept).
+
+        `on_progress(done, of)` after each group of pictures.
+        """
+        todo = []
+        for one in wanted:
+            key = self._key(one)
+            if key not in self._kept:
+                tensors = self._store.read(_KIND, key)
+                if tensors is None:
+                    todo.append(one)
+                else:
+                    self._kept[key] = _moments(tensors)
+        done = len(wanted) - len(todo)
+        on_progress(done, len(wanted))
+        with self.exact():
+            for group in self._groups(todo):
+                if cancelled():
+                    raise Stopped
+                self._encode_group(group)
+                done += len(group)
+                on_progress(done, len(wanted))
+
+    def get(self, one: Wanted) -> Moments:
+        """Of a picture that was prepared."""
+        return self._kept[self._key(one)]
+
+    def drawn(self, moments: Moments, generator: torch.Generator | None) -> Tensor:
+        """[C, h, w] as the denoiser knows it: drawn from the distribution, or its mean without a generator."""
+        found = moments.mean
+        if generator is not None:
+            found = found + moments.std * torch.randn(found.shape, generator=generator, dtype=torch.float32)
+        return (found - self._shift) * self._scale
+
+    def _key(self, one: Wanted) -> str:
+        if self._print is None:
+            self._print = fingerprint(self._vae)
+        placement, picture = one.placement, one.picture
+        place = (placement.bucket, placement.scaled, placement.crop)
+        return key_of(_VERSION, VERSION, one.seen.sha256, self._print, place, one.flip, self._mask_key(picture))
+
+    def _mask_key(self, picture: TrainingPicture) -> str | None:
+        if picture.mask is None or picture.mask == picture.path:
+            return None if picture.mask is None else "alpha"
+        if picture.mask not in self._masks:
+            self._masks[picture.mask] = hashlib.sha256(_file(picture.mask, f"The mask of “{picture.name}”")).hexdigest()
+        return self._masks[picture.mask]
+
+    # ---- encoding
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """The VAE in fp32 for a while; from fp16 and back not a bit changes."""
+        before = self._vae.dtype
+        self._vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            self._vae.to(before)
+
+    def _groups(self, todo: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+        """Pictures of one bucket, so many as memory surely bears.
+
+        On a CPU one by one: more gain nothing there, and the last bits of a result depend on who is encoded beside.
+        """
+        ordered = sorted(todo, key=lambda one: one.placement.bucket)  # stable: else in their order
+        for (width, height), same in groupby(ordered, key=lambda one: one.placement.bucket):
+            row = list(same)
+            on_cpu = self._vae.device.type == "cpu"
+            size = 1 if on_cpu else images_at_once(width, height, on_cpu=False)
+            yield from (row[start : start + size] for start in range(0, len(row), size))
+
+    def _encode_group(self, group: Sequence[Wanted]) -> None:
+        decoded = [self.pixels(one) for one in group]
+        mean, std = self.encode(torch.stack([pixels for pixels, _ in decoded]), [one.picture.name for one in group])
+        for number, (one, (_, mask)) in enumerate(zip(group, decoded, strict=True)):
+            tensors = {"mean": mean[number], "std": std[number]}
+            if mask is not None:
+                tensors["mask"] = shrunk(mask, mean.shape[-2:])
+            key = self._key(one)
+            self._kept[key] = _moments(self._store.write(_KIND, key, tensors))
+
+    def moments(self, pixels: Tensor, mask: Tensor | None, name: str) -> Moments:
+        """Of one picture that is not kept. Inside `exact`. Raises as `encode`."""
+        mean, std = self.encode(pixels[None], [name])
+        return Moments(mean[0], std[0], None if mask is None else shrunk(mask, mean.shape[-2:]))
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(mean, spread) [B, C, h, w] of pixels uint8 [B, 3, height, width], fp32 on the CPU.
+
+        In smaller groups, then in tiles, if memory runs out. Raises `UserError` for NaN, `OutOfMemory`.
+        """
+        height, width = pixels.shape[-2:]
+        tile = LARGE_TILE if height * width > LARGE else 0
+        size = len(pixels)
+        while True:
+            try:
+                with tiled(self._vae, tile):
+                    found = [self._moments_of(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            # behind the handler, in which the error keeps what could be freed
+            if size > 1:
+                size = 1
+            elif tile != SMALL_TILE and max(height, width) > SMALL_TILE:
+                tile = SMALL_TILE
+            else:
+                raise OutOfMemory(
+                    f"There is too little memory to encode a picture of {width}×{height} pixels (“{names[0]}”). "
+                    "Set a smaller `resolution`, or close what else uses the device."
+                )
+            if self._vae.device.type == "cuda":
+                torch.cuda.empty_cache()
+        mean, std = (torch.cat(parts) for parts in zip(*found, strict=True))
+        for name, one in zip(names, mean, strict=True):
+            if not bool(torch.isfinite(one).all()):
+                raise UserError(
+                    f"The VAE of “{self._base.name}” gives no numbers (NaN) for “{name}”, even in fp32: it is damaged. "
+                    "Choose another VAE with the property `vae`."
+                )
+        return mean, std
+
+    def _moments_of(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        there = pixels.to(self._vae.device, torch.float32) / 127.5 - 1
+        with torch.autocast(self._vae.device.type, enabled=False):
+            found = self._vae.encode(there).latent_dist
+        return found.mean.float().cpu(), found.std.float().cpu()
+
+    # ---- pixels
+
+    def pixels(self, one: Wanted) -> tuple[Tensor, Tensor | None]:
+        """(uint8 [3, height, width], mask fp32 [1, height, width] or None). Raises `UserError`."""
+        return _pixels(self._decoded(one), one)
+
+    def square(self, one: Wanted, corner: tuple[int, int]) -> tuple[Tensor, Tensor | None, Placement]:
+        """As `pixels`, cut out at `corner` (left, top) instead of the middle; and what was cut.
+
+        The scaled picture is kept in memory: cutting is all that is done in a step.
+        """
+        placement = replace(one.placement, crop=corner)
+        key = (one.picture.path, one.placement.scaled)
+        found = self._scaled.get(key)
+        if found is None:
+            found = self._decoded(one).cut(placement.scaled, (0, 0), placement.scaled)
+            self._scaled[key] = found
+            while len(self._scaled) > 1 and sum(_size(one) for one in self._scaled.values()) > _SCALED:
+                self._scaled.popitem(last=False)
+        self._scaled.move_to_end(key)
+        return (*_pixels(found, replace(one, placement=placement)), placement)
+
+    @staticmethod
+    def _decoded(one: Wanted) -> Decoded:
+        name = one.picture.name
+        data = _file(one.picture.path, f"The picture “{name}”")
+        if hashlib.sha256(data).hexdigest() != one.seen.sha256:
+            raise UserError(f"The picture “{name}” was changed while the training was prepared: start it again.")
+        try:
+            return decode(data)
+        except NotUsable as reason:
+            raise UserError(f"The picture “{name}” cannot be used: {reason}.") from reason
+
+
+def _moments(tensors: Any) -> Moments:
+    return Moments(tensors["mean"], tensors["std"], tensors.get("mask"))
+
+
+def _size(decoded: Decoded) -> int:
+    return decoded.image.width * decoded.image.height * len(decoded.image.getbands())
+
+
+def _file(path: str, what: str) -> bytes:
+    try:
+        return read_bytes(path)
+    except NotUsable as reason:
+        raise UserError(f"{what} cannot be used: {reason}.") from reason
+
+
+def _pixels(decoded: Decoded, one: Wanted) -> tuple[Tensor, Tensor | None]:
+    placement, picture = one.placement, one.picture
+    cut = decoded.cut(placement.scaled, placement.crop, placement.bucket)
+    mask = None
+    if picture.mask == picture.path:
+        mask = cut.opacity()
+    elif picture.mask is not None:
+        try:
+            whole = decode(_file(picture.mask, f"The mask of “{picture.name}”"))
+        except NotUsable as reason:
+            raise UserError(f"The mask of “{picture.name}” cannot be used: {reason}.") from reason
+        mask = whole.cut(placement.scaled, placement.crop, placement.bucket).brightness()
+    pixels = torch.from_numpy(np.array(cut.rgb())).permute(2, 0, 1)
+    counts = None if mask is None else torch.from_numpy(np.array(mask))[None].float() / 255
+    if one.flip:
+        pixels, counts = pixels.flip(-1), None if counts is None else counts.flip(-1)
+    return pixels.contiguous(), counts
+
+
+def shrunk(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """A mask [1, height, width] for latents of `size` (h, w): each latent counts as much as its pixels do."""
+    found: Tensor = torch.nn.functional.interpolate(mask[None], size=tuple(size), mode="area")[0]
+    return found
