@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from loravault.formats.safetensors_header import Header, ReadAt
 from loravault.formats.tensor_table import TensorInfo
@@ -61,6 +61,21 @@ def windows(area: int) -> list[tuple[int, int]]:
     if length == 0:
         return []
     return [(index * (area - length) // (WINDOWS - 1), length) for index in range(WINDOWS)]
+
+
+def is_hollow(samples: Sequence[bytes]) -> bool:
+    """Whether samples (in order, of `windows`) look like those of a file whose room is reserved and not yet filled.
+
+    A quarter of it in one piece is zero bytes. Weights can look like that, too; small files never say anything.
+    """
+    if len(samples) < WINDOWS or len(samples[0]) < WINDOW_BYTES:
+        return False
+    empty = 0
+    for sample in samples:
+        empty = 0 if sample.strip(b"\0") else empty + 1
+        if empty >= WINDOWS // 4:
+            return True
+    return False
 
 
 def is_weight_id(text: str) -> bool:

@@ -37,7 +37,7 @@ def look_at_hinted(index: Index, roots: Sequence[Root], hinted: Mapping[str, Col
                     continue
                 path = root.path / item.rel
                 record = read_adapter(path, root.name, item.rel, neighbours.of(path))
-                if record.state != "ok" or record.weight_id is None or record.weight_id in taken:
+                if record.state != "ok" or record.hollow or record.weight_id is None or record.weight_id in taken:
                     continue
                 if _is_alone(session, record, row.weight_id if row else None):
                     taken.add(record.weight_id)

@@ -18,11 +18,17 @@ from loravault.config import Root
 from loravault.index import adapters, lost
 from loravault.index.database import Index
 from loravault.library.beside import group
-from loravault.library.identify import AdapterRecord, read_adapter
+from loravault.library.identify import AdapterRecord, not_yet, read_adapter
 from loravault.library.scan import Found, Scan, scan
 
 #: A file younger than this may still be growing (seconds).
 SETTLED_S = 2.0
+
+#: A file with much of zeros that is younger than this is probably being copied into room that was reserved for it.
+HOLLOW_S = 600.0
+
+#: Stands in a row for what is beside the file, so that it is looked at again although nothing of it changes.
+_HOLLOW = "hollow"
 
 #: A healthy folder does not lose more than this share between two scans.
 WORST_LOSS = 0.5
@@ -188,7 +194,12 @@ def _read_changed(
     now: Callable[[], float],
     until: float | None,
 ) -> None:
-    changed = [item for rel, item in found.items() if known.present.get(rel) != item[2:7]]
+    changed = [
+        item
+        for rel, item in found.items()
+        if (before := known.present.get(rel)) != item[2:7]
+        and not (before == (*item[2:6], _HOLLOW) and _is_young(item, now(), HOLLOW_S))
+    ]
     batch: list[tuple[AdapterRecord, Found]] = []
     neighbours = Neighbours()
     for done, item in enumerate(changed):
@@ -199,9 +210,11 @@ def _read_changed(
         record = read_adapter(path, root.name, item.rel, neighbours.of(path))
         if item.unfinished is not None:
             record = replace(record, state="incomplete", reason=f"it is still being downloaded ({item.unfinished})")
-        elif record.state != "ok" and _is_young(item, now()):
+        elif (record.state != "ok" or record.hollow) and _is_young(item, now()):
             result.unsettled += 1
             continue
+        elif record.hollow and _is_young(item, now(), HOLLOW_S):
+            record, item = not_yet(record), item._replace(beside=_HOLLOW)  # noqa: PLW2901
         if record.state == "broken" and is_gone(path):
             continue  # it went between the look and the reading; what was known of it stays
         result.read += 1
@@ -232,9 +245,9 @@ class Neighbours:
         return self._groups.get(path.name, ())
 
 
-def _is_young(item: Found, now: float) -> bool:
+def _is_young(item: Found, now: float, age: float = SETTLED_S) -> bool:
     """Whether it may still be growing. A time in the future says nothing: the file would be young for ever."""
-    return abs(now - item.mtime_ns / 1e9) < SETTLED_S
+    return abs(now - item.mtime_ns / 1e9) < age
 
 
 def store(index: Index, batch: list[tuple[AdapterRecord, Found]], result: Refreshed) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -16,7 +16,7 @@ from loravault.formats.hashes import FileHashes, file_hashes
 from loravault.formats.plain import cut_line, one_line
 from loravault.formats.safetensors_header import Header, ReadAt, header_of, reader
 from loravault.formats.tensor_table import MAX_METADATA_VALUE_BYTES
-from loravault.formats.weight_id import weight_id
+from loravault.formats.weight_id import is_hollow, weight_id
 from loravault.library.facts import AdapterFacts, encode
 from loravault.library.previews import preview_of
 from loravault.library.sidecars import read_facts
@@ -24,6 +24,9 @@ from loravault.vault.walk import key_of
 
 #: Files up to this size are hashed at once; larger ones have the hash they claim until the worker reads them whole.
 HASH_AT_ONCE_BYTES = 1024 * 1024
+#: Smaller files are copied in a moment; their zeros are their own.
+HOLLOW_FROM_BYTES = 1024 * 1024
+HOLLOW = "much of its weights is still zeros; it is probably being copied"
 #: What the reason of a file says whose end is not there yet.
 INCOMPLETE = "the download is incomplete"
 
@@ -62,6 +65,8 @@ class AdapterRecord:
     facts: str = "{}"
     #: The hashes were measured, because the file is small enough to be hashed at once.
     hashed: bool = False
+    #: Much of its weights is zeros: perhaps its room is only reserved.
+    hollow: bool = False
     sha256: str | None = None
     autov1: str | None = None
     #: First 10 digits of the file's SHA256.
@@ -85,7 +90,8 @@ def read_adapter(path: Path, root: str, rel: str, beside: Sequence[str] | None =
             header = header_of(file)
             facts = with_left_out(read_facts(path, rel, header.metadata, beside, size), header)
             identity = identify_with(facts, header, reader(file), rel)
-            identifier = weight_id(header, reader(file))
+            samples = _Samples(reader(file))
+            identifier = weight_id(header, samples)
     except UserError as error:
         return _broken(root, rel, size=size, mtime_ns=mtime_ns, reason=error.message)
     except OSError as error:
@@ -115,6 +121,7 @@ def read_adapter(path: Path, root: str, rel: str, beside: Sequence[str] | None =
         sources={**facts.sources, **identity.sources},
         facts=encode(facts),
         hashed=hashes is not None,
+        hollow=header.data_length >= HOLLOW_FROM_BYTES and is_hollow(samples.read),
         sha256=hashes.sha256 if hashes else None,
         autov1=hashes.autov1 if hashes else None,
         autov2=hashes.autov2 if hashes else None,
@@ -122,6 +129,25 @@ def read_adapter(path: Path, root: str, rel: str, beside: Sequence[str] | None =
         blake3=hashes.blake3 if hashes else None,
         crc32=hashes.crc32 if hashes else None,
     )
+
+
+class _Samples:
+    """Reads, and keeps what was read."""
+
+    def __init__(self, read_at: ReadAt) -> None:
+        self._read_at = read_at
+        self.read: list[bytes] = []
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        data = self._read_at(offset, length)
+        self.read.append(data)
+        return data
+
+
+def not_yet(record: AdapterRecord) -> AdapterRecord:
+    """A hollow file for as long as it may still be filled: its weights are not known, so there is no adapter yet."""
+    empty = _broken(record.root, record.rel, size=record.size, mtime_ns=record.mtime_ns, reason=HOLLOW)
+    return replace(empty, state="incomplete")
 
 
 def with_left_out(facts: AdapterFacts, header: Header) -> AdapterFacts:

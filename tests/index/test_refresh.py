@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loravault.index import adapters
+from loravault.index import adapters, refresh
 from tests.formats import headers
 from tests.index.library import LATER, Library
 
@@ -42,6 +42,51 @@ def test_a_growing_file_is_no_broken_file(library: Library) -> None:
     path.write_bytes(whole)
     library.look(now=path.stat().st_mtime + 1)
     assert library.states() == {"main/a.safetensors": "ok"}, "what is whole need not wait"
+
+
+def hollow(path: Path, filled: float) -> bytes:
+    """An adapter of 2 MiB whose room is reserved; so much of it is there already. Returns the whole one."""
+    whole = headers.adapter(headers.lora(width=4096, rank=128, out=4096))
+    at = len(whole) - int(2 * 2**20 * (1 - filled))
+    headers.write(path, whole[:at] + bytes(len(whole) - at))
+    return whole
+
+
+@pytest.mark.parametrize("filled", [0.0, 0.4, 0.7])
+def test_a_file_whose_room_is_reserved_is_no_adapter_before_it_is_filled(library: Library, filled: float) -> None:
+    """A copy that reserves its room first is as long as it will be: it got a card for zeros, and then one more."""
+    path = library.main / "a.safetensors"
+    whole = hollow(path, filled)
+    written = path.stat().st_mtime
+    assert library.look(now=written + 1).unsettled == 1
+    assert library.look(now=written + 5).weights == set()
+    (row,) = library.rows()
+    assert (row.state, row.weight_id) == ("incomplete", None)
+    assert "zeros" in (row.reason or "")
+    assert library.look(now=written + 35).read == 0, "it is not read again and again while it waits"
+    path.write_bytes(whole)
+    os.utime(path, (written + 40, written + 40))
+    library.look(now=written + 43)
+    assert library.states() == {"main/a.safetensors": "ok"}, "what is whole need not wait"
+
+
+def test_weights_that_are_zeros_are_an_adapter_when_the_copying_must_be_over(library: Library) -> None:
+    path = library.main / "a.safetensors"
+    hollow(path, 0.0)
+    written = path.stat().st_mtime
+    library.look(now=written + 5)
+    library.look(now=written + refresh.HOLLOW_S + 1)
+    assert library.states() == {"main/a.safetensors": "ok"}
+    assert library.look(now=written + refresh.HOLLOW_S + 31).read == 0
+
+
+def test_an_old_file_of_zeros_and_a_small_one_are_adapters_at_once(library: Library) -> None:
+    path = library.main / "old.safetensors"
+    hollow(path, 0.0)
+    headers.write(library.main / "small.safetensors", headers.adapter(headers.lora(), fill=0))
+    os.utime(path, (1, 1))
+    library.look(now=(library.main / "small.safetensors").stat().st_mtime + 5)
+    assert set(library.states().values()) == {"ok"}
 
 
 def test_a_broken_file_of_the_future_is_told_all_the_same(library: Library) -> None:
