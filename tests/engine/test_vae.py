@@ -101,6 +101,22 @@ def test_a_vae_of_another_scale_is_told(engine: Engine, tiny: BaseRef, tmp_path:
     assert not engine.generate(GenerationSpec(base=tiny, prompt="a red cat", **values), tmp_path).warnings
 
 
+def test_a_file_that_says_that_it_is_of_another_family_is_told(engine: Engine, tmp_path: Path) -> None:
+    """A file has no configuration, so its scale is not known: SDXL's on a base of SD 1 passed without a word."""
+    base = make_base(tmp_path / "base")
+    of_sd15 = BaseRef(name="base", path=base.path, family="sd15")
+    named = saved(Path(base.path) / "vae", tmp_path / "sdxl_vae.safetensors", reshaped=True)
+    plain = saved(Path(base.path) / "vae", tmp_path / "mine.safetensors", reshaped=True)
+    values: dict[str, Any] = {"width": 64, "height": 64, "steps": 1, "cfg": 3.0, "sampler": "Euler", "seeds": (7,)}
+
+    def warned(ref: VaeRef) -> tuple[str, ...]:
+        return engine.generate(GenerationSpec(base=of_sd15, prompt="a cat", vae=ref, **values), tmp_path).warnings
+
+    told = "The VAE “sdxl_vae” is one for sdxl, by its name, and the base is sd15: colours may be wrong."
+    assert told in warned(named)
+    assert not any("VAE" in sentence for sentence in warned(plain))
+
+
 def test_a_vae_that_does_not_fit_is_told_and_the_next_picture_is_not_disturbed(engine: Engine, tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     plain = drawn(engine, base, None, tmp_path)

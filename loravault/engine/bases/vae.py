@@ -18,6 +18,7 @@ from loravault.errors import UserError
 from loravault.formats.checkpoints import classify
 from loravault.formats.generation import VaeRef
 from loravault.formats.safetensors_header import read_header
+from loravault.formats.vaes import belongs_elsewhere
 
 
 class VaeShelf:
@@ -44,11 +45,20 @@ class VaeShelf:
         self._base.pipe.vae = self._other[1]
         theirs, ours = (vae.config.get("scaling_factor") for vae in (self._other[1], self._own))
         if theirs == ours:
-            return None
+            return self._told(wish)
         return (
             f"The VAE “{wish.name}” has another scale ({theirs}) than that of “{self._base.name}” ({ours}): "
             "it seems to belong to another family, and colours may be wrong."
         )
+
+    def _told(self, wish: VaeRef) -> str | None:
+        """A file has no configuration and took the base's scale; what it is may still be said somewhere."""
+        path = Path(wish.path)
+        if path.is_dir():
+            return None
+        metadata, channels = read_header(path).metadata, _channels(path)
+        words = belongs_elsewhere(wish.name, metadata, channels, self._base.family)
+        return None if words is None else f"The VAE “{wish.name}” {words}."
 
 
 def _stamp(wish: VaeRef) -> tuple[tuple[str, int, int], ...]:
