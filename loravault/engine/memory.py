@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 #: Pictures of more pixels are decoded in tiles from the start: four megapixels at once take over 10 GB.
-LARGE = 1536 * 1536
+LARGE_SIDE = 1536
+LARGE = LARGE_SIDE * LARGE_SIDE
 #: Sides of the tiles in pixels: from the start, and after memory ran out.
 LARGE_TILE, SMALL_TILE = 1024, 512
+_TONE = "which may differ a little in tone"
 
 
 class Offload(IntEnum):
@@ -55,10 +57,11 @@ class Thrift:
             one = "model" if self.offload is Offload.MODELS else "layer"
             told.append(f"drawn with one {one} at a time on the card, which is slower")
         if self.tile == SMALL_TILE != before.tile:
-            told.append(f"decoded in tiles of {SMALL_TILE} pixels, which may differ a little in tone")
-        if not told:
-            return None
-        return f"{device} has too little memory for {size[0]}×{size[1]}: {' and '.join(told)}."
+            told.append(f"decoded in tiles of {SMALL_TILE} pixels, {_TONE}")
+        lacking = f"{device} has too little memory for {size[0]}×{size[1]}: {' and '.join(told)}." if told else None
+        # Even where memory is enough: single areas come out some shades lighter or darker.
+        large = f"Decoded in tiles of {LARGE_TILE} pixels, as all pictures above {LARGE_SIDE}×{LARGE_SIDE}, {_TONE}."
+        return " ".join(filter(None, (lacking, large if self.tile == LARGE_TILE else None))) or None
 
 
 def plan(size: tuple[int, int], together: int, offload: Offload) -> Thrift:

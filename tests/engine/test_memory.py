@@ -71,14 +71,18 @@ def test_large_pictures_are_decoded_in_tiles_from_the_start_and_no_others() -> N
 
 
 def test_what_a_result_says() -> None:
-    """Slower or different: told. Fewer at once, or tiles from the start: no one notices."""
+    """Slower or different: told. Fewer at once: no one notices. Tiles from the start used to be silent."""
+    tiles = "Decoded in tiles of 1024 pixels, as all pictures above 1536×1536, which may differ a little in tone."
     start = plan((2048, 2048), 4, Offload.NONE)
-    assert start.sentence(start, CARD, (2048, 2048)) is None
-    assert Thrift(1, LARGE_TILE, Offload.NONE).sentence(start, CARD, (2048, 2048)) is None
+    assert start.sentence(start, CARD, (2048, 2048)) == tiles
+    assert Thrift(1, LARGE_TILE, Offload.NONE).sentence(start, CARD, (2048, 2048)) == tiles
     assert Thrift(1, LARGE_TILE, Offload.MODELS).sentence(start, CARD, (2048, 2048)) == (
         "cuda (Some Card) has too little memory for 2048×2048: "
-        "drawn with one model at a time on the card, which is slower."
+        f"drawn with one model at a time on the card, which is slower. {tiles}"
     )
+    small = plan((512, 512), 4, Offload.NONE)
+    assert small.sentence(small, CARD, (512, 512)) is None
+    assert Thrift(1, 0, Offload.NONE).sentence(small, CARD, (512, 512)) is None
     both = Thrift(1, SMALL_TILE, Offload.LAYERS).sentence(start, CARD, (2048, 2048))
     assert both is not None
     assert "one layer at a time" in both
