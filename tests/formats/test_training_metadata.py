@@ -23,16 +23,16 @@ RUN = TrainingRun(began=1_790_000_000.5, ended=1_790_003_600.25, steps=8, versio
 
 def spec_of(**changes: Any) -> TrainingSpec:
     pictures = (
-        TrainingPicture(path="/home/lovelace/cats/one.jpg", name="cats/one.jpg", caption="sks cat, sofa", repeats=10),
+        TrainingPicture(path="/home/lovelace/c/one.jpg", name="cats/one.jpg", caption="sks cat, sofa", repeats=10),
         TrainingPicture(
-            path="/home/lovelace/cats/two.jpg", name="cats/two.jpg", caption="Sks Cat, Window , sofa", repeats=10
+            path="/home/lovelace/c/two.jpg", name="cats/two.jpg", caption="Sks Cat, Window , sofa", repeats=10
         ),
-        TrainingPicture(path="/home/lovelace/cats/bad.jpg", name="cats/bad.jpg", caption="sks cat, never", repeats=10),
+        TrainingPicture(path="/home/lovelace/c/bad.jpg", name="cats/bad.jpg", caption="sks cat, never", repeats=10),
         TrainingPicture(path="/home/lovelace/reg/any.jpg", name="reg/any.jpg", caption="a cat", regularisation=True),
     )
     values: dict[str, Any] = {
         "base": BaseRef(name="dream", path="/home/lovelace/models/dream_v8.safetensors", family="sd15"),
-        "name": "my-cat", "trigger": "sks", "class_word": "cat", "pictures": pictures, "state_dir": "/home/lovelace/state",
+        "name": "my-cat", "trigger": "sks", "class_word": "cat", "pictures": pictures, "state_dir": "/home/lovelace/s",
         "cache_dir": "/home/lovelace/cache", "vae": VaeRef(name="soft", path="C:\\Users\\lovelace\\soft.safetensors"),
     }  # fmt: skip
     return TrainingSpec(**{**values, **changes})
