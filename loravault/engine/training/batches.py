@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loravault.dataset.buckets import Item, Placement, arrange, noted, table
+from loravault.dataset.buckets import Item, arrange, noted, table
 from loravault.dataset.captions import Variation, Words, captioned, prefixed, varied
 from loravault.dataset.order import Order
 from loravault.engine.bases import Base
 from loravault.engine.training import chance
 from loravault.engine.training.batch import Batch
-from loravault.engine.training.latents import Latents, Wanted
+from loravault.engine.training.latents import Latents, Moments, Wanted
 from loravault.engine.training.store import Store
 from loravault.engine.training.texts import Texts, tokens_of, trained_encoders
 from loravault.errors import UserError
@@ -168,7 +169,7 @@ class Batches:
     def _release(self) -> None:
         trained = trained_encoders(self._base) if self._trains_texts else ()
         if self._crops:
-            self._base.pipe.vae.to(torch.float32)  # as it is needed in every step
+            self._latents.stay_exact()  # it is needed in every step
         for name in [*([] if self._crops else ["vae"]), *(one for one in self._encoders if one not in trained)]:
             model = getattr(self._base.pipe, name, None)
             if model is not None:
@@ -179,17 +180,32 @@ class Batches:
     def at(self, step: int, micro: int = 0) -> Batch:
         """What this process learns from in the `micro`-th part of a step (both from 0), on the CPU. After `prepare`."""
         picked = self.picked(step, micro)
-        parts = [self._picture(item, slot) for item, slot in picked]
-        masks = [mask for _, mask, _ in parts]
-        latents = torch.stack([latents for latents, _, _ in parts])
+        seed = self._plan.seed
+        flips = [self._plan.flip and chance.number(seed, slot, purpose="flip") % 2 == 1 for _, slot in picked]
+        wanted = [self._wanted(item, flip=flip) for (item, _), flip in zip(picked, flips, strict=True)]
+        if self._crops:
+            moments, wanted = self._cut_out(wanted, [slot for _, slot in picked])
+        else:
+            moments = [self._latents.get(one) for one in wanted]
+        draws = [chance.generator(seed, slot, purpose="latents") for _, slot in picked]
         weights = [self._plan.prior_weight if self._is_prior(item) else 1.0 for item, _ in picked]
+        return self._batch(
+            wanted, moments, draws, weights, [self.caption_at(item.picture, slot) for item, slot in picked]
+        )
+
+    def _batch(
+        self, wanted: Sequence[Wanted], moments: Sequence[Moments], draws: Sequence[torch.Generator | None],
+        weights: Sequence[float], captions: Sequence[str],
+    ) -> Batch:  # fmt: skip
+        latents = torch.stack([self._latents.drawn(one, draw) for one, draw in zip(moments, draws, strict=True)])
         return Batch(
             latents=latents,
-            **self._told([self.caption_at(item.picture, slot) for item, slot in picked]),
-            sizes=torch.tensor([sizes for _, _, sizes in parts], dtype=torch.float32),
+            texts=self._texts.get(captions) if self._reads else {},
+            tokens=tokens_of(self._base, captions) if self._trains_texts else {},
+            sizes=torch.tensor([sizes_of(one) for one in wanted], dtype=torch.float32),
             weights=torch.tensor(weights, dtype=torch.float32),
-            masks=_masks(masks, latents),
-            is_regularisation=torch.tensor([self._is_prior(item) for item, _ in picked]),
+            masks=_masks([one.mask for one in moments], latents),
+            is_regularisation=torch.tensor([one.picture.regularisation for one in wanted]),
         )
 
     def picked(self, step: int, micro: int = 0) -> tuple[tuple[Item, int], ...]:
@@ -225,37 +241,19 @@ class Batches:
         one, spec = self._spec.pictures[picture], self._spec
         return captioned(one.caption, Words(spec.trigger, spec.class_word, one.regularisation))
 
-    def _told(self, captions: Sequence[str]) -> dict[str, Any]:
-        return {
-            "texts": self._texts.get(captions) if self._reads else {},
-            "tokens": tokens_of(self._base, captions) if self._trains_texts else {},
-        }
-
-    def _picture(self, item: Item, slot: int) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
-        """(latents, mask, sizes) of one picture in one slot."""
-        seed = self._plan.seed
-        flip = self._plan.flip and chance.number(seed, slot, purpose="flip") % 2 == 1
-        wanted = self._wanted(item, flip=flip)
-        draw = chance.generator(seed, slot, purpose="latents")
-        if not self._crops:
-            moments = self._latents.get(wanted)
-            return self._latents.drawn(moments, draw), moments.mask, self._sizes(item, item.placement, flip=flip)
-        (wide, high), (width, height) = item.placement.scaled, item.placement.bucket
-        left, top = (
-            int(chance.share(seed, slot, purpose=f"crop {way}") * (room + 1))
-            for way, room in (("x", wide - width), ("y", high - height))
-        )
-        pixels, mask, placement = self._latents.square(wanted, (left, top))
-        with self._latents.exact():
-            moments = self._latents.moments(pixels, mask, wanted.picture.name)
-        return self._latents.drawn(moments, draw), moments.mask, self._sizes(item, placement, flip=flip)
-
-    def _sizes(self, item: Item, placement: Placement, *, flip: bool) -> tuple[int, ...]:
-        """As SDXL is told them. A mirrored picture's cut begins as far from the left as it ended from the right."""
-        seen = self.survey.pictures[item.picture]
-        (left, top), (width, height) = placement.crop, placement.bucket
-        left = placement.scaled[0] - width - left if flip else left
-        return seen.height, seen.width, top, left, height, width
+    def _cut_out(self, wanted: Sequence[Wanted], slots: Sequence[int]) -> tuple[list[Moments], list[Wanted]]:
+        """Squares cut out of scaled pictures at random, and what was cut."""
+        cuts, placed = [], []
+        for one, slot in zip(wanted, slots, strict=True):
+            (wide, high), (width, height) = one.placement.scaled, one.placement.bucket
+            left, top = (
+                int(chance.share(self._plan.seed, slot, purpose=f"crop {way}") * (room + 1))
+                for way, room in (("x", wide - width), ("y", high - height))
+            )
+            pixels, mask, placement = self._latents.square(one, (left, top))
+            cuts.append((pixels, mask))
+            placed.append(replace(one, placement=placement))
+        return self._latents.moments(cuts, [one.picture.name for one in wanted]), placed
 
     def _wanted(self, item: Item, *, flip: bool) -> Wanted:
         return Wanted(self._spec.pictures[item.picture], self.survey.pictures[item.picture], item.placement, flip)
@@ -282,17 +280,20 @@ class Batches:
         return tuple(found.values())
 
     def _fixed(self, items: Sequence[Item]) -> Batch:
-        moments = [self._latents.get(self._wanted(item, flip=False)) for item in items]
-        latents = torch.stack([self._latents.drawn(one, None) for one in moments])
-        sizes = [self._sizes(item, item.placement, flip=False) for item in items]
-        return Batch(
-            latents=latents,
-            **self._told([self.captions[item.picture] for item in items]),
-            sizes=torch.tensor(sizes, dtype=torch.float32),
-            weights=torch.ones(len(items)),
-            masks=_masks([one.mask for one in moments], latents),
-            is_regularisation=torch.zeros(len(items), dtype=torch.bool),
-        )
+        wanted = [self._wanted(item, flip=False) for item in items]
+        moments = [self._latents.get(one) for one in wanted]
+        captions = [self.captions[item.picture] for item in items]
+        return self._batch(wanted, moments, [None] * len(items), [1.0] * len(items), captions)
+
+
+def sizes_of(one: Wanted) -> tuple[int, ...]:
+    """As SDXL is told them: (height, width) as the picture was, (top, left) of the cut, (height, width) trained at.
+
+    A mirrored picture's cut begins as far from the left as it ended from the right.
+    """
+    (left, top), (width, height) = one.placement.crop, one.placement.bucket
+    left = one.placement.scaled[0] - width - left if one.flip else left
+    return one.seen.height, one.seen.width, top, left, height, width
 
 
 def held_back(pictures: Sequence[TrainingPicture], survey: Survey, count: int) -> frozenset[int]:

@@ -135,11 +135,17 @@ class Latents:
     def exact(self) -> Iterator[None]:
         """The VAE in fp32 for a while; from fp16 and back not a bit changes."""
         before = self._vae.dtype
-        self._vae.to(torch.float32)
+        self.stay_exact()
         try:
             yield
         finally:
-            self._vae.to(before)
+            if before != torch.float32:
+                torch.nn.Module.to(self._vae, before)
+
+    def stay_exact(self) -> None:
+        """The VAE in fp32 from now on."""
+        if self._vae.dtype != torch.float32:
+            torch.nn.Module.to(self._vae, torch.float32)  # diffusers' own `to` warns of itself
 
     def _groups(self, todo: Sequence[Wanted]) -> Iterator[list[Wanted]]:
         """Pictures of one bucket, so many as memory surely bears.
@@ -154,19 +160,23 @@ class Latents:
             yield from (row[start : start + size] for start in range(0, len(row), size))
 
     def _encode_group(self, group: Sequence[Wanted]) -> None:
-        decoded = [self.pixels(one) for one in group]
-        mean, std = self.encode(torch.stack([pixels for pixels, _ in decoded]), [one.picture.name for one in group])
-        for number, (one, (_, mask)) in enumerate(zip(group, decoded, strict=True)):
-            tensors = {"mean": mean[number], "std": std[number]}
-            if mask is not None:
-                tensors["mask"] = shrunk(mask, mean.shape[-2:])
+        found = self.moments([self.pixels(one) for one in group], [one.picture.name for one in group])
+        for one, moments in zip(group, found, strict=True):
+            tensors = {"mean": moments.mean, "std": moments.std}
+            if moments.mask is not None:
+                tensors["mask"] = moments.mask
             key = self._key(one)
             self._kept[key] = _moments(self._store.write(_KIND, key, tensors))
 
-    def moments(self, pixels: Tensor, mask: Tensor | None, name: str) -> Moments:
-        """Of one picture that is not kept. Inside `exact`. Raises as `encode`."""
-        mean, std = self.encode(pixels[None], [name])
-        return Moments(mean[0], std[0], None if mask is None else shrunk(mask, mean.shape[-2:]))
+    def moments(self, cuts: Sequence[tuple[Tensor, Tensor | None]], names: Sequence[str]) -> list[Moments]:
+        """Of pixels of one size, with their masks, that are not kept. Raises as `encode`."""
+        with self.exact():
+            mean, std = self.encode(torch.stack([pixels for pixels, _ in cuts]), names)
+        size = mean.shape[-2:]
+        return [
+            Moments(mean[number], std[number], None if mask is None else shrunk(mask, size))
+            for number, (_, mask) in enumerate(cuts)
+        ]
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from loravault.engine.bases import Base
 from loravault.engine.ends import Stopped
 from loravault.engine.training import batches as module
 from loravault.engine.training.batch import Batch
-from loravault.engine.training.batches import Batches, held_back
+from loravault.engine.training.batches import Batches, held_back, sizes_of
 from loravault.engine.training.store import Store
 from loravault.errors import UserError
 from loravault.formats.generation import BaseRef
@@ -306,9 +306,9 @@ def test_the_sizes_that_sdxl_is_told(tmp_path: Path, tiny: BaseRef, base: Base) 
     placement = item.placement
     assert placement.bucket == (128, 32)
     assert found.at(0).sizes.tolist() == [[100.0, 400.0, placement.crop[1], placement.crop[0], 32.0, 128.0]]
-    odd = replace(item, placement=replace(placement, scaled=(131, 32), crop=(1, 0)))
-    assert found._sizes(odd, odd.placement, flip=False)[3] == 1
-    assert found._sizes(odd, odd.placement, flip=True)[3] == 2
+    odd = replace(found._wanted(item, flip=False), placement=replace(placement, scaled=(131, 32), crop=(1, 0)))
+    assert sizes_of(odd)[3] == 1
+    assert sizes_of(replace(odd, flip=True))[3] == 2
 
 
 def test_squares_are_cut_out_at_random(tmp_path: Path, tiny: BaseRef) -> None:
