@@ -88,10 +88,9 @@ class Decoded:
 def read_bytes(path: str | Path) -> bytes:
     """The whole file. Raises `NotUsable`."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would be to wait for whoever writes into it
+            raise NotUsable("it is no file")
         with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise NotUsable("it is no file")
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise NotUsable("it is not there any more") from None

@@ -83,8 +83,9 @@ def _look(picture: TrainingPicture) -> tuple[LookedAt, _Looks | None]:
         size = found.size
         _check_mask(picture, found)
         small = Decoded(_reduced(found.image), found.size, found.profile, ()).rgb()
-    except NotUsable as reason:
-        return LookedAt(name=picture.name, width=size[0], height=size[1], sha256=sha256, problem=str(reason)), None
+    except (NotUsable, MemoryError) as reason:
+        problem = str(reason) or "it needs more memory than there is"
+        return LookedAt(name=picture.name, width=size[0], height=size[1], sha256=sha256, problem=problem), None
     remarks = found.remarks
     if picture.mask == picture.path:
         remarks = tuple("what is transparent does not count" if one == ON_WHITE else one for one in remarks)
@@ -110,9 +111,9 @@ def _check_mask(picture: TrainingPicture, found: Decoded) -> None:
 
 
 def _reduced(image: Image.Image) -> Image.Image:
-    small = image.copy()
-    small.thumbnail((_DECODED, _DECODED), Image.Resampling.BOX)
-    return small
+    scale = min(1.0, _DECODED / max(image.size))
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BOX)
 
 
 # ---- what a picture looks like

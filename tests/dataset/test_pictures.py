@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import sys
 import types
@@ -248,10 +249,12 @@ def test_a_heic_decoder_that_is_installed_is_used(monkeypatch: pytest.MonkeyPatc
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
+    os.mkfifo(tmp_path / "pipe.png")
     for path, said in (
         (tmp_path / "empty.png", "empty"),
         (tmp_path / "no.png", "not there"),
-        (tmp_path, "cannot be read"),
+        (tmp_path, "no file"),
+        (tmp_path / "pipe.png", "no file"),
     ):
         with pytest.raises(NotUsable, match=said):
             read_bytes(path)
@@ -275,3 +278,10 @@ def test_the_whole_of_a_picture_is_not_beyond_its_edge() -> None:
     for side in range(33, 400, 7):
         found = Decoded(Image.new("RGB", (side, side + 3)), (side, side + 3), None, ())
         assert found.cut((64, 67), (0, 0), (64, 67)).image.size == (64, 67)
+
+
+def test_sixteen_bits_of_grey_with_a_transparent_tone() -> None:
+    """The tone is a number of 16 bits too."""
+    ramp = np.linspace(0, 65535, 64)[None].repeat(64, 0).astype(np.uint16)
+    found = decode(encoded(Image.fromarray(ramp), "PNG", transparency=65535))
+    assert found.rgb().size == (64, 64)

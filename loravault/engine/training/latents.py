@@ -73,7 +73,7 @@ class Latents:
         self._shift = float(getattr(config, "shift_factor", None) or 0.0)
         self._print: str | None = None
         self._kept: dict[str, Moments] = {}
-        self._scaled: OrderedDict[tuple[str, tuple[int, int]], Decoded] = OrderedDict()
+        self._scaled: OrderedDict[tuple[TrainingPicture, tuple[int, int]], tuple[Decoded, ...]] = OrderedDict()
         self._masks: dict[str, str] = {}
 
     # ---- from the cache
@@ -126,7 +126,8 @@ class Latents:
         if picture.mask is None or picture.mask == picture.path:
             return None if picture.mask is None else "alpha"
         if picture.mask not in self._masks:
-            self._masks[picture.mask] = hashlib.sha256(_file(picture.mask, f"The mask of “{picture.name}”")).hexdigest()
+            data = _file(picture.mask, f"The mask of “{picture.name}”")
+            self._masks[picture.mask] = hashlib.sha256(data).hexdigest()
         return self._masks[picture.mask]
 
     # ---- encoding
@@ -234,34 +235,40 @@ class Latents:
         The scaled picture is kept in memory: cutting is all that is done in a step.
         """
         placement = replace(one.placement, crop=corner)
-        key = (one.picture.path, one.placement.scaled)
+        key = (one.picture, one.placement.scaled)
         found = self._scaled.get(key)
         if found is None:
-            found = self._decoded(one).cut(placement.scaled, (0, 0), placement.scaled)
-            self._scaled[key] = found
-            while len(self._scaled) > 1 and sum(_size(one) for one in self._scaled.values()) > _SCALED:
+            scaled = placement.scaled
+            found = self._scaled[key] = tuple(part.cut(scaled, (0, 0), scaled) for part in self._decoded(one))
+            while len(self._scaled) > 1 and sum(map(_size, self._scaled.values())) > _SCALED:
                 self._scaled.popitem(last=False)
         self._scaled.move_to_end(key)
         return (*_pixels(found, replace(one, placement=placement)), placement)
 
-    @staticmethod
-    def _decoded(one: Wanted) -> Decoded:
-        name = one.picture.name
-        data = _file(one.picture.path, f"The picture “{name}”")
-        if hashlib.sha256(data).hexdigest() != one.seen.sha256:
-            raise UserError(f"The picture “{name}” was changed while the training was prepared: start it again.")
-        try:
-            return decode(data)
-        except NotUsable as reason:
-            raise UserError(f"The picture “{name}” cannot be used: {reason}.") from reason
+    def _decoded(self, one: Wanted) -> tuple[Decoded, ...]:
+        """The picture, and its mask if that is a file; as they were when they were looked at and named."""
+        picture = one.picture
+        files = [(picture.path, one.seen.sha256, f"The picture “{picture.name}”")]
+        if picture.mask is not None and picture.mask != picture.path:
+            files.append((picture.mask, str(self._mask_key(picture)), f"The mask of “{picture.name}”"))
+        found = []
+        for path, sha256, what in files:
+            data = _file(path, what)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise UserError(f"{what} was changed while the training was prepared: start it again.")
+            try:
+                found.append(decode(data))
+            except NotUsable as reason:
+                raise UserError(f"{what} cannot be used: {reason}.") from reason
+        return tuple(found)
 
 
 def _moments(tensors: Any) -> Moments:
     return Moments(tensors["mean"], tensors["std"], tensors.get("mask"))
 
 
-def _size(decoded: Decoded) -> int:
-    return decoded.image.width * decoded.image.height * len(decoded.image.getbands())
+def _size(parts: Sequence[Decoded]) -> int:
+    return sum(one.image.width * one.image.height * len(one.image.getbands()) for one in parts)
 
 
 def _file(path: str, what: str) -> bytes:
@@ -271,19 +278,11 @@ def _file(path: str, what: str) -> bytes:
         raise UserError(f"{what} cannot be used: {reason}.") from reason
 
 
-def _pixels(decoded: Decoded, one: Wanted) -> tuple[Tensor, Tensor | None]:
+def _pixels(parts: Sequence[Decoded], one: Wanted) -> tuple[Tensor, Tensor | None]:
     placement, picture = one.placement, one.picture
-    cut = decoded.cut(placement.scaled, placement.crop, placement.bucket)
-    mask = None
-    if picture.mask == picture.path:
-        mask = cut.opacity()
-    elif picture.mask is not None:
-        try:
-            whole = decode(_file(picture.mask, f"The mask of “{picture.name}”"))
-        except NotUsable as reason:
-            raise UserError(f"The mask of “{picture.name}” cannot be used: {reason}.") from reason
-        mask = whole.cut(placement.scaled, placement.crop, placement.bucket).brightness()
-    pixels = torch.from_numpy(np.array(cut.rgb())).permute(2, 0, 1)
+    cuts = [part.cut(placement.scaled, placement.crop, placement.bucket) for part in parts]
+    mask = cuts[1].brightness() if len(cuts) > 1 else cuts[0].opacity() if picture.mask is not None else None
+    pixels = torch.from_numpy(np.array(cuts[0].rgb())).permute(2, 0, 1)
     counts = None if mask is None else torch.from_numpy(np.array(mask))[None].float() / 255
     if one.flip:
         pixels, counts = pixels.flip(-1), None if counts is None else counts.flip(-1)
