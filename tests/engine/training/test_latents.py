@@ -315,3 +315,14 @@ def test_large_pictures_are_encoded_in_tiles(tmp_path: Path, base: Base, monkeyp
     whole = base.pipe.vae.encode(pixels.float() / 127.5 - 1).latent_dist.mean
     assert mean.shape == whole.shape
     assert not torch.equal(mean, whole)
+
+
+def test_a_mask_that_changes_in_between_is_told(tmp_path: Path, base: Base) -> None:
+    """It would be kept under the name of the old one."""
+    mask = black(tmp_path / "m.png", (96, 64))
+    one = wanted(save(gradient(), tmp_path / "a.png"), mask=str(mask))
+    latents = Latents(base, Store(tmp_path / "c"))
+    assert latents._mask_key(one.picture) is not None
+    black(mask, (48, 32))
+    with pytest.raises(UserError, match=r"The mask of “a\.png” was changed"):
+        prepare(latents, one)
