@@ -90,7 +90,6 @@ def write_adapter(
             use = AdapterUse(name=path.stem, path=str(temporary), weight_id=found, te=1.0, unet=1.0)
             adapter = load_adapter(use, base, names)
             proof = prove(adapter, network, base)
-            adapter.hashes  # noqa: B018 - waits until nobody reads the file any more
             if not any(proof.norms.values()):
                 raise UserError("Nothing was learned: every change is still zero. Raise the learning rate.")
             if proof.lost or adapter.unused or proof.worst > _LIMITS[precision]:
