@@ -39,11 +39,9 @@ def digest(base: Base) -> str:
 
 def weights(base: Base) -> dict[str, torch.Tensor]:
     """kohya name → present weight, for the modules of `PARTS`."""
-    found = {}
-    for name in PARTS:
-        target = base.key_map[name]
-        found[name] = base.modules[target.component, target.module].weight.detach().clone()
-    return found
+    prefixes = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+    named = {prefixes[of] + path.replace(".", "_"): module for (of, path), module in base.modules.items()}
+    return {name: named[name].weight.detach().clone() for name in PARTS}
 
 
 def formula(part: Part, name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:

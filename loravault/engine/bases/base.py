@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from loravault.engine.families import FAMILIES, Family
-from loravault.formats.kohya_keys import Target, sd_key_map
 
 #: (component, path of the module as `named_modules()` has it).
 ModuleKey = tuple[str, str]
@@ -27,8 +26,6 @@ class Base:
     scheduler_config: Mapping[str, Any]
     #: Every module of denoiser and text encoders that has a weight: linear, convolution, norm, embedding.
     modules: Mapping[ModuleKey, torch.nn.Module]
-    #: kohya module name → where it goes; empty for what has no Stable Diffusion UNet.
-    key_map: Mapping[str, Target]
 
     @property
     def drawer(self) -> Family:
@@ -56,11 +53,7 @@ def make_base(name: str, family: str, pipe: Any, scheduler_config: Mapping[str, 
     pipe.set_progress_bar_config(disable=True)
     drawer = FAMILIES[type(pipe).__name__]
     modules = dict(_weighted(pipe, drawer.models))
-    plain = (torch.nn.Linear, torch.nn.Conv2d)
-    names = {part: [path for (of, path), m in modules.items() if of == part and isinstance(m, plain)]
-             for part in ("unet", "text_encoder")}  # fmt: skip
-    key_map = sd_key_map(names["unet"], names["text_encoder"]) if drawer.denoiser == "unet" else {}
-    return Base(name, family, pipe, scheduler_config, modules, key_map)
+    return Base(name, family, pipe, scheduler_config, modules)
 
 
 def _weighted(pipe: Any, components: Iterable[str]) -> Iterable[tuple[ModuleKey, torch.nn.Module]]:

@@ -44,7 +44,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
 
 def scheduled(base: Base, **changes: Any) -> Base:
     """The base with another schedule."""
-    return Base(base.name, base.family, base.pipe, {**base.scheduler_config, **changes}, base.modules, base.key_map)
+    return Base(base.name, base.family, base.pipe, {**base.scheduler_config, **changes}, base.modules)
 
 
 class Parrot:
