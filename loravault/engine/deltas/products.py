@@ -12,7 +12,16 @@ from loravault.engine.deltas.parts import Parts, shape_of
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank(Delta):
+class _Product(Delta):
+    """What is nothing as soon as one of its tensors is."""
+
+    def is_zero(self) -> bool:
+        """One factor is."""
+        return any_zero(self.tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank(_Product):
     """LoRA, LoCon: ΔW = scale · up · down, or with a core (Tucker, “CP”) scale · Σ mid[m,n,…] · up[i,m] · down[n,j]."""
 
     #: (out, rank).
@@ -47,18 +56,21 @@ class LowRank(Delta):
         down = fp32(self.down, like)
         return down if self.mid is None else torch.einsum("mn...,nj->mj...", fp32(self.mid, like), down)
 
-    def _change(self, w0: Tensor, strength: float) -> Tensor:
+    def _halves(self, w0: Tensor) -> tuple[Tensor, Tensor]:
+        """Both factors laid flat, in fp32 where `w0` is. Raises `BrokenPatch` if they are for another layer."""
         down = self._whole_down(w0).flatten(1)
         self._checked(w0, self.up.shape[0], down.shape[1])
-        return (fp32(self.up, w0) * (self.scale * strength)) @ down
+        return fp32(self.up, w0), down
+
+    def _change(self, w0: Tensor, strength: float) -> Tensor:
+        up, down = self._halves(w0)
+        return (up * (self.scale * strength)) @ down
 
     def add_to(self, total: Tensor, w0: Tensor, strength: float) -> None:
         """In one pass where `total` lies in memory row by row."""
         if strength == 0 or not total.is_contiguous():
             return super().add_to(total, w0, strength)
-        down = self._whole_down(w0).flatten(1)
-        self._checked(w0, self.up.shape[0], down.shape[1])
-        total.view(self.up.shape[0], -1).addmm_(fp32(self.up, w0), down, alpha=self.scale * strength)
+        total.view(self.up.shape[0], -1).addmm_(*self._halves(w0), alpha=self.scale * strength)
         return None
 
     def merge_into(self, out: Tensor, w0: Tensor, strength: float) -> None:
@@ -70,14 +82,8 @@ class LowRank(Delta):
             or not (out.is_contiguous() and w0.is_contiguous())
         ):
             return super().merge_into(out, w0, strength)
-        down = self._whole_down(w0).flatten(1)
-        self._checked(w0, self.up.shape[0], down.shape[1])
-        torch.addmm(w0, fp32(self.up, w0), down, alpha=self.scale * strength, out=out)
+        torch.addmm(w0, *self._halves(w0), alpha=self.scale * strength, out=out)
         return None
-
-    def is_zero(self) -> bool:
-        """One factor is."""
-        return any_zero(self.tensors)
 
 
 def read_low_rank(parts: Parts) -> LowRank:
@@ -94,7 +100,7 @@ def read_low_rank(parts: Parts) -> LowRank:
 
 
 @dataclass(frozen=True, eq=False)
-class Hadamard(Delta):
+class Hadamard(_Product):
     """LoHa: ΔW = scale · (w1_a · w1_b) ⊙ (w2_a · w2_b); with cores, each product is that of Tucker."""
 
     #: (a, b) or (a, b, core). Without a core a is (out, rank), b (rank, columns); with one (rank, out) and (rank, in).
@@ -126,10 +132,6 @@ class Hadamard(Delta):
         up = (a[:, :, None] * c[:, None, :]).reshape(a.shape[0], rank)
         return up, (b[:, None, :] * d[None, :, :]).reshape(rank, b.shape[1]), self.scale
 
-    def is_zero(self) -> bool:
-        """One factor is."""
-        return any_zero(self.tensors)
-
 
 def read_hadamard(parts: Parts) -> Hadamard:
     """`hada_w1_a` … `hada_t2`. Raises `BrokenPatch`."""
@@ -145,7 +147,7 @@ def read_hadamard(parts: Parts) -> Hadamard:
 
 
 @dataclass(frozen=True, eq=False)
-class Kronecker(Delta):
+class Kronecker(_Product):
     """LoKr: ΔW = scale · w1 ⊗ w2, each factor whole or itself a product, w2 also with a core."""
 
     #: (whole,) or (a, b).
@@ -177,10 +179,6 @@ class Kronecker(Delta):
             return None
         (a, b), (c, d) = _two_halves(self.first), _two_halves(self.second)
         return torch.kron(a, c), torch.kron(b, d), self.scale
-
-    def is_zero(self) -> bool:
-        """One factor is."""
-        return any_zero(self.tensors)
 
 
 def read_kronecker(parts: Parts) -> Kronecker:

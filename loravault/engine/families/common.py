@@ -141,6 +141,35 @@ class Family(ABC):
         return image
 
 
+class Patched(Family):
+    """A transformer that reads patches of 2×2 numbers of the latent."""
+
+    def unit(self, pipe: Any) -> int:
+        """16."""
+        return int(pipe.vae_scale_factor) * 2
+
+
+class Packed(Patched):
+    """One whose pipeline takes the patches of a 16-channel latent as tokens."""
+
+    in_a_row = ()
+
+    def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """(images, height/16 · width/16, 64)."""
+        scale = int(pipe.vae_scale_factor)
+        channels = pipe.transformer.config.in_channels // 4
+        return pack(draw_noise((channels, size[1] // scale, size[0] // scale), generators))
+
+    def unpacked(self, pipe: Any, drawn: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(images, 16, height/8, width/8)."""
+        scale = int(pipe.vae_scale_factor)
+        return unpack(drawn, size[1] // scale, size[0] // scale)
+
+    def latents(self, pipe: Any, drawn: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Unpacked and scaled."""
+        return super().latents(pipe, self.unpacked(pipe, drawn, size), size)
+
+
 def _repeated(encoded: Encoded, images: int) -> dict[str, Any]:
     """For a batch; a list stays a list, None stays None."""
     return {

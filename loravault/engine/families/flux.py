@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from loravault.engine.families.common import (
     CLIP,
     CLIP_TOKENIZER,
@@ -14,36 +12,12 @@ from loravault.engine.families.common import (
     T5,
     T5_TOKENIZER,
     Encoded,
-    Family,
+    Packed,
     Part,
-    draw_noise,
-    pack,
-    unpack,
 )
 
 
-class _Packed(Family):
-    """What draws on packed patches of a 16-channel latent."""
-
-    in_a_row = ()
-
-    def unit(self, pipe: Any) -> int:
-        """16."""
-        return int(pipe.vae_scale_factor) * 2
-
-    def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """(images, height/16 · width/16, 64)."""
-        scale = int(pipe.vae_scale_factor)
-        channels = pipe.transformer.config.in_channels // 4
-        return pack(draw_noise((channels, size[1] // scale, size[0] // scale), generators))
-
-    def latents(self, pipe: Any, drawn: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Unpacked and scaled."""
-        scale = int(pipe.vae_scale_factor)
-        return super().latents(pipe, unpack(drawn, size[1] // scale, size[0] // scale), size)
-
-
-class Flux(_Packed):
+class Flux(Packed):
     """`FluxPipeline`: dev and its kin take the guidance as an input, schnell takes none; no one looks at a negative."""
 
     pipeline = "FluxPipeline"
@@ -88,7 +62,7 @@ class Flux(_Packed):
         return found
 
 
-class Chroma(_Packed):
+class Chroma(Packed):
     """`ChromaPipeline`: a Flux with true guidance and only a T5."""
 
     pipeline = "ChromaPipeline"

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from loravault.engine.families.common import QWEN_TOKENIZER, Encoded, Family, Part, draw_noise
+from loravault.engine.families.common import QWEN_TOKENIZER, Encoded, Part, Patched, draw_noise
 
 LENGTH = 512
 
 
-class Flux2Klein(Family):
+class Flux2Klein(Patched):
     """`Flux2KleinPipeline`: the distilled one is drawn without guidance, the base one with it."""
 
     pipeline = "Flux2KleinPipeline"
@@ -49,10 +49,6 @@ class Flux2Klein(Family):
         if pipe.config.is_distilled:
             return "this base is distilled and drawn without guidance"
         return super().why_unguided(pipe)
-
-    def unit(self, pipe: Any) -> int:
-        """16."""
-        return int(pipe.vae_scale_factor) * 2
 
     def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
         """(images, 128, height/16, width/16): patches are channels; the pipeline makes tokens of them."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from loravault.engine.families.common import QWEN_TOKENIZER, Encoded, Family, Part, draw_noise, pack, unpack
+from loravault.engine.families.common import QWEN_TOKENIZER, Encoded, Packed, Part
 
 LENGTH = 512
 
 
-class QwenImage(Family):
+class QwenImage(Packed):
     """`QwenImagePipeline`."""
 
     pipeline = "QwenImagePipeline"
@@ -23,7 +23,6 @@ class QwenImage(Family):
         "tokenizer": QWEN_TOKENIZER,
     }
     guidance = "true_cfg_scale"
-    in_a_row = ()
 
     def encode(self, pipe: Any, text: str, clip_skip: int, *, negative: bool) -> Encoded:  # noqa: ARG002
         """The last layer of the language model behind the form the prompt is put into.
@@ -45,20 +44,10 @@ class QwenImage(Family):
         """A negative prompt without guidance would only be complained about."""
         return super().arguments(pipe, prompt, negative if self.guided(pipe, cfg) else None, cfg, images)
 
-    def unit(self, pipe: Any) -> int:
-        """16."""
-        return int(pipe.vae_scale_factor) * 2
-
-    def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """(images, height/16 · width/16, 64)."""
-        scale = int(pipe.vae_scale_factor)
-        channels = pipe.transformer.config.in_channels // 4
-        return pack(draw_noise((channels, size[1] // scale, size[0] // scale), generators))
-
     def latents(self, pipe: Any, drawn: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Unpacked, scaled channel by channel, as a film of one frame: (images, 16, 1, height/8, width/8)."""
-        scale, config = int(pipe.vae_scale_factor), pipe.vae.config
-        frames = unpack(drawn, size[1] // scale, size[0] // scale).unsqueeze(2)
+        config = pipe.vae.config
+        frames = self.unpacked(pipe, drawn, size).unsqueeze(2)
         mean, spread = (
             torch.tensor(values, device=frames.device, dtype=frames.dtype).view(1, -1, 1, 1, 1)
             for values in (config.latents_mean, config.latents_std)

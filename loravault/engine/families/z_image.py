@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from loravault.engine.families.common import KL_VAE, QWEN_TOKENIZER, Encoded, Family, Part, draw_noise
+from loravault.engine.families.common import KL_VAE, QWEN_TOKENIZER, Encoded, Part, Patched, draw_noise
 
 LENGTH = 512
 
 
-class ZImage(Family):
+class ZImage(Patched):
     """`ZImagePipeline`, turbo and base.
 
     Its own guidance scale is ours less one: it adds so many times the difference to the guided prediction, where all
@@ -45,10 +45,6 @@ class ZImage(Family):
     ) -> dict[str, Any]:
         """With the guidance in its own counting."""
         return super().arguments(pipe, prompt, negative, max(cfg - 1, 0.0), images)
-
-    def unit(self, pipe: Any) -> int:
-        """16."""
-        return int(pipe.vae_scale_factor) * 2
 
     def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
         """(images, 16, height/8, width/8)."""
