@@ -14,5 +14,9 @@ class Stopped(Exception):  # noqa: N818 - being asked to stop is not an error
         self.images = images
 
 
+class Paused(Exception):  # noqa: N818 - being asked to make way is not an error
+    """A training has made way as it was asked to. Its state is on disk: the same lesson goes on from there."""
+
+
 class OutOfMemory(UserError):  # noqa: N818 - as `BrokenFile`, named after the state
     """The device has too little memory for one image of this size; the worker should be replaced."""

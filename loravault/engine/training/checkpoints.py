@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +29,9 @@ from loravault.osdep import fsync_dir, fsync_file
 #: Of the layout below; a state of another version is not read.
 VERSION = "1"
 _ABOUT, _VERSION = "loravault.state", "loravault.state_version"
+
+
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,30 @@ class StateFolder:
                 if old != target:
                     old.unlink(missing_ok=True)
 
+    def plan(self, kind: type[P]) -> P | None:
+        """The plan of this training if it was begun before; None too if it is of another version."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            told = json.loads(self._plan.read_text("utf-8"))
+            return kind(**{name: tuple(one) if isinstance(one, list) else one for name, one in told.items()})
+        return None
+
+    def keep_plan(self, plan: Mapping[str, Any]) -> None:
+        """Written before the first state. Raises `UserError`."""
+        with _told("The plan of the training could not be written"):
+            temp = self._plan.with_name(f".{self._plan.name}.part")
+            temp.write_text(json.dumps(plan, indent=1), "utf-8")
+            fsync_file(temp)
+            os.replace(temp, self._plan)
+            fsync_dir(self.folder)
+
+    @property
+    def _plan(self) -> Path:
+        return self.folder / f"plan-{self._mark}.json"
+
     def forget_others(self) -> None:
         """After a success nobody goes back to an earlier plan."""
-        for path in self.folder.glob("*-*.safetensors"):
-            if f"-{self._mark}-" not in path.name:
+        for path in (*self.folder.glob("*-*.safetensors"), *self.folder.glob("plan-*.json")):
+            if f"-{self._mark}" not in path.name:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -123,6 +147,24 @@ def _told(what: str) -> Any:
         reason = error.strerror or error if isinstance(error, OSError) else error
         told = f"{what}: {reason}. Make room on the disk; what was learned up to the last state is kept."
         raise UserError(told) from error
+
+
+def copied(source: Path, target: Path) -> None:
+    """The file under another name too, durably; in one step, so that it is never seen in parts. Raises `UserError`."""
+    temp = target.with_name(f".{target.stem}.{os.getpid()}.tmp")
+    with _told(f"The adapter could not be put into {target.parent.name}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temp.unlink(missing_ok=True)
+        try:
+            try:
+                os.link(source, temp)
+            except OSError:  # another disk, or one that knows no links
+                shutil.copyfile(source, temp)
+                fsync_file(temp)
+            os.replace(temp, target)
+        finally:
+            temp.unlink(missing_ok=True)
+        fsync_dir(target.parent)
 
 
 # ---- optimisers

@@ -37,6 +37,8 @@ from loravault.osdep import rss_bytes
 LOOK = 10
 #: Steps in a row whose gradients are no numbers before a training ends; fp16 searches its scale that way.
 PATIENCE, PATIENCE_FP16 = 3, 20
+#: What a plan's precision is.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: Shares of noise at which held-out pictures are measured.
 MEASURED = (0.125, 0.375, 0.625, 0.875)
 #: How much an earlier loss still counts in the smoothed one, for each step.
@@ -108,6 +110,9 @@ class Loop:
         self.history.warn(said)
         self._average = Average(self._parameters, plan.ema) if plan.ema else None
         self._scaler = torch.amp.GradScaler(device.place.type, enabled=plan.precision == "fp16")
+        dtype = PRECISIONS[plan.precision]
+        # A base that stays in fp32 (on a processor) still computes in half, if that is the plan.
+        self._cast = torch.autocast(device.place.type, dtype, enabled=dtype != base.denoiser.dtype)
         self._patience = PATIENCE_FP16 if plan.precision == "fp16" else PATIENCE
         self._bad = torch.zeros((), device=device.place)
         self._recent: list[Tensor] = []
@@ -118,6 +123,11 @@ class Loop:
             self._compute_twice()
         if device.place.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device.place)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the denoiser in the latest step."""
+        return float(self._optimizer.param_groups[0]["lr"])
 
     # ---- one step
 
@@ -171,7 +181,9 @@ class Loop:
     def _loss(self, batch: Batch, draw: Draw) -> Tensor:
         place = self._device.place
         there = batch.to(place)
-        return self._objective.loss(there, read(self._base, there, self._plan.clip_skip), draw.to(place))
+        with self._cast:
+            texts = read(self._base, there, self._plan.clip_skip)
+            return self._objective.loss(there, texts, draw.to(place))
 
     def _update(self) -> None:
         """Gradients into steps. A step whose gradients are no numbers is left out, without waiting for a card."""
@@ -273,7 +285,7 @@ class Loop:
         """
         errors: list[Tensor] = []
         alone = self._network.without() if self.step == 0 else self.published()
-        with alone:
+        with alone, self._cast:
             for number, batch in enumerate(self._source.held_out()):
                 there = batch.to(self._device.place)
                 texts = read(self._base, there, self._plan.clip_skip)
