@@ -22,7 +22,7 @@ from benchmarks import pairs
 from loravault import failpoints
 from loravault.config import VaultConfig
 from loravault.daemon import Daemon
-from loravault.jobs.supervisor import GENTLE, QUIET
+from loravault.jobs.workerenv import GENTLE, QUIET
 
 
 class Notes:

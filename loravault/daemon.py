@@ -127,7 +127,7 @@ class Daemon:
         )
         self.intake = Intake(ctx, self.keepers.cards)
         self.looks = Looks(ctx, self._looked, self._came)
-        self.dispatcher = Dispatcher(ctx, self._supervisor, self._only)
+        self.dispatcher = Dispatcher(ctx, [self._supervisor], self._only)
         self.deliverer = Deliverer(ctx)
         self.board = Board(ctx, self.dispatcher, self._supervisor, self.keepers.keeping)
         more = {**dict.fromkeys(HOUSE_COMMANDS, self.housekeeper.obey), "recreate": self._recreate}

@@ -12,7 +12,8 @@ from collections.abc import Callable
 #: Every failpoint with what a crash there leaves behind. docs/durability.md tells the order in full.
 NAMES: dict[str, str] = {
     "intake.recorded": "a run in the index that the note does not know: `run: true` stays the same edge",
-    "job.claimed": "a job marked as running that nobody works on: queued again at the start",
+    "job.claimed": "jobs marked as claimed that no worker has: queued again at the start",
+    "job.begun": "a job marked as running whose worker left with us: queued again at the start",
     "job.images-durable": "pictures in the vault without a row: the second try replaces them under the same names",
     "job.images-recorded": "pictures and rows, the job not finished: answered with them at the start",
     "job.finished": "an answer in the index that the note does not show: delivered at the start",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -84,26 +84,35 @@ class Runs:
         self._patience_s = patience_s
         self._stuck_since: float | None = None
         self.views: list[RunView] = []
+        self._jobs: set[str] = set()
         #: Why the rest will not end: all jobs have ended, and the notes cannot be written.
         self.stuck: str | None = None
 
     def look(self, session: Session) -> bool:
         """Whether it is over, one way or the other. Raises `UserError` when a run is not known (any more)."""
         self.views, problems = [], []
+        self._jobs.clear()
         for run_id in self._ids:
             run = work.run_by_id(session, run_id)
             if run is None:
                 raise UserError(GONE)
             jobs = work.jobs_of(session, run_id)
+            self._jobs.update(job.id for job in jobs)
             self.views.append(run_view(run, jobs))
             note = notes.note_at(session, run.note)
             if not run.closed:
-                ended = all(job.state not in ("queued", "running") for job in jobs)
+                ended = all(job.state not in work.OPEN_STATES for job in jobs)
                 problems.append(note.write_problem if ended and note is not None else None)
         if not problems or None in problems:
             self._stuck_since = None
             return not problems
         return self._is_stuck([view.note for view in self.views if view.status is None], problems)
+
+    def shown(self, progress: Mapping[str, Mapping[str, Any]]) -> tuple[str | None, str, float | None]:
+        """Job, phase and fraction of what is drawn: of these runs if one is at it, else of what they wait for."""
+        for job in sorted(progress, key=lambda job: job not in self._jobs):
+            return job, str(progress[job].get("phase") or ""), progress[job].get("fraction")
+        return None, "", None
 
     def _is_stuck(self, rels: Sequence[str], problems: Sequence[str | None]) -> bool:
         self._stuck_since = self._stuck_since or time.monotonic()
@@ -158,7 +167,7 @@ class Asking:
                     raise UserError(mine.stuck)
                 if over:
                     return mine.views
-                now = (progress.get("job"), progress.get("phase"), progress.get("fraction"))
+                now = mine.shown(progress)
                 if now != shown:
                     shown = now
                     on_event(Event("progress", str(now[1] or "waiting"), now[2], job=now[0]))

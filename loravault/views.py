@@ -161,17 +161,17 @@ def run_view(run: RunRow, jobs: Sequence[JobRow]) -> RunView:
 
 
 def job_view(job: JobRow, progress: dict[str, Any]) -> JobView:
-    """A job of the queue, with what the daemon says of the running one."""
-    mine = progress.get("job") == job.id
+    """A job of the queue, with what the daemon says of those that run."""
+    mine = progress.get(job.id) or {}
     spec = json.loads(job.spec) if job.spec else {}
     return JobView(
         id=job.id,
         run=job.run,
         note=job.note,
-        status=job.state,
+        status="queued" if job.state == "claimed" else job.state,
         prompt=job.first_line,
         base=spec.get("base", {}).get("name", ""),
         created=job.created,
-        progress=progress.get("fraction") if mine else None,
-        message=str(progress.get("phase") or "") if mine else "",
+        progress=mine.get("fraction"),
+        message=str(mine.get("phase") or ""),
     )

@@ -30,7 +30,7 @@ def draw_latents(
     negative: Encoded | None,
     on_step: Callable[[int], None],
 ) -> torch.Tensor:
-    """Denoises one image per seed. `size` is (width, height); `prompt` and `negative` are of one picture.
+    """Denoises one image per seed. `size` is (width, height); `prompt` and `negative` are those of all, `joined`.
 
     `on_step(n)` is called after step n and may raise to stop at once. Returns latents as the decoder takes them.
     """
@@ -44,7 +44,7 @@ def draw_latents(
         return {}
 
     drawn: torch.Tensor = pipe(
-        **drawer.arguments(pipe, prompt, negative, cfg, len(seeds)),
+        **drawer.arguments(pipe, prompt, negative, cfg),
         latents=noise.to(device.place, drawer.latent_dtype(base.denoiser.dtype)),
         generator=generators,
         width=size[0],

@@ -1,43 +1,40 @@
-"""The engine: takes a spec, leaves files. Keeps the base, the adapters and the encoded prompts between jobs."""
+"""The engine: takes specs, leaves files. Keeps the base, the adapters and the encoded prompts between jobs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
 import transformers
-from PIL import Image
 
 from loravault.engine.adapters import Adapter, describe_unused
-from loravault.engine.apply import Patcher, State, Strength
+from loravault.engine.appliers import Applier, Merging
+from loravault.engine.apply import Patcher, Strength
 from loravault.engine.bases import Base, load_base, signature
 from loravault.engine.bases.vae import VaeShelf
+from loravault.engine.batch import Batch, Drawing, NobodyLeft
 from loravault.engine.cache import AdapterShelf
 from loravault.engine.devices import Device, choose_device, free_cache, images_at_once, is_out_of_memory
-from loravault.engine.draw import HalfMoved, decode, draw_latents, flatness
-from loravault.engine.ends import OutOfMemory, Stopped
-from loravault.engine.families import Encoded
-from loravault.engine.imagefile import SUFFIXES, save_image
-from loravault.engine.inscription import chunk_of, infotext_of
+from loravault.engine.ends import OutOfMemory
+from loravault.engine.imagefile import SUFFIXES
 from loravault.engine.job import Job, OnPhase, OnStep
 from loravault.engine.memory import OFFLOADS, Offload, Thrift, plan
-from loravault.engine.offload import attach, rest, tiled
+from loravault.engine.offload import attach, rest
 from loravault.engine.prompts import PromptEncoder
-from loravault.engine.samplers import check_sampler, make_scheduler
+from loravault.engine.samplers import check_sampler
 from loravault.engine.tuning import compile_blocks, tune
+from loravault.engine.wish import End, Wish
 from loravault.errors import UserError
 from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
-from loravault.formats.outcome import GenerationOutcome, MadeImage, Provenance, StepReport
+from loravault.formats.outcome import GenerationOutcome, Provenance
 
 #: Seconds of silence after which the supervisor may look whether we still live. Generous: a slow disk is no fault.
 LOAD_DEADLINE_S = 300.0
-STEP_DEADLINE_S = 180.0
 
 
 @dataclass
@@ -50,6 +47,7 @@ class _Loaded:
     #: Why it is not compiled although it should be.
     uncompiled: str | None
     patcher: Patcher
+    applier: Applier
     encoder: PromptEncoder
     vaes: VaeShelf
     adapters: AdapterShelf
@@ -103,24 +101,55 @@ class Engine:
 
         Raises `UserError` (a sentence: bad base, adapter or option; every image NaN), `OutOfMemory`, `Stopped`.
         """
-        began = time.perf_counter()
-        origin = provenance or Provenance(job=stem)
-        job = Job(spec, out_dir, stem, origin, originals, on_phase, on_step, cancelled, self._first_plan(spec))
+        ends: list[End] = []
+        wish = Wish(
+            spec=spec,
+            out_dir=out_dir,
+            stem=stem,
+            provenance=provenance or Provenance(job=stem),
+            originals=originals,
+            on_phase=on_phase,
+            on_step=on_step,
+            cancelled=cancelled,
+            on_end=ends.append,
+        )
+        self.generate_together([wish])
+        end = ends[0]
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    def generate_together(self, wishes: Sequence[Wish]) -> None:
+        """Makes the pictures of jobs that share what one call of the denoiser shares (`formats.grouping.mark_of`).
+
+        Each is told its own end by `on_end`, as soon as it has one: its pictures durably there, or what `generate`
+        raises. One that fails or is cancelled leaves the others to go on.
+        """
+        now = time.perf_counter()
+        batch = self._batch([Job(wish, now) for wish in wishes])
         if self._offload_wish in ("models", "layers") and not self._device.offloads:
-            job.warn(f"`offload = {self._offload_wish}` had no effect: it is for NVIDIA cards.")
-        while (unused := self._attempt(job)) is None:
+            batch.warn(f"`offload = {self._offload_wish}` had no effect: it is for NVIDIA cards.")
+        self._serve(batch)
+
+    def pictures_at_once(self, spec: GenerationSpec) -> int:
+        """How many pictures of this kind are denoised at the same time, as far as memory is known to bear it."""
+        if spec.width <= 0 or spec.height <= 0:  # it will be refused
+            return 1
+        return images_at_once(spec.width, spec.height, on_cpu=self._device.place.type == "cpu")
+
+    def _batch(self, jobs: Sequence[Job]) -> Batch:
+        spec, movable = jobs[0].spec, self._device.offloads and self._offload_wish != "none"
+        wanted = sum(len(job.spec.seeds) - job.done for job in jobs)
+        return Batch(jobs, self._first_plan(spec, wanted), Offload.LAYERS if movable else Offload.NONE)
+
+    def _serve(self, batch: Batch) -> None:
+        while not self._attempt(batch):
             # Not before here has the failed attempt let go of its tensors.
             self._loaded = None
             free_cache(self._device)
-        usual = replace(self._first_plan(spec), offload=self._first_offload)
-        job.warn(job.thrift.sentence(usual, self._device.name, job.size))
-        return GenerationOutcome(
-            images=tuple(job.images),
-            warnings=tuple(job.warnings),
-            seconds=time.perf_counter() - began,
-            unused_keys=unused,
-            adapter_hashes=job.hashes,
-        )
+        if batch.live:  # what went wrong is the fault of one of them: each alone
+            for job in batch.live:
+                self._serve(self._batch([job]))
 
     # ---- when memory runs out
 
@@ -128,76 +157,77 @@ class Engine:
     def _first_offload(self) -> Offload:
         return OFFLOADS[self._offload_wish] if self._device.offloads else Offload.NONE
 
-    def _first_plan(self, spec: GenerationSpec) -> Thrift:
-        """How a job begins; with a base for which memory ran out before, as it went then."""
+    def _first_plan(self, spec: GenerationSpec, pictures: int) -> Thrift:
+        """How jobs begin; with a base for which memory ran out before, as it went then."""
         helped = self._short[1] if self._short is not None and self._short[0] == spec.base else Offload.NONE
-        together = 1
-        if spec.width > 0 and spec.height > 0:  # else it will be refused
-            together = images_at_once(spec.width, spec.height, on_cpu=self._device.place.type == "cpu")
-            together = max(1, min(together, len(spec.seeds)))
+        together = max(1, min(self.pictures_at_once(spec), pictures))
         return plan((spec.width, spec.height), together, max(self._first_offload, helped))
 
-    def _thriftier(self, job: Job, error: Exception) -> Thrift | None:
-        """What to try next; None if it was not memory that ran out, or nothing is left to try."""
-        if not is_out_of_memory(error):
-            return None
-        movable = self._device.offloads and self._offload_wish != "none"
-        return job.thrift.less(job.phase, job.size, Offload.LAYERS if movable else Offload.NONE)
-
-    def _again(self, job: Job, error: Exception) -> bool:
-        """Whether the same can be tried again at once, with everything where it is."""
-        if isinstance(error, HalfMoved):
-            return False
-        following = self._thriftier(job, error)
-        if following is None or following.offload != job.thrift.offload:
-            return False
-        job.thrift = following
+    def _attempt(self, batch: Batch) -> bool:
+        """Everything that is not done yet. False: memory ran out, and there is another way to try."""
+        try:
+            self._run(batch)
+        except NobodyLeft:
+            pass
+        except UserError as error:  # of the base, which is the same for all
+            for job in batch.live:
+                job.end(error)
+        except Exception as error:
+            if is_out_of_memory(error):
+                return self._is_over_after(batch, error)
+            self._loaded = None  # nobody knows in which state it left the base
+            if len(batch.live) == 1:
+                batch.live[0].end(error)
         return True
 
-    def _attempt(self, job: Job) -> dict[str, int] | None:
-        """Everything that is not done yet; None: memory ran out, and there is another way to try."""
-        try:
-            return self._run(job)
-        except (UserError, Stopped):
-            raise
-        except Exception as error:
-            if not is_out_of_memory(error):
-                self._loaded = None  # nobody knows in which state it left the base
-                raise
-            following = self._thriftier(job, error)
-            if following is None:
-                self._loaded = None
-                raise OutOfMemory(
-                    f"{self._device.name} has too little memory for one image of {job.size[0]}×{job.size[1]}. "
-                    "Choose a smaller size, or close what else uses the device."
-                ) from error
-            job.thrift = following
-            self._short = (job.spec.base, following.offload)
-            return None
+    def _is_over_after(self, batch: Batch, error: Exception) -> bool:
+        """Memory ran out. If nothing is left to try, those that are worked on have failed, and the others go on."""
+        following = batch.thriftier(error)
+        if following is None:
+            told = OutOfMemory(
+                f"{self._device.name} has too little memory for one image of {batch.size[0]}×{batch.size[1]}. "
+                "Choose a smaller size, or close what else uses the device."
+            )
+            for job in [job for job in batch.at if not job.ended] or batch.live:
+                job.end(told)
+            self._loaded = None
+            return not batch.live
+        batch.thrift = following
+        self._short = (batch.spec.base, following.offload)
+        return False
 
     # ---- one attempt
 
-    def _run(self, job: Job) -> dict[str, int]:
-        """Everything; returns the unused tensors per adapter."""
-        spec = job.spec
-        _check(spec)
-        job.stop_if_asked()
-        job.enter("load", LOAD_DEADLINE_S)
-        loaded = self._base(spec.base, job.thrift.offload)
-        _check_fit(spec, loaded.base)
-        job.warn(loaded.uncompiled)
+    def _run(self, batch: Batch) -> None:
+        """Everything that the jobs still lack."""
+        spec = batch.spec
+        batch.each(lambda job: _check(job.spec))
+        batch.enter("load", LOAD_DEADLINE_S)
+        loaded = self._base(spec.base, batch.thrift.offload)
+        batch.each(lambda job: _check_fit(job.spec, loaded.base))
+        batch.warn(loaded.uncompiled)
         rest(loaded.base.pipe, loaded.offload)
-        job.warn(loaded.vaes.put(spec.vae))
-        job.enter("adapters", LOAD_DEADLINE_S)
-        strengths = [Strength(self._adapter(job, loaded, use), use.te, use.unet, use.blocks) for use in spec.adapters]
-        in_text, _ = loaded.patcher.apply(strengths)
+        batch.warn(loaded.vaes.put(spec.vae))
+        batch.enter("adapters", LOAD_DEADLINE_S)
+        batch.each(lambda job: self._read(job, loaded))
+        # Before anything is attached: what goes to the card is a copy of what rests in ordinary memory.
+        loaded.applier.for_text(batch.live[0].stack)
         attach(loaded.base.pipe, loaded.offload, self._device.place)
-        job.enter("prompt", LOAD_DEADLINE_S)
-        prompt, negative = self._encode(job, loaded, in_text)
-        self._draw_all(job, loaded.base, prompt, negative)
-        if not job.images:
-            raise UserError(" ".join(job.warnings))
-        return {name: len(adapter.unused) for name, (_, adapter) in job.adapters.items() if adapter.unused}
+        batch.enter("prompt", LOAD_DEADLINE_S)
+        batch.each(lambda job: self._encode(job, loaded))
+        Drawing(
+            batch,
+            loaded.base,
+            self._device,
+            loaded.applier,
+            self.versions(),
+            lambda job, now: self._finish(batch, job, now),
+        ).run()
+
+    def _finish(self, batch: Batch, job: Job, now: float) -> None:
+        usual = replace(self._first_plan(job.spec, len(job.spec.seeds)), offload=self._first_offload)
+        job.warn(batch.thrift.sentence(usual, self._device.name, batch.size))
+        job.finish(now)
 
     # ---- what is kept between jobs
 
@@ -210,20 +240,32 @@ class Engine:
         device = self._device if offload is Offload.NONE else replace(self._device, place=torch.device("cpu"))
         base = load_base(ref, device)
         tune(base, self._device)
+        patcher = Patcher(base.modules)
         self._loaded = _Loaded(
             key=key,
             base=base,
             offload=offload,
             uncompiled=compile_blocks(base, self._device, offload) if self._compiled else None,
-            patcher=Patcher(base.modules),
+            patcher=patcher,
+            applier=Merging(patcher),
             encoder=PromptEncoder(base.drawer, base.pipe),
             vaes=VaeShelf(base, device),
             adapters=AdapterShelf(base),
         )
         return self._loaded
 
-    def _adapter(self, job: Job, loaded: _Loaded, use: AdapterUse) -> Adapter:
-        job.stop_if_asked()
+    def _read(self, job: Job, loaded: _Loaded) -> None:
+        """Its adapters. Raises `UserError` if one cannot be used."""
+        stack = []
+        for use in job.spec.adapters:
+            if job.stop_if_asked():
+                return
+            stack.append(Strength(self._adapter(job, loaded, use), use.te, use.unet, use.blocks))
+        # Jobs that name the same ones in another order are drawn together.
+        job.stack = sorted(stack, key=lambda one: (one.adapter.key, one.te, one.unet, one.blocks))
+
+    @staticmethod
+    def _adapter(job: Job, loaded: _Loaded, use: AdapterUse) -> Adapter:
         adapter = loaded.adapters.get(use)
         job.adapters.setdefault(use.name, (use, adapter))
         job.warn(describe_unused(use.name, adapter, loaded.base))
@@ -231,7 +273,8 @@ class Engine:
             job.warn(f"“{use.name}” changes nothing: all its weights are zero.")
         return adapter
 
-    def _encode(self, job: Job, loaded: _Loaded, in_text: State) -> tuple[Encoded, Encoded | None]:
+    @staticmethod
+    def _encode(job: Job, loaded: _Loaded) -> None:
         """Prompt and negative prompt; None for a negative that is not looked at."""
         spec, base = job.spec, loaded.base
         for sentence in base.drawer.ineffective(base.pipe, spec):
@@ -240,99 +283,9 @@ class Engine:
         for what, text in {"prompt": spec.prompt, "negative prompt": spec.negative if guided else ""}.items():
             if cut := loaded.encoder.cut_off(text):
                 job.warn(f"The {what} is too long: {cut}.")
-        prompt = loaded.encoder.encode(spec.prompt, spec.clip_skip, in_text)
-        if not guided:
-            return prompt, None
-        return prompt, loaded.encoder.encode(spec.negative, spec.clip_skip, in_text, negative=True)
-
-    # ---- drawing
-
-    def _draw_all(self, job: Job, base: Base, prompt: Encoded, negative: Encoded | None) -> None:
-        spec = job.spec
-        while job.done < len(spec.seeds):
-            seeds = spec.seeds[job.done : job.done + job.thrift.together]
-            try:
-                latents = self._draw_batch(job, base, seeds, prompt, negative)
-            except Exception as error:
-                if not self._again(job, error):
-                    raise
-                latents = None
-            if latents is None:
-                free_cache(self._device)  # not in the handler: there the error keeps what could be freed
-                continue
-            job.enter("decode", STEP_DEADLINE_S)
-            for latent in torch.split(latents, 1):
-                job.stop_if_asked()
-                self._finish(job, self._decode(job, base, latent))
-
-    def _decode(self, job: Job, base: Base, latent: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
-        while True:
-            try:
-                with tiled(base.pipe.vae, job.thrift.tile):
-                    return decode(base, latent)
-            except Exception as error:
-                if not self._again(job, error):
-                    raise
-            free_cache(self._device)  # as above
-
-    def _draw_batch(
-        self, job: Job, base: Base, seeds: tuple[int, ...], prompt: Encoded, negative: Encoded | None
-    ) -> torch.Tensor:
-        spec = job.spec
-        job.stop_if_asked()
-        job.enter("draw", STEP_DEADLINE_S)
-
-        def after_step(step: int) -> None:
-            report = StepReport(
-                image=job.done,
-                batch=len(seeds),
-                images=len(spec.seeds),
-                step=step,
-                steps=spec.steps,
-                deadline_s=STEP_DEADLINE_S,
-            )
-            job.on_step(report)
-            job.stop_if_asked()
-
-        return draw_latents(
-            base,
-            self._device,
-            make_scheduler(spec.sampler, base.scheduler_config, flow=base.drawer.flow),
-            seeds=seeds,
-            size=(spec.width, spec.height),
-            steps=spec.steps,
-            cfg=spec.cfg,
-            prompt=prompt,
-            negative=negative,
-            on_step=after_step,
-        )
-
-    def _finish(self, job: Job, pixels: np.ndarray[Any, np.dtype[np.uint8]] | None) -> None:
-        """Saves one image, or says why there is none."""
-        spec, index = job.spec, job.done
-        job.done += 1
-        which = f"Image {index + 1} (seed {spec.seeds[index]})"
-        if pixels is None:
-            job.warn(
-                f"{which} came out as NaN, so nothing was kept of it. Lower the weights of the adapters or cfg, "
-                "or try another sampler."
-            )
-            return
-        if flaw := flatness(pixels):
-            job.warn(f"{which} is {flaw}. Lower the weights of the adapters or cfg, or take more steps.")
-        image = Image.fromarray(pixels)
-        path = job.out_dir / f"{job.stem}-{index + 1}.{SUFFIXES[spec.image_format]}"
-        infotext = infotext_of(spec, index, job.hashes)
-        chunk = chunk_of(spec, index, job.provenance, self.versions())
-        try:
-            if job.originals is not None:
-                original = job.originals / f"{job.stem}-{index + 1}.png"
-                save_image(image, original, image_format="png", infotext=infotext, chunk=chunk)
-            save_image(image, path, image_format=spec.image_format, infotext=infotext, chunk=chunk)
-        except OSError as error:
-            raise UserError(f"The picture could not be written: {error.strerror or error}.") from error
-        made = MadeImage(path=str(path), index=index, seed=spec.seeds[index], width=spec.width, height=spec.height)
-        job.images.append(made)
+        in_text, encode = loaded.applier.for_text(job.stack), loaded.encoder.encode
+        job.prompt = encode(spec.prompt, spec.clip_skip, in_text)
+        job.negative = encode(spec.negative, spec.clip_skip, in_text, negative=True) if guided else None
 
 
 def _check(spec: GenerationSpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlmodel import Field, SQLModel
 
 #: Written into `PRAGMA user_version`.
-SCHEMA = 5
+SCHEMA = 6
 
 
 class AdapterRow(SQLModel, table=True):
@@ -151,10 +151,15 @@ class JobRow(SQLModel, table=True):
     spec: str = ""
     #: JSON list of sentences that belong into the result.
     remarks: str = "[]"
-    #: Jobs of one setup (base and adapters) run together.
+    #: Base (16 hex digits), then adapters (16): a worker that has them loaded goes on with jobs of the same.
     setup: str = ""
-    #: `queued`, `running`, `done`, `failed`, `cancelled`.
+    #: Jobs that are alike can be drawn together as far as their adapters allow it.
+    alike: str = ""
+    #: How many pictures it asks for.
+    count: int = 1
+    #: `queued`, `claimed` (a worker has it and is not at it yet), `running`, `done`, `failed`, `cancelled`.
     state: str = Field(default="queued", index=True)
+    #: How often a worker was at it.
     attempts: int = 0
     #: How many of the attempts ended because we did, by a crash: not the fault of the job or its worker.
     interrupted: int = 0

@@ -15,6 +15,9 @@ MAX_ATTEMPTS = 3
 #: A job that was begun so often and every time ended with the daemon may well be what ends it.
 MAX_INTERRUPTIONS = 10
 
+#: A job that has no answer yet.
+OPEN_STATES = ("queued", "claimed", "running")
+
 #: The queue prefers jobs of the setup that is loaded, unless another has waited this long (seconds).
 PATIENCE_S = 60.0
 
@@ -90,10 +93,10 @@ def job_by_id(session: Session, job_id: str) -> JobRow | None:
 
 
 def open_jobs(session: Session) -> Sequence[JobRow]:
-    """Queued and running jobs in the order in which they were asked for."""
+    """Jobs without an answer in the order in which they were asked for."""
     return session.exec(
         select(JobRow)
-        .where(col(JobRow.state).in_(("queued", "running")))
+        .where(col(JobRow.state).in_(OPEN_STATES))
         .order_by(col(JobRow.created), col(JobRow.run), col(JobRow.seq))
     ).all()
 
@@ -103,30 +106,77 @@ def fingerprints_tried(session: Session, note: str) -> set[str]:
     return set(session.exec(select(JobRow.fingerprint).where(JobRow.note == note)).all())
 
 
-def claim(session: Session, loaded_setup: str, now: float, only: Collection[str] | None = None) -> JobRow | None:
-    """Take the next job, in one statement, so that two claimers can never take the same.
+#: The one statement of a claim: the job whose turn it is, and companions that can be drawn with it.
+_CLAIM = text(
+    """
+    WITH waiting AS (
+        SELECT *, attempts > interrupted AS lost FROM job
+        WHERE state = 'queued' AND (:notes IS NULL OR note IN (SELECT value FROM json_each(:notes)))
+    ),
+    head AS (
+        SELECT * FROM waiting
+        ORDER BY background, (created < :tired) DESC, (setup = :setup AND created >= :tired) DESC,
+            (substr(setup, 1, 16) = substr(:setup, 1, 16) AND created >= :tired) DESC, created, run, seq
+        LIMIT 1
+    ),
+    together AS (
+        SELECT one.id, ROW_NUMBER() OVER line AS number, SUM(one.count) OVER line AS pictures
+        FROM waiting AS one, head
+        WHERE one.id = head.id OR (
+            NOT head.lost AND NOT one.lost AND one.alike = head.alike AND one.setup = head.setup
+            AND one.background = head.background
+        )
+        WINDOW line AS (ORDER BY one.id <> head.id, one.created, one.run, one.seq ROWS UNBOUNDED PRECEDING)
+    )
+    UPDATE job SET state = 'claimed'
+    WHERE id IN (SELECT id FROM together WHERE number = 1 OR (number <= :orders AND pictures <= :pictures))
+    RETURNING id
+    """
+)
 
-    Jobs of the loaded setup go first (switching costs), but nobody waits longer than `PATIENCE_S` for that. What
-    nobody waits for comes last.
+
+def claim(
+    session: Session,
+    loaded_setup: str,
+    now: float,
+    only: Collection[str] | None = None,
+    *,
+    orders: int = 1,
+    pictures: int = 1,
+) -> list[JobRow]:
+    """Take the next job and its companions, in one statement, so that two claimers can never take the same.
+
+    Jobs of the loaded setup go first, then those of its base (switching costs), but nobody waits longer than
+    `PATIENCE_S` for that. What nobody waits for comes last. Companions are alike, at most `orders` jobs with `pictures`
+    pictures in all; a job over which a worker was lost has none.
     `only` limits it to some notes: `loravault run NOTE` without a daemon starts nothing else that waits.
     """
-    row = session.execute(
-        text(
-            """
-            UPDATE job SET state = 'running', attempts = attempts + 1
-            WHERE id = (
-                SELECT id FROM job
-                WHERE state = 'queued' AND (:notes IS NULL OR note IN (SELECT value FROM json_each(:notes)))
-                ORDER BY background, (created < :tired) DESC, (setup = :setup AND created >= :tired) DESC,
-                    created, run, seq
-                LIMIT 1
-            )
-            RETURNING id
-            """
-        ),
-        {"setup": loaded_setup, "tired": now - PATIENCE_S, "notes": None if only is None else json.dumps(sorted(only))},
-    ).first()
-    return None if row is None else session.get(JobRow, row[0], populate_existing=True)
+    notes = None if only is None else json.dumps(sorted(only))
+    values = {"setup": loaded_setup, "tired": now - PATIENCE_S, "notes": notes, "orders": orders, "pictures": pictures}
+    taken = [row[0] for row in session.execute(_CLAIM, values)]
+    rows = [session.get(JobRow, job_id, populate_existing=True) for job_id in taken]
+    return sorted((row for row in rows if row is not None), key=lambda row: (row.created, row.run, row.seq))
+
+
+def queued(session: Session, only: Collection[str] | None = None) -> Sequence[tuple[str, bool]]:
+    """Setup of each job that nobody has claimed, and whether nobody waits for it; in the order of the queue."""
+    query = select(JobRow.setup, JobRow.background).where(JobRow.state == "queued")
+    if only is not None:
+        query = query.where(col(JobRow.note).in_(sorted(only)))
+    order = (col(JobRow.background), col(JobRow.created), col(JobRow.run), col(JobRow.seq))
+    return session.exec(query.order_by(*order)).all()
+
+
+def begin(session: Session, job: JobRow) -> None:
+    """A worker is at it now: from here on it counts as a try."""
+    job.state = "running"
+    job.attempts += 1
+    session.add(job)
+
+
+def was_lost(job: JobRow) -> bool:
+    """Whether a worker was lost over it, before the try that may be under way."""
+    return job.attempts - (job.state == "running") > job.interrupted
 
 
 def requeue(session: Session, job: JobRow) -> None:
@@ -135,9 +185,16 @@ def requeue(session: Session, job: JobRow) -> None:
     session.add(job)
 
 
+def give_back(session: Session, job: JobRow) -> None:
+    """Give a job back through no fault of its own: as if it had not been begun."""
+    job.attempts -= job.state == "running"
+    job.state = "queued"
+    session.add(job)
+
+
 def orphans(session: Session) -> Sequence[JobRow]:
-    """Jobs marked running: at the start of the lock's holder, every one has lost its worker."""
-    return session.exec(select(JobRow).where(JobRow.state == "running")).all()
+    """Jobs that a worker had: at the start of the lock's holder, every one has lost it."""
+    return session.exec(select(JobRow).where(col(JobRow.state).in_(("claimed", "running")))).all()
 
 
 def finish(

@@ -45,7 +45,7 @@ class Board:
         self._written_at = float("-inf")
         self._is_theirs = False
         self._seen: object = None
-        self._progress: tuple[str | None, str, float | None] = (None, "", None)
+        self._progress: dict[str, dict[str, str | float | None]] = {}
         self._progress_at = float("-inf")
 
     @property
@@ -81,13 +81,12 @@ class Board:
 
     def _write_progress(self) -> None:
         dispatcher = self._dispatcher
-        progress = (dispatcher.job, dispatcher.phase, dispatcher.fraction)
+        progress = {held.id: {"phase": held.phase, "fraction": held.fraction} for held in dispatcher.shown}
         if progress == self._progress or self._ctx.steady() - self._progress_at < PROGRESS_S:
             return
         self._progress, self._progress_at = progress, self._ctx.steady()
         with self._ctx.index.session() as session:
-            value = {"job": progress[0], "phase": progress[1], "fraction": progress[2]}
-            commands.set_fact(session, "progress", json.dumps(value))
+            commands.set_fact(session, "progress", json.dumps(progress))
 
     def _put(self, board: Dashboard) -> None:
         path = self._ctx.path(self.rel)
@@ -107,8 +106,9 @@ class Board:
             keeping = Keeping(notices=keeping.notices)
         with ctx.index.session() as session:
             jobs = work.open_jobs(session)
-            running = next((job for job in jobs if job.id == self._dispatcher.job), None)
-            waiting = [job for job in jobs if job is not running]
+            shown = {held.id: held.phase for held in self._dispatcher.shown}
+            running = [job for job in jobs if job.id in shown]
+            waiting = [job for job in jobs if job.id not in shown]
             needy = [_problem_line(row) for row in notes.notes_with_problems(session)]
             needy += notes_to_look_at(session, keeping)
             return Dashboard(
@@ -117,7 +117,7 @@ class Board:
                 machine=ctx.config.machine,
                 device=self._supervisor.device or "the worker starts when there is work",
                 vault_name=ctx.config.vault.name,
-                running=QueueLine(running.note, _short(running), self._dispatcher.phase) if running else None,
+                running=tuple(QueueLine(job.note, _short(job), shown[job.id]) for job in running),
                 waiting=tuple(QueueLine(job.note, _short(job)) for job in waiting[:LINES]),
                 troubles=tuple(ctx.troubles[key] for key in sorted(ctx.troubles)) + _and_more(len(waiting)),
                 failures=tuple(_run_line(run) for run in work.last_runs(session, 5, "failed")),

@@ -1,27 +1,29 @@
 """The worker: `python -m loravault.jobs.child`. Owns the device, takes jobs on stdin, answers on stdout.
 
-Torch is imported after the hello, so that a wrong version is noticed before seconds are spent. End of stdin means that
-the daemon is gone or done with us: leave at once, whatever runs (files appear whole or not at all).
+Torch is imported after the hello, so that a wrong version is noticed before seconds are spent. Several jobs may wait
+here; what can be drawn together is. End of stdin means that the daemon is gone or done with us: leave at once, whatever
+runs (files appear whole or not at all).
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
-import queue
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from loravault import __version__
 from loravault.engine.ends import OutOfMemory, Stopped
+from loravault.engine.wish import End, Wish
 from loravault.errors import UserError
 from loravault.formats.generation import GenerationSpec
-from loravault.formats.outcome import GenerationOutcome, Provenance, StepReport
+from loravault.formats.outcome import GenerationOutcome, StepReport
 from loravault.jobs.protocol import (
     MAX_ORDER_LINE,
     PROTOCOL,
@@ -32,15 +34,20 @@ from loravault.jobs.protocol import (
     Failed,
     Hello,
     Job,
+    Leave,
     LineSplitter,
     Log,
+    Order,
     Phase,
     Progress,
     ProtocolError,
     Ready,
+    Returned,
+    Taken,
     decode_order,
     encode,
 )
+from loravault.jobs.waitinglist import WaitingList
 from loravault.osdep import parent_death_signal
 
 #: Importing torch and diffusers from a cold disk.
@@ -58,19 +65,11 @@ class Engine(Protocol):
     def versions(self) -> dict[str, str]:
         """Library name → version."""
 
-    def generate(
-        self,
-        spec: GenerationSpec,
-        out_dir: Path,
-        *,
-        stem: str,
-        provenance: Provenance,
-        originals: Path | None,
-        on_phase: Callable[[str, float], None],
-        on_step: Callable[[StepReport], None],
-        cancelled: Callable[[], bool],
-    ) -> GenerationOutcome:
-        """Makes the pictures. Raises `UserError`, `Stopped`."""
+    def pictures_at_once(self, spec: GenerationSpec) -> int:
+        """How many pictures of this kind are denoised at the same time."""
+
+    def generate_together(self, wishes: Sequence[Wish]) -> None:
+        """Makes the pictures of jobs of one mark. Each is told its own end."""
 
 
 class Channel:
@@ -109,11 +108,11 @@ class Channel:
 
 
 class Worker:
-    """One engine, one job at a time on the main thread; a second thread listens for orders."""
+    """One engine, one batch of jobs at a time on the main thread; a second thread listens for orders."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting = WaitingList()
         self._cancelled: set[str] = set()
         self._leaving = threading.Event()
 
@@ -125,60 +124,72 @@ class Worker:
         say(Phase(job=None, name="start", deadline_s=START_DEADLINE_S))
         engine = make_engine()
         say(Ready(device=engine.device_name(), versions=engine.versions()))
-        while (job := self._jobs.get()) is not None and not self._leaving.is_set():
-            say(self._answer(engine, job))
+        while jobs := self._waiting.take(engine.pictures_at_once):
+            say(Taken(tuple(job.id for job in jobs)))
+            self._work(engine, jobs)
 
     def _listen(self) -> None:
         lines = LineSplitter(MAX_ORDER_LINE)
         while data := self._channel.read():
             try:
-                for line in lines.feed(data):
-                    self._obey(line)
+                self._obey([decode_order(line) for line in lines.feed(data)])
             except ProtocolError as error:
                 self._channel.say(Log(level="error", text=f"the daemon sent nonsense: {error}"))
                 break
         self._leaving.set()
-        self._jobs.put(None)
+        self._waiting.close()
         # The main thread may be inside a step, an import or a kernel that never returns.
         timer = threading.Timer(LAST_STEP_S, os._exit, (0,))
         timer.daemon = True
         timer.start()
 
-    def _obey(self, line: bytes) -> None:
-        order = decode_order(line)
-        if isinstance(order, Job):
-            # A cancel that crossed the answer of an earlier try must not stop this one.
-            self._cancelled.discard(order.id)
-            self._jobs.put(order)
-        elif isinstance(order, Cancel):
-            self._cancelled.add(order.id)
-        else:
-            self._jobs.put(None)
+    def _obey(self, orders: Sequence[Order]) -> None:
+        """In their order; the jobs of one piece are seen together, so that they can be drawn so."""
+        new: dict[str, Job] = {}
+        for order in orders:
+            if isinstance(order, Job):
+                # A cancel that crossed the answer of an earlier try must not stop this one.
+                self._cancelled.discard(order.id)
+                new[order.id] = order
+            elif isinstance(order, Leave):
+                self._waiting.close()
+            elif new.pop(order.id, None) is not None or self._waiting.remove(order.id):
+                gone = Cancelled(job=order.id) if isinstance(order, Cancel) else Returned(order.id)
+                self._channel.say(gone)
+            elif isinstance(order, Cancel):
+                self._cancelled.add(order.id)
+        self._waiting.put(new.values())
 
-    def _answer(self, engine: Engine, job: Job) -> Answer:
+    def _work(self, engine: Engine, jobs: Sequence[Job]) -> None:
+        """Every one of them is answered once, whatever the engine does."""
+        open_jobs = {job.id for job in jobs}
+
+        def end(job_id: str, what: End) -> None:
+            if job_id in open_jobs:
+                open_jobs.remove(job_id)
+                self._cancelled.discard(job_id)
+                self._channel.say(_answer(job_id, what))
+
         try:
-            outcome = engine.generate(
-                job.spec,
-                Path(job.out_dir),
-                stem=job.stem,
-                provenance=job.provenance,
-                originals=Path(job.originals) if job.originals else None,
-                on_phase=lambda name, deadline_s: self._phase(job.id, name, deadline_s),
-                on_step=lambda report: self._step(job.id, report),
-                cancelled=lambda: job.id in self._cancelled or self._leaving.is_set(),
-            )
-        except Stopped as stop:
-            return Cancelled(job=job.id, images=stop.images)
-        except OutOfMemory as error:
-            return Failed(job=job.id, message=error.message, kind="oom")
-        except UserError as error:
-            return Failed(job=job.id, message=error.message, kind="user")
+            engine.generate_together([self._wish(job, partial(end, job.id)) for job in jobs])
+            bug: Exception = RuntimeError("the engine has forgotten the job")
         except Exception as error:  # an exception is an answer
-            traceback.print_exc()
-            return Failed(job=job.id, message=_in_words(error), kind="internal")
-        finally:
-            self._cancelled.discard(job.id)
-        return Done(job.id, outcome)
+            bug = error
+        for job in jobs:
+            end(job.id, bug)
+
+    def _wish(self, job: Job, on_end: Callable[[End], None]) -> Wish:
+        return Wish(
+            spec=job.spec,
+            out_dir=Path(job.out_dir),
+            stem=job.stem,
+            provenance=job.provenance,
+            originals=Path(job.originals) if job.originals else None,
+            on_phase=partial(self._phase, job.id),
+            on_step=partial(self._step, job.id),
+            cancelled=lambda: job.id in self._cancelled or self._leaving.is_set(),
+            on_end=on_end,
+        )
 
     def _phase(self, job: str, name: str, deadline_s: float) -> None:
         self._channel.say(Phase(job=job, name=name, deadline_s=deadline_s))
@@ -195,6 +206,18 @@ class Worker:
                 deadline_s=report.deadline_s,
             )
         )
+
+
+def _answer(job_id: str, end: End) -> Answer:
+    """What became of a job, as it is said to the daemon."""
+    if isinstance(end, GenerationOutcome):
+        return Done(job_id, end)
+    if isinstance(end, Stopped):
+        return Cancelled(job=job_id, images=end.images)
+    if isinstance(end, UserError):
+        return Failed(job=job_id, message=end.message, kind="oom" if isinstance(end, OutOfMemory) else "user")
+    traceback.print_exception(end)
+    return Failed(job=job_id, message=_in_words(end), kind="internal")
 
 
 def _in_words(error: Exception) -> str:

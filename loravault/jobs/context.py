@@ -56,6 +56,8 @@ class Context:
     pictures_changed: set[str] = field(default_factory=set)
     #: Running jobs that somebody called off.
     to_cancel: set[str] = field(default_factory=set)
+    #: Jobs that a worker has and should give back, unless it is at them already: what they ask for has changed.
+    to_withdraw: set[str] = field(default_factory=set)
     #: Asks for a look at a note whose text was not read yet, whatever its stat says.
     look: Callable[[str], None] = lambda _rel: None
     #: Troubles of the moment for the dashboard: key -> sentence.

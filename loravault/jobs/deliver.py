@@ -37,8 +37,6 @@ GONE_S = 7 * 86400.0
 
 _BLOCK_LINK = re.compile(rb"#\^(lv-[A-Za-z0-9-]+)")
 
-OPEN_STATES = ("queued", "running")
-
 
 @dataclass
 class Pending:
@@ -62,17 +60,17 @@ class Pending:
             job
             for run in self.runs
             for job in self.jobs[run.id]
-            if not job.delivered and job.state not in OPEN_STATES and (not job.sheet or self.is_over(run))
+            if not job.delivered and job.state not in work.OPEN_STATES and (not job.sheet or self.is_over(run))
         ]
 
     @property
     def open_jobs(self) -> list[JobRow]:
         """Jobs that still wait or run."""
-        return [job for run in self.runs for job in self.jobs[run.id] if job.state in OPEN_STATES]
+        return [job for run in self.runs for job in self.jobs[run.id] if job.state in work.OPEN_STATES]
 
     def is_over(self, run: RunRow) -> bool:
         """Every job of the run has ended."""
-        return all(job.state not in OPEN_STATES for job in self.jobs[run.id])
+        return all(job.state not in work.OPEN_STATES for job in self.jobs[run.id])
 
 
 class Deliverer:

@@ -1,8 +1,7 @@
-"""From the queue to the worker and back: claim, run, publish the pictures, record how the job ended."""
+"""From the queue to the workers and back: claim, hand over, follow, record how each job ended."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import deque
@@ -11,128 +10,221 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
 from sqlalchemy.exc import DatabaseError
 
 from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.formats.generation import GenerationSpec
-from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance
+from loravault.formats.outcome import Provenance
 from loravault.index import adapters, images, work
-from loravault.index.library import card_paths
-from loravault.index.tables import ImageRow, JobRow
+from loravault.index.tables import JobRow
 from loravault.jobs import planning, words
 from loravault.jobs import supervisor as sup
 from loravault.jobs.context import Context, Event, log
-from loravault.vault.attachments import Attachments, NoAttachments
+from loravault.jobs.lanes import Held, Lane
+from loravault.jobs.publishing import Publisher, spec_of
 from loravault.vault.names import image_stem
 from loravault.vault.paths import VaultGone
 
 #: After trouble that is nobody's fault in particular (disk full, images folder read-only): wait before the next job.
 PAUSE_S = 60.0
+#: Whether there is something to claim ahead of the work is asked this often while a worker is busy (seconds).
+AHEAD_S = 0.25
+#: A job that a worker has.
+HELD_STATES = ("claimed", "running")
 
 
 class Dispatcher:
-    """Keeps the worker busy. One job at a time: one device."""
+    """Keeps the workers busy: each holds what it draws, and what comes next."""
 
-    def __init__(self, ctx: Context, supervisor: sup.Supervisor, only: Collection[str] | None = None) -> None:
+    def __init__(
+        self, ctx: Context, supervisors: Sequence[sup.Supervisor], only: Collection[str] | None = None
+    ) -> None:
         self._ctx = ctx
         self._only = only
-        self._supervisor = supervisor
-        self._job: str | None = None
-        self._setup = ""
+        self._publisher = Publisher(ctx)
+        self.lanes = [Lane(one) for one in supervisors]
         self._not_before = 0.0
-        self._events: deque[sup.Event] = deque()
-        #: What the running job does now, for the dashboard and the queue.
-        self.phase = ""
-        self.fraction: float | None = None
+        self._ask_ahead_at = 0.0
+        self._events: deque[tuple[Lane, sup.Event]] = deque()
+        #: Jobs came back because their notes have changed; the notes are read before anything is claimed.
+        self._to_be_read = False
         #: The installed package is newer than this process.
         self.restart_wanted = False
 
     @property
     def job(self) -> str | None:
-        """The id of the running job."""
-        return self._job
+        """The id of a job that is worked on, else of the next one that a worker has; None while none has any."""
+        leading = [held for lane in self.lanes if (held := lane.leading) is not None]
+        best = sorted(leading, key=lambda held: not held.begun)
+        return best[0].id if best else None
+
+    @property
+    def shown(self) -> list[Held]:
+        """The jobs that are worked on, for the dashboard and the queue; that for which a worker starts among them."""
+        return [held for lane in self.lanes for held in (lane.begun or lane.waiting[:1])]
 
     @property
     def staging(self) -> Path:
-        """Where the worker puts pictures before they are published."""
-        return self._ctx.config.state_dir / "staging"
+        """Where the workers put pictures before they are published."""
+        return self._publisher.staging
 
     def recover(self) -> None:
-        """At the start every job marked running has lost its worker, because we ended.
+        """At the start every job that a worker had has lost it, because we ended.
 
-        It is answered with the pictures that it had made already, else queued again; and that is no try of its own, or
-        whoever kills us three times would make it fail.
+        One that was begun is answered with the pictures that it had made already, else queued again; and that is no
+        try of its own, or whoever kills us three times would make it fail.
         """
         shutil.rmtree(self.staging, ignore_errors=True)
         with self._ctx.index.session() as session:
-            orphans = [(job.id, _spec_of(job)) for job in work.orphans(session)]
+            orphans = []
+            for job in work.orphans(session):
+                if job.state == "claimed":
+                    work.give_back(session, job)
+                else:
+                    orphans.append((job.id, spec_of(job)))
         for job_id, spec in orphans:
-            cards = self._cards(spec)
+            cards = self._publisher.cards(spec)
             with self._ctx.index.session() as session:
-                job = work.job_by_id(session, job_id)
-                if job is None:
+                found = work.job_by_id(session, job_id)
+                if found is None:
                     continue
-                job.interrupted += 1
-                job.state = "queued"
-                if not planning.adopt_pictures(job, images.images_of_job(session, job_id), cards):
-                    job.state = "running"
-                session.add(job)
-                self._ctx.to_deliver.add(job.note)
+                found.interrupted += 1
+                found.state = "queued"
+                if not planning.adopt_pictures(found, images.images_of_job(session, job_id), cards):
+                    found.state = "running"
+                session.add(found)
+                self._ctx.to_deliver.add(found.note)
             self._lost(job_id, "loravault was stopped while it ran")
 
     def step(self) -> None:
-        """Handle what the worker said, then give it the next job if it is free."""
-        self._events.extend(self._supervisor.poll())
+        """Handle what the workers said, then give them the next jobs if they have room."""
+        for lane in self.lanes:
+            self._events.extend((lane, event) for event in lane.supervisor.poll())
         while self._events and self._ctx.steady() >= self._not_before:
-            self._handle(self._events[0])
+            self._handle(*self._events[0])
             if self._ctx.steady() >= self._not_before:
                 self._events.popleft()  # only now: what fails on the way is handled again
-        if self._job is not None:
-            self._pass_on_cancel()
+        self._pass_on_wishes()
+        if self._to_be_read:
+            self._to_be_read = False  # before that they would only be claimed again as they were
         elif not self._events and self._ctx.steady() >= self._not_before:
-            self._start_next()
+            self._supply()
 
-    def _handle(self, event: sup.Event) -> None:
+    def _handle(self, lane: Lane, event: sup.Event) -> None:
         """An event whose handling fails for a reason of ours costs that job a try, never the queue."""
         try:
-            self._on_event(event)
+            self._on_event(lane, event)
         except DatabaseError:
             raise
         except Exception as error:
             log.exception("what the worker said could not be handled: %r", event)
-            job = getattr(event, "job", None)
-            if job is not None:
-                self._lost(job, f"a bug in loravault ({type(error).__name__}: {error})")
-                self._free(job)
+            if event.job is not None:
+                self._lost(event.job, f"a bug in loravault ({type(error).__name__}: {error})")
+                self._free(lane, event.job)
 
     def stop(self) -> None:
-        """The daemon leaves: the worker is closed, a running job goes back to the queue."""
-        self._supervisor.close()
-        self._give_back()
+        """The daemon leaves: the workers are closed, what they had goes back to the queue."""
+        for lane in self.lanes:
+            lane.supervisor.close()
+            self._give_back(lane)
 
-    def _start_next(self) -> None:
+    # ---- claiming
+
+    def _supply(self) -> None:
+        """A job for each worker that has none; then, ahead of the work, what they draw next."""
+        busy = all(not lane.is_free for lane in self.lanes)
+        if busy and self._ctx.steady() < self._ask_ahead_at:
+            return
+        self._ask_ahead_at = self._ctx.steady() + AHEAD_S
+        while self._claim_once():
+            pass
+
+    def _claim_once(self) -> bool:
+        """One claim, for the worker that it suits best. False: nothing is left that one of them could take."""
         ctx = self._ctx
         with ctx.index.session() as session:
-            job = work.claim(session, self._setup, ctx.now(), self._only)
-        if job is None:
-            return
+            waiting = work.queued(session, self._only)
+        free = [lane for lane in self.lanes if lane.is_free]
+        if not waiting:
+            self._share(free)
+            return False
+        setup, background = waiting[0]
+        if not background:
+            self._make_way()
+        lane = max(free or self.lanes, key=lambda one: (one.room(background=background), one.fits(setup)))
+        orders, pictures = lane.room(background=background)
+        if not free and not (orders and pictures):
+            return False
+        if free:
+            orders = min(orders, -(-len(waiting) // len(free)))
+        with ctx.index.session() as session:
+            jobs = work.claim(session, lane.setup, ctx.now(), self._only, orders=orders, pictures=pictures)
+            for job in jobs if free else ():
+                work.begin(session, job)  # nothing is before it: what the note says of it need not wait for the worker
+        if not jobs:
+            return False
         reach("job.claimed")
-        self._job, self._setup, self.phase, self.fraction = job.id, job.setup, "starting", None
-        spec = self._with_files_that_are_there(_spec_of(job))
-        log.info("job %s starts: %s (%s)", job.id, job.first_line[:80], job.note)
-        ctx.to_deliver.add(job.note)
+        return self._hand_over(lane, jobs)
+
+    def _make_way(self) -> None:
+        """A person waits: what nobody waits for leaves the workers again, where it is not begun."""
+        for lane in self.lanes:
+            self._ask_back(lane, [held for held in lane.waiting if held.background])
+
+    def _share(self, free: Sequence[Lane]) -> None:
+        """A worker has nothing to do and nothing is queued: what the others are not at goes back for it."""
+        for lane in self.lanes if free else ():
+            if lane.begun:
+                self._ask_back(lane, lane.waiting)
+
+    @staticmethod
+    def _ask_back(lane: Lane, jobs: Sequence[Held]) -> None:
+        for held in jobs:
+            if not held.withdrawn:
+                held.withdrawn = True
+                lane.supervisor.withdraw(held.id)
+
+    def _hand_over(self, lane: Lane, jobs: Sequence[JobRow]) -> bool:
+        """Give these to a worker. False: no process could be made, or none of them can be said."""
+        orders = []
+        for job in jobs:
+            try:
+                orders.append(self._order(job))
+            except UserError as error:  # its paths cannot be said
+                self._publisher.end(job, "failed", words.failure_lines([error.message]))
+                continue
+            lane.hold(job)
+            self._ctx.to_deliver.add(job.note)
         try:
-            self._hand_over(job, spec)
-        except UserError as error:  # no process could be made, or a path cannot be said
-            log.error("job %s: %s", job.id, error)
-            ctx.troubles["worker"] = error.message
-            self._not_before = ctx.steady() + PAUSE_S
-            self._give_back()
-            return
-        ctx.troubles.pop("worker", None)
-        ctx.tell(Event("phase", f"{job.note}: {job.first_line[:60]}", job=job.id, run=job.run))
+            if orders:
+                lane.supervisor.start(orders)
+        except UserError as error:  # no process could be made
+            log.error("jobs %s: %s", ", ".join(job.id for job in jobs), error)
+            self._ctx.troubles["worker"] = error.message
+            self._not_before = self._ctx.steady() + PAUSE_S
+            self._give_back(lane)
+            return False
+        self._ctx.troubles.pop("worker", None)
+        return True
+
+    def _order(self, job: JobRow) -> sup.Order:
+        return sup.order(
+            job.id,
+            self._with_files_that_are_there(spec_of(job)),
+            self.staging / job.id,
+            stem=image_stem(datetime.fromtimestamp(job.created), job.id),
+            provenance=Provenance(
+                job=job.id,
+                block_hash=job.block_hash or "",
+                fingerprint=job.fingerprint,
+                stands_for=job.stands_for,
+                named=job.named,
+            ),
+            originals=self._ctx.config.originals,
+            alone=work.was_lost(job),
+            background=job.background,
+        )
 
     def _with_files_that_are_there(self, spec: GenerationSpec) -> GenerationSpec:
         """Between wish and work a drive may have gone: a copy of the same weights that is there does as well."""
@@ -148,205 +240,139 @@ class Dispatcher:
             uses.append(replace(use, path=found))
         return replace(spec, adapters=tuple(uses))
 
-    def _place(self, path: str) -> tuple[str, str] | None:
-        """The root and the path in it of an adapter file; None if it is in none."""
-        for root in self._ctx.config.loras:
-            if Path(path).is_relative_to(root.path):
-                return root.name, Path(path).relative_to(root.path).as_posix()
-        return None
+    # ---- what the workers are told
 
-    def _hand_over(self, job: JobRow, spec: GenerationSpec) -> None:
-        self._supervisor.start_job(
-            job.id,
-            spec,
-            out_dir=self.staging / job.id,
-            stem=image_stem(datetime.fromtimestamp(job.created), job.id),
-            provenance=Provenance(
-                job=job.id,
-                block_hash=job.block_hash or "",
-                fingerprint=job.fingerprint,
-                stands_for=job.stands_for,
-                named=job.named,
-            ),
-            originals=self._ctx.config.originals,
-        )
+    def _pass_on_wishes(self) -> None:
+        """Cancels, and jobs that are asked back because their note has changed."""
+        for lane in self.lanes:
+            for job_id in self._ctx.to_cancel & lane.held.keys():
+                lane.supervisor.cancel(job_id)
+            self._ask_back(lane, [lane.held[job_id] for job_id in self._ctx.to_withdraw & lane.held.keys()])
 
-    def _upgraded(self, event: sup.VersionMismatch) -> None:
-        """The package was upgraded under the running daemon: give the job back and ask to be restarted."""
-        log.warning("upgraded to %s while %s was running; restarting", event.theirs, event.ours)
-        self.restart_wanted = True
-        self._give_back()
+    # ---- what the workers say
 
-    def _give_back(self) -> None:
-        """The running job goes back to the queue and its attempt is not counted: it was not its fault."""
-        if self._job is None:
-            return
-        with self._ctx.index.session() as session:
-            job = work.job_by_id(session, self._job)
-            if job is not None and job.state == "running":
-                job.attempts -= 1
-                work.requeue(session, job)
-        self._free(self._job)
-
-    def _pass_on_cancel(self) -> None:
-        if self._job in self._ctx.to_cancel:
-            self._supervisor.cancel(self._job)
-
-    def _on_event(self, event: sup.Event) -> None:
-        if isinstance(event, sup.PhaseChanged):
-            self.phase = event.name
-            self._ctx.tell(Event("phase", event.name, job=self._job))
+    def _on_event(self, lane: Lane, event: sup.Event) -> None:
+        held = lane.held.get(event.job or "")
+        if isinstance(event, sup.Started):
+            self._begun(lane, event.job)
+        elif isinstance(event, sup.PhaseChanged):
+            self._progress(held, event.name, None)
         elif isinstance(event, sup.Stepped):
-            self.phase, self.fraction = f"step {event.step} of {event.steps}", event.fraction
-            self._ctx.tell(Event("progress", self.phase, event.fraction, job=self._job))
+            self._progress(held, f"step {event.step} of {event.steps}", event.fraction)
         elif isinstance(event, sup.VersionMismatch):
             self._upgraded(event)
+        elif isinstance(event, sup.JobReturned):
+            self._returned(event.job)
+            self._free(lane, event.job)
         elif isinstance(event, sup.WorkerDied):
+            lane.setup = ""
             if event.job is not None:
                 self._lost(event.job, event.reason)
-                self._free(event.job)
-        elif isinstance(event, (sup.Finished, sup.JobFailed, sup.JobCancelled)):
-            self._on_end(event)
+                self._free(lane, event.job)
+        else:
+            self._on_end(lane, event)
 
-    def _on_end(self, event: sup.Finished | sup.JobFailed | sup.JobCancelled) -> None:
+    def _begun(self, lane: Lane, job_id: str) -> None:
+        """The worker is at it: from here on it counts as a try."""
+        ctx = self._ctx
+        with ctx.index.session() as session:
+            job = work.job_by_id(session, job_id)
+            if job is None or job.state not in HELD_STATES:
+                return
+            if job.state == "claimed":
+                work.begin(session, job)
+            note, run, line = job.note, job.run, job.first_line
+        reach("job.begun")
+        if job_id in lane.held:
+            lane.held[job_id].begun = True
+        ctx.to_withdraw.discard(job_id)
+        ctx.to_deliver.add(note)
+        log.info("job %s starts: %s (%s)", job_id, line[:80], note)
+        ctx.tell(Event("phase", f"{note}: {line[:60]}", job=job_id, run=run))
+
+    def _progress(self, held: Held | None, phase: str, fraction: float | None) -> None:
+        if held is None:
+            return
+        held.phase = phase
+        if fraction is None:
+            self._ctx.tell(Event("phase", phase, job=held.id))
+            return
+        held.fraction = fraction
+        self._ctx.tell(Event("progress", phase, fraction, job=held.id))
+
+    def _upgraded(self, event: sup.VersionMismatch) -> None:
+        """The package was upgraded under the running daemon: give the jobs back and ask to be restarted."""
+        log.warning("upgraded to %s while %s was running; restarting", event.theirs, event.ours)
+        self.restart_wanted = True
+        for lane in self.lanes:
+            self._give_back(lane)
+
+    def _give_back(self, lane: Lane) -> None:
+        """What it has goes back to the queue and its attempts are not counted: it was not its fault."""
+        for job_id in tuple(lane.held):
+            self._returned(job_id)
+            self._free(lane, job_id)
+
+    def _returned(self, job_id: str) -> None:
+        """A worker gave it back, or left through no fault of the job's."""
+        ctx = self._ctx
+        with ctx.index.session() as session:
+            job = work.job_by_id(session, job_id)
+            if job is None or job.state not in HELD_STATES:
+                return
+            ctx.to_deliver.add(job.note)
+            if job.cancel:
+                work.finish(session, job, "cancelled", [], now=ctx.now())
+            else:
+                work.give_back(session, job)
+            note = job.note
+        if job_id in ctx.to_withdraw:
+            ctx.look(note)
+            self._to_be_read = True
+
+    def _on_end(self, lane: Lane, event: sup.Finished | sup.JobFailed | sup.JobCancelled) -> None:
         with self._ctx.index.session() as session:
             job = work.job_by_id(session, event.job)
-        if job is None or job.state != "running":
-            self._free(event.job)
+        if job is None or job.state not in HELD_STATES:
+            self._free(lane, event.job)
             return
         try:
             if isinstance(event, sup.Finished):
-                self._finished(job, event.outcome)
+                self._publisher.finished(job, event.outcome)
             elif isinstance(event, sup.JobCancelled):
-                self._cancelled(job, event.images)
+                self._publisher.cancelled(job, event.images)
             else:
-                self._end(job, "failed", words.failure_lines([event.message]))
+                self._publisher.end(job, "failed", words.failure_lines([event.message]))
             self._ctx.troubles.pop("publish", None)
         except VaultGone as error:
             self._cannot_publish(job, error.message)
             return
         except UserError as error:  # where the pictures should go is no place for them: waiting would not help
-            self._end(job, "failed", words.failure_lines([error.message]))
+            self._publisher.end(job, "failed", words.failure_lines([error.message]))
         except OSError as error:
             self._cannot_publish(job, error.strerror or str(error))
             return
-        self._free(event.job)
-
-    def _finished(self, job: JobRow, outcome: GenerationOutcome) -> None:
-        spec = _spec_of(job)
-        remarks = (*json.loads(job.remarks), *outcome.warnings)
-        published = self._publish(job, spec, outcome.images, remarks)
-        if not published:
-            self._end(job, "failed", words.failure_lines(list(outcome.warnings) or ["No picture came out."]))
-            return
-        made = words.Made(spec, published, outcome.seconds, remarks, self._cards(spec))
-        lines = words.made_lines(made, sheet=job.sheet)
-        self._end(job, "done", lines, pictures=published, seconds=outcome.seconds, hashes=outcome.adapter_hashes)
-
-    def _cancelled(self, job: JobRow, made: Sequence[MadeImage]) -> None:
-        spec = _spec_of(job)
-        published = self._publish(job, spec, made, json.loads(job.remarks))
-        if not published:
-            self._end(job, "cancelled", [])
-            return
-        remark = f"Cancelled after {words.images_phrase(len(published))} of {len(spec.seeds)}."
-        remarks = (*json.loads(job.remarks), remark)
-        lines = words.made_lines(words.Made(spec, published, None, remarks, self._cards(spec)), sheet=job.sheet)
-        self._end(job, "cancelled", lines, pictures=published)
-
-    def _cards(self, spec: GenerationSpec) -> dict[str, str]:
-        """Name of each adapter that has a card -> where the card is."""
-        with self._ctx.index.session() as session:
-            paths = card_paths(session, [use.weight_id for use in spec.adapters])
-        return {use.name: paths[use.weight_id] for use in spec.adapters if use.weight_id in paths}
-
-    def _publish(
-        self, job: JobRow, spec: GenerationSpec, made: Sequence[MadeImage], remarks: Sequence[str]
-    ) -> tuple[str, ...]:
-        """Move finished pictures into the vault: durable file first, then its row. Returns their vault-relative paths.
-
-        `remarks` is what is to be said of them: it becomes durable with their rows, for whoever answers after a crash.
-        Names come from the job, so a second try after a crash replaces its own file instead of leaving two.
-        """
-        ctx = self._ctx
-        folder = self._folder_of(job)
-        published = []
-        for image in made:
-            source = Path(image.path)
-            rel = f"{folder}/{source.name}" if folder else source.name
-            ctx.writer.publish(rel, source.read_bytes())
-            published.append(rel)
-        reach("job.images-durable")
-        with ctx.index.session() as session:
-            for image, rel in zip(made, published, strict=True):
-                images.remember_image(session, image_row(job, spec, image, rel, ctx.path(rel)))
-            row = work.job_by_id(session, job.id)
-            if row is not None:
-                row.remarks = json.dumps(list(remarks), ensure_ascii=False)
-                session.add(row)
-        reach("job.images-recorded")
-        ctx.pictures_changed.update(published)
-        if job.stands_for and published:
-            ctx.covers_due.add(job.stands_for)
-        return tuple(published)
-
-    def _folder_of(self, job: JobRow) -> str:
-        """The vault-relative folder for the pictures of a job; the vault's root is `""`."""
-        ctx = self._ctx
-        ctx.troubles.pop("attachments", None)
-        if ctx.config.images == "obsidian":
-            try:
-                return Attachments.read(ctx.config.vault).folder_for(job.note)
-            except NoAttachments as problem:
-                ctx.troubles["attachments"] = problem.message
-        return f"{ctx.config.folder}/Images/{datetime.fromtimestamp(job.created):%Y-%m}"
-
-    def _end(
-        self,
-        job: JobRow,
-        state: str,
-        lines: Sequence[str],
-        *,
-        pictures: Sequence[str] = (),
-        seconds: float = 0.0,
-        hashes: Sequence[AdapterHashes] = (),
-    ) -> None:
-        ctx = self._ctx
-        with ctx.index.session() as session:
-            row = work.job_by_id(session, job.id)
-            if row is None:
-                return
-            row.seconds = seconds
-            work.finish(session, row, state, lines, now=ctx.now(), pictures=pictures)
-            if hashes:
-                read = {use.weight_id: self._place(use.path) for use in _spec_of(job).adapters}
-                for known in hashes:
-                    place = read.get(known.weight_id)
-                    adapters.store_hashes(session, known.weight_id, place, known.autov2, known.autov3)
-        reach("job.finished")
-        shutil.rmtree(self.staging / job.id, ignore_errors=True)
-        log.info("job %s %s", job.id, state)
-        ctx.to_deliver.add(job.note)
-        if state == "failed" and len(lines) > 1:
-            ctx.tell(Event("note", lines[1], job=job.id, run=job.run))
+        self._free(lane, event.job)
 
     def _lost(self, job_id: str, reason: str) -> None:
-        """A worker died or hung: the job is tried again, at most twice, then failed in words."""
+        """A worker died or hung over it: the job is tried again, at most twice, then failed in words."""
         with self._ctx.index.session() as session:
             job = work.job_by_id(session, job_id)
-            if job is None or job.state != "running":
+            if job is None or job.state not in HELD_STATES:
                 return
             if job.cancel:
                 self._ctx.to_deliver.add(job.note)
                 work.finish(session, job, "cancelled", [], now=self._ctx.now())
                 return
+            if job.state == "claimed":  # the worker died before it could say what it was at
+                work.begin(session, job)
             survived = job.attempts - job.interrupted < work.MAX_ATTEMPTS
             if survived and job.interrupted < work.MAX_INTERRUPTIONS:
                 work.requeue(session, job)
                 log.warning("job %s is queued again: %s", job_id, reason)
                 return
         message = f"It was tried {job.attempts} times and never came to its end: {reason}."
-        self._end(
+        self._publisher.end(
             job, "failed", words.failure_lines([message, "`loravault retry` tries again; the worker's log says more."])
         )
 
@@ -358,30 +384,8 @@ class Dispatcher:
         )
         self._not_before = self._ctx.steady() + PAUSE_S
 
-    def _free(self, job_id: str) -> None:
+    def _free(self, lane: Lane, job_id: str) -> None:
         self._ctx.to_cancel.discard(job_id)
-        if self._job == job_id:
-            self._job, self.phase, self.fraction = None, "", None
-
-
-def _spec_of(job: JobRow) -> GenerationSpec:
-    return msgspec.json.decode(job.spec, type=GenerationSpec)
-
-
-def image_row(job: JobRow, spec: GenerationSpec, image: MadeImage, rel: str, path: Path) -> ImageRow:
-    """The row of a published picture: what its own chunk says."""
-    status = os.stat(path)
-    return ImageRow(
-        path=rel,
-        job=job.id,
-        block_hash=job.block_hash or "",
-        fingerprint=job.fingerprint,
-        seed=image.seed,
-        n=image.index,
-        adapters=json.dumps([use.weight_id for use in spec.adapters]),
-        base=spec.base.name,
-        stands_for=job.stands_for,
-        named=job.named,
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-    )
+        self._ctx.to_withdraw.discard(job_id)
+        lane.held.pop(job_id, None)
+        self._ask_ahead_at = 0.0

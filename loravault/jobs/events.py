@@ -1,4 +1,4 @@
-"""What the supervisor tells the daemon about the worker and its job."""
+"""What the supervisor tells the daemon about the worker and its jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from loravault.formats.outcome import GenerationOutcome, MadeImage
 
 @dataclass(frozen=True)
 class Started:
-    """The worker has the job."""
+    """The worker is at the job now."""
 
     job: str
     pid: int
@@ -61,8 +61,18 @@ class JobCancelled:
 
 
 @dataclass(frozen=True)
+class JobReturned:
+    """The worker has given the job back, or is gone and was not at it: as if it had never been claimed."""
+
+    job: str
+
+
+@dataclass(frozen=True)
 class WorkerDied:
-    """The worker died, hung or spoke nonsense. `job` (if it had one) has no answer: try again at most twice."""
+    """The worker died, hung or spoke nonsense, and was at `job` (if at any), which has no answer: try again, twice.
+
+    There is one for each job it was at; those that merely waited are told by `JobReturned`.
+    """
 
     job: str | None
     reason: str
@@ -82,4 +92,6 @@ class VersionMismatch:
         return f"The installed loravault is {self.theirs}, this process is {self.ours}: upgraded, restarting."
 
 
-Event = Started | PhaseChanged | Stepped | Finished | JobFailed | JobCancelled | WorkerDied | VersionMismatch
+Event = (
+    Started | PhaseChanged | Stepped | Finished | JobFailed | JobCancelled | JobReturned | WorkerDied | VersionMismatch
+)

@@ -270,6 +270,9 @@ class Intake:
                 earlier.ticked = earlier.ticked or ticked
                 session.add(earlier)
                 return earlier.id
+            if held := [job.id for job in work.jobs_of(session, earlier.id) if job.state == "claimed"]:
+                self._ctx.to_withdraw.update(held)  # when they have come back, the note is looked at again
+                return earlier.id
             # the user went on typing before anything started: plan again from what stands there now
             run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from loravault.formats import grouping
 from loravault.formats.generation import GenerationSpec
 from loravault.index.tables import ImageRow, JobRow, RunRow
 from loravault.jobs import words
@@ -167,7 +168,9 @@ def _row(run: RunRow, seq: int, item: Looked, draw: Callable[[int], int]) -> Job
     spec = with_seeds(outcome, lambda: draw(outcome.count))
     row.spec = msgspec.json.encode(spec).decode()
     row.remarks = json.dumps(list(outcome.warnings), ensure_ascii=False)
-    row.setup = sha(msgspec.json.encode((spec.base, sorted(spec.adapters, key=repr))))
+    row.setup = sha(msgspec.json.encode(spec.base)) + sha(msgspec.json.encode(grouping.stack_of(spec)))
+    row.alike = sha(msgspec.json.encode(grouping.drawing_of(spec)))
+    row.count = len(spec.seeds)
     return row
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -307,3 +307,22 @@ def death_in_words(end: End, phase: str) -> str:
         return f"{_SIGNALS.get(name, f'The worker was ended by {name}')} in the phase “{phase}”."
     said = f": {end.last_words[:300]}" if end.last_words else ""
     return f"The worker stopped in the phase “{phase}” with exit code {code}{said}."
+
+
+@dataclass
+class Spawned:
+    """A worker process with what is known of it."""
+
+    process: WorkerProcess
+    deadline: float
+    greeted: bool = False
+    noise: int = 0
+    phase: str = "start"
+    #: Set once we decided that it has to go: the moment of SIGTERM.
+    term_at: float | None = None
+    #: Why we ended it, in words; empty when it was asked to leave.
+    fault: str = ""
+    #: First look at its clocks after the deadline passed: (when, what was used until then).
+    look: tuple[float, Activity | None] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = ""

@@ -1,8 +1,10 @@
 """What daemon and worker say to each other: one JSON object per line, over the worker's stdin and stdout.
 
-The worker answers every job exactly once (`Done`, `Failed` or `Cancelled`). Before it works it says `Hello`; the daemon
-sends nothing before that line was read and its versions were compared. Every message about work names how long the next
-silence may last (`deadline_s`), because only the worker knows whether it loads a checkpoint or takes one step.
+The worker may hold several jobs and answers every one exactly once (`Done`, `Failed`, `Cancelled` or `Returned`), in
+whatever order. It says which ones it begins (`Taken`): those are drawn together, and they alone count a try if it dies.
+Before it works it says `Hello`; the daemon sends nothing before that line was read and its versions were compared.
+Every message about work names how long the next silence may last (`deadline_s`), because only the worker knows whether
+it loads a checkpoint or takes one step.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import GenerationOutcome, MadeImage, Provenance
 
 #: Changes with every change of a message; both sides refuse another number.
-PROTOCOL = 2
+PROTOCOL = 3
 
 #: Longest line the daemon accepts from a worker. An outcome of 1000 images with warnings is 200 KiB.
 MAX_ANSWER_LINE = 1 << 20
@@ -40,16 +42,26 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job"
     provenance: Provenance
     #: Absolute folder for lossless PNG copies.
     originals: str | None = None
+    #: It is drawn with no other: a worker was lost over it.
+    alone: bool = False
+    #: Nobody waits for it: it begins when nothing else waits.
+    background: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, tag_field="type", tag="cancel"):
-    """Stop this job between two steps. Unknown or finished jobs are ignored."""
+    """Stop this job between two steps; the others go on. Unknown or finished jobs are ignored."""
+
+    id: str
+
+
+class Withdraw(msgspec.Struct, frozen=True, tag_field="type", tag="withdraw"):
+    """Give this job back (`Returned`) if it was not begun; else it goes on."""
 
     id: str
 
 
 class Leave(msgspec.Struct, frozen=True, tag_field="type", tag="leave"):
-    """Exit when the present job is answered."""
+    """Exit when what was begun is answered; what waits has no answer."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
@@ -69,6 +81,12 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="re
     versions: dict[str, str]
 
 
+class Taken(msgspec.Struct, frozen=True, tag_field="type", tag="taken"):
+    """These jobs are begun now, together."""
+
+    jobs: tuple[str, ...]
+
+
 class Phase(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="phase"):
     """What the worker does now, and how many seconds may pass before it speaks again."""
 
@@ -81,9 +99,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     """One denoising step is done."""
 
     job: str
-    #: Images that are already on disk.
+    #: Images of the job that are already on disk.
     image: int
-    #: Images that are being denoised together now.
+    #: Images of the job that are being denoised together now, perhaps with those of other jobs.
     batch: int
     images: int
     step: int
@@ -119,6 +137,12 @@ class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     images: tuple[MadeImage, ...] = ()
 
 
+class Returned(msgspec.Struct, frozen=True, tag_field="type", tag="returned"):
+    """Withdrawn before it was begun."""
+
+    job: str
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="log"):
     """A line for the log file."""
 
@@ -126,9 +150,11 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="log"
     text: str
 
 
-Order = Job | Cancel | Leave
-AboutWork = Phase | Progress | Done | Failed | Cancelled
-Answer = Hello | Ready | Log | AboutWork
+Order = Job | Cancel | Withdraw | Leave
+#: What ends a job.
+End = Done | Failed | Cancelled | Returned
+AboutJob = Phase | Progress | End
+Answer = Hello | Ready | Log | Taken | AboutJob
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)

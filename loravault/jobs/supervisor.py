@@ -1,4 +1,4 @@
-"""The daemon's side of the worker: spawns it, hands it jobs, watches it, ends it. Never imports the engine or torch.
+"""The daemon's side of a worker: spawns it, hands it jobs, watches it, ends it. Never imports the engine or torch.
 
 Nothing here blocks: a reader thread feeds a bounded queue, `poll` empties it and looks at the clocks. A worker is
 killed only when it said nothing for longer than it asked for and used neither processor nor disk meanwhile.
@@ -10,11 +10,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from loravault import __version__
-from loravault.errors import UserError
 from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import Provenance
 from loravault.jobs import protocol
@@ -23,78 +21,39 @@ from loravault.jobs.events import (
     Finished,
     JobCancelled,
     JobFailed,
+    JobReturned,
     PhaseChanged,
     Started,
     Stepped,
     VersionMismatch,
     WorkerDied,
 )
-from loravault.jobs.process import Activity, End, Garbage, WorkerProcess, activity, death_in_words
+from loravault.jobs.orderwindow import Order, OrderWindow, order
+from loravault.jobs.process import End, Garbage, Spawned, WorkerProcess, activity, death_in_words
+from loravault.jobs.workerenv import environment
 
 __all__ = [
     "Event",
     "Finished",
     "JobCancelled",
     "JobFailed",
+    "JobReturned",
+    "Order",
     "PhaseChanged",
     "Started",
     "Stepped",
     "Supervisor",
     "VersionMismatch",
     "WorkerDied",
+    "order",
 ]
-
-#: What is switched off in a worker: it may not talk to the network, draw bars or start helpers of its own.
-QUIET = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DIFFUSERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONUNBUFFERED": "1",
-    # `python -m` would otherwise find modules in the current folder, which may hold files of strangers.
-    "PYTHONSAFEPATH": "1",
-}
-
-#: What a user may set otherwise. Threads that spin while they wait for each other are ten times slower as soon as
-#: anything else uses the processor (measured: 56 s instead of 5 s beside one busy process on two cores).
-GENTLE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 #: Noise on stdout before the hello that is forgiven (a site hook that prints), in lines.
 NOISE_LINES = 50
 
 
-@dataclass
-class _Task:
-    order: protocol.Job
-    line: bytes
-    sent: bool = False
-    cancelled_at: float | None = None
-
-
-@dataclass
-class _Worker:
-    process: WorkerProcess
-    deadline: float
-    greeted: bool = False
-    noise: int = 0
-    phase: str = "start"
-    #: Set once we decided that it has to go: the moment of SIGTERM.
-    term_at: float | None = None
-    #: Why we ended it, in words; empty when it was asked to leave.
-    fault: str = ""
-    #: First look at its clocks after the deadline passed: (when, what was used until then).
-    look: tuple[float, Activity | None] | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    device: str = ""
-
-
 class Supervisor:
-    """Owner of at most one worker with at most one job.
+    """Owner of at most one worker, which may hold several jobs; each gets exactly one answer.
 
     Call from one thread that lives as long as the supervisor: on Linux a child asks to be killed when the thread that
     spawned it ends. `wake` is called from another thread whenever `poll` has something to do.
@@ -115,7 +74,7 @@ class Supervisor:
         cancel_grace_s: float = 30.0,
     ) -> None:
         self._command = list(command) if command is not None else [sys.executable, "-m", "loravault.jobs.child"]
-        self._env = {**GENTLE, **(os.environ if env is None else env), **QUIET}
+        self._env = environment(os.environ if env is None else env)
         self._idle_exit_s = idle_exit_s
         self._log_path = log_path
         self._now = now
@@ -124,9 +83,9 @@ class Supervisor:
         self._stall_s = stall_s
         self._term_grace_s = term_grace_s
         self._cancel_grace_s = cancel_grace_s
-        self._worker: _Worker | None = None
-        self._leaving: list[_Worker] = []
-        self._task: _Task | None = None
+        self._worker: Spawned | None = None
+        self._leaving: list[Spawned] = []
+        self._window = OrderWindow()
         self._idle_since = now()
         self._events: list[Event] = []
 
@@ -134,8 +93,8 @@ class Supervisor:
 
     @property
     def busy(self) -> str | None:
-        """The id of the job that has no answer yet."""
-        return self._task.order.id if self._task else None
+        """The id of the job that is worked on, else of the next one; None while nothing waits for an answer."""
+        return self._window.leading
 
     @property
     def pid(self) -> int | None:
@@ -162,44 +121,44 @@ class Supervisor:
         provenance: Provenance | None = None,
         originals: Path | None = None,
     ) -> None:
-        """Hands one job to the worker, which is started if need be.
+        """Hands one job to the worker; arguments and errors are those of `order` and `start`."""
+        self.start([order(job_id, spec, out_dir, stem=stem, provenance=provenance, originals=originals)])
 
-        Image n is written to `out_dir/<stem>-<n>.<ext>` (n from 1; the default stem is the job id).
-        Raises `RuntimeError` while another job runs, `UserError` if a path cannot be said in JSON or no process can
-        be made.
+    def start(self, orders: Sequence[Order]) -> None:
+        """Hands jobs to the worker, all at once, so that it can draw them together. It is started if need be.
+
+        Raises `RuntimeError` if one of them has no answer yet, `UserError` if no process can be made.
         """
-        if self._task is not None:
-            raise RuntimeError(f"the worker is busy with {self._task.order.id}")
-        order = protocol.Job(
-            id=job_id,
-            spec=spec,
-            out_dir=str(out_dir),
-            stem=stem or job_id,
-            provenance=provenance or Provenance(job=job_id),
-            originals=str(originals) if originals else None,
-        )
-        try:
-            line = protocol.encode(order)
-        except protocol.ProtocolError as error:
-            raise UserError(f"The name of a file of this job is not readable text; rename it ({error}).") from error
         if self._worker is None:
             self._spawn()
-        self._task = _Task(order=order, line=line)
-        self._send_task()
+        self._window.add(orders)
+        self._send_orders()
 
     def cancel(self, job_id: str) -> bool:
-        """Asks the worker to stop the job between two steps. False if it does not run here."""
-        task = self._task
-        if task is None or task.order.id != job_id:
+        """Asks the worker to stop the job between two steps. False if it is not held here."""
+        held = self._window.get(job_id)
+        if held is None:
             return False
-        if task.cancelled_at is not None:
+        if held.cancelled_at is not None:
             return True
-        task.cancelled_at = self._now()
-        if not task.sent:
-            self._answer(JobCancelled(job_id))
+        held.cancelled_at = self._now()
+        if not held.sent:
+            self._answer(job_id, JobCancelled(job_id))
             self._wake()
         elif self._worker is not None:
             self._worker.process.send(protocol.encode(protocol.Cancel(job_id)))
+        return True
+
+    def withdraw(self, job_id: str) -> bool:
+        """Asks for the job back (`JobReturned`) if the worker is not at it. False if it is, or is not held here."""
+        held = self._window.get(job_id)
+        if held is None or held.begun:
+            return False
+        if not held.sent:
+            self._answer(job_id, JobReturned(job_id))
+            self._wake()
+        elif self._worker is not None:
+            self._worker.process.send(protocol.encode(protocol.Withdraw(job_id)))
         return True
 
     def poll(self) -> list[Event]:
@@ -215,10 +174,10 @@ class Supervisor:
         """Seconds until `poll` has to be called although nothing wakes the caller; None = no need."""
         times = [worker.term_at + self._term_grace_s for worker in self._leaving if worker.term_at is not None]
         worker = self._worker
-        if worker is not None and (self._task is not None or not worker.greeted):
+        if worker is not None and (self._window or not worker.greeted):
             times.append(worker.look[0] + self._stall_s if worker.look else worker.deadline)
-            if self._task is not None and self._task.cancelled_at is not None:
-                times.append(self._task.cancelled_at + self._cancel_grace_s)
+            if (cancelled_at := self._window.due_cancel()) is not None:
+                times.append(cancelled_at + self._cancel_grace_s)
         elif worker is not None:
             times.append(self._idle_since + self._idle_exit_s)
         return max(0.0, min(times) - self._now()) if times else None
@@ -226,7 +185,7 @@ class Supervisor:
     def close(self, timeout_s: float = 5.0) -> None:
         """Ends every worker: asks, then SIGTERM, then SIGKILL. Waits for it, at most about `timeout_s`."""
         self._dismiss()
-        self._task = None
+        self._window.clear()
         give_up = time.monotonic() + timeout_s
         for worker in self._leaving:
             worker.process.end(give_up)
@@ -236,27 +195,31 @@ class Supervisor:
 
     def _spawn(self) -> None:
         process = WorkerProcess(self._command, self._env, self._log_path, self._wake)
-        self._worker = _Worker(process=process, deadline=self._now() + self._start_deadline_s)
+        self._worker = Spawned(process=process, deadline=self._now() + self._start_deadline_s)
         self._idle_since = self._now()
 
-    def _send_task(self) -> None:
-        task, worker = self._task, self._worker
-        if task is None or worker is None or task.sent or not worker.greeted:
+    def _send_orders(self) -> None:
+        worker, unsent = self._worker, self._window.unsent()
+        if worker is None or not unsent or not worker.greeted:
             return
-        task.sent = True
-        worker.deadline = self._now() + self._start_deadline_s
-        worker.look = None
-        worker.process.send(task.line)
-        self._events.append(Started(task.order.id, worker.process.pid))
+        if len(unsent) == len(self._window):
+            self._expect(worker, self._start_deadline_s)  # else it is at something, and has said for how long
+        for one in unsent:
+            one.sent = True
+        worker.process.send(b"".join(one.line for one in unsent))
 
-    def _answer(self, event: Event) -> None:
-        self._task = None
+    def _expect(self, worker: Spawned, seconds: float) -> None:
+        """It may be silent for so long from now on."""
+        worker.deadline, worker.look = self._now() + seconds, None
+
+    def _answer(self, job_id: str, event: Event) -> None:
+        self._window.answered(job_id)
         self._idle_since = self._now()
         self._events.append(event)
 
     # ---- what the worker says
 
-    def _take(self, worker: _Worker, item: bytes | Garbage | End) -> None:
+    def _take(self, worker: Spawned, item: bytes | Garbage | End) -> None:
         if isinstance(item, End):
             self._ended(worker, item)
         elif worker is not self._worker:
@@ -271,14 +234,14 @@ class Supervisor:
                 return
             self._understand(worker, message)
 
-    def _nonsense(self, worker: _Worker, line: bytes) -> None:
+    def _nonsense(self, worker: Spawned, line: bytes) -> None:
         worker.noise += 1
         text = line[:200].decode("utf-8", "replace")
         worker.process.log(f"not a message: {text}")
         if worker.greeted or worker.noise > NOISE_LINES:
             self._accuse(worker, f"The worker sent something that is not a message: {text[:80]!r}.")
 
-    def _understand(self, worker: _Worker, message: protocol.Answer) -> None:
+    def _understand(self, worker: Spawned, message: protocol.Answer) -> None:
         if isinstance(message, protocol.Hello):
             self._greet(worker, message)
         elif isinstance(message, protocol.Log):
@@ -286,46 +249,70 @@ class Supervisor:
         elif isinstance(message, protocol.Ready):
             worker.device, worker.versions = message.device, message.versions
             worker.process.log(f"ready on {message.device}, {message.versions}")
-        elif message.job is None or (self._task is not None and message.job == self._task.order.id):
+        elif isinstance(message, protocol.Taken):
+            self._begun(worker, message)
+        elif message.job is None or message.job in self._window:
             self._work(worker, message)
-        elif isinstance(message, protocol.Done | protocol.Failed | protocol.Cancelled):
+        elif isinstance(message, protocol.Done | protocol.Failed | protocol.Cancelled | protocol.Returned):
             self._accuse(worker, f"The worker answered the job {message.job[:40]!r}, which it was not given.")
 
-    def _greet(self, worker: _Worker, hello: protocol.Hello) -> None:
+    def _greet(self, worker: Spawned, hello: protocol.Hello) -> None:
         theirs = f"{hello.version} (protocol {hello.protocol})"
         ours = f"{__version__} (protocol {protocol.PROTOCOL})"
         if theirs != ours:
-            job = self.busy
+            orders = self._window.clear()
             self._dismiss()
-            self._answer(VersionMismatch(job, theirs, ours))
+            self._let_go(orders[1:])
+            self._events.append(VersionMismatch(orders[0].id if orders else None, theirs, ours))
             return
         worker.greeted = True
-        worker.deadline, worker.look = self._now() + self._start_deadline_s, None
+        self._expect(worker, self._start_deadline_s)
         self._idle_since = self._now()
-        self._send_task()
+        self._send_orders()
 
-    def _work(self, worker: _Worker, message: protocol.AboutWork) -> None:
-        worker.look = None
+    def _begun(self, worker: Spawned, message: protocol.Taken) -> None:
+        self._expect(worker, self._start_deadline_s)
+        for job_id in message.jobs:
+            held = self._window.get(job_id)
+            if held is None:
+                self._accuse(worker, f"The worker began the job {job_id[:40]!r}, which it was not given.")
+                return
+            held.begun = True
+            self._events.append(Started(job_id, worker.process.pid))
+
+    def _work(self, worker: Spawned, message: protocol.AboutJob) -> None:
         if isinstance(message, protocol.Phase):
-            worker.deadline, worker.phase = self._now() + message.deadline_s, message.name
-            if self._task is not None:
-                self._events.append(PhaseChanged(self._task.order.id, message.name))
+            self._expect(worker, message.deadline_s)
+            worker.phase = message.name
+            about = message.job or self._window.leading
+            if about is not None:
+                self._events.append(PhaseChanged(about, message.name))
         elif isinstance(message, protocol.Progress):
-            worker.deadline = self._now() + message.deadline_s
+            self._expect(worker, message.deadline_s)
             step = (message.image, message.images, message.step, message.steps, message.fraction)
             self._events.append(Stepped(message.job, *step))
-        elif isinstance(message, protocol.Done):
-            self._answer(Finished(message.job, message.outcome))
-        elif isinstance(message, protocol.Cancelled):
-            self._answer(JobCancelled(message.job, message.images))
+        elif isinstance(message, protocol.Returned):
+            self._answer(message.job, JobReturned(message.job))  # by who listens there; it says nothing of the work
         else:
-            self._answer(JobFailed(message.job, message.message, message.kind))
+            self._ended_job(worker, message)
+
+    def _ended_job(self, worker: Spawned, message: protocol.Done | protocol.Failed | protocol.Cancelled) -> None:
+        held = self._window.get(message.job)
+        if held is not None and held.begun:  # else it was called off while it waited, which says nothing of the work
+            self._expect(worker, max(worker.deadline - self._now(), self._start_deadline_s))
+        if isinstance(message, protocol.Done):
+            self._answer(message.job, Finished(message.job, message.outcome))
+        elif isinstance(message, protocol.Cancelled):
+            self._answer(message.job, JobCancelled(message.job, message.images))
+        else:
+            self._answer(message.job, JobFailed(message.job, message.message, message.kind))
             if message.kind != "user":
                 self._dismiss()  # after running out of memory, or after a bug, nobody knows what state it is in
+                self._let_go(self._window.clear())
 
     # ---- how a worker ends
 
-    def _ended(self, worker: _Worker, end: End) -> None:
+    def _ended(self, worker: Spawned, end: End) -> None:
         worker.process.end(time.monotonic())  # it is gone: gives back its threads and its log
         if worker is not self._worker:
             if worker in self._leaving:
@@ -334,18 +321,27 @@ class Supervisor:
         self._worker = None
         self._lost(death_in_words(end, worker.phase if worker.greeted else "start"))
 
-    def _accuse(self, worker: _Worker, fault: str) -> None:
+    def _accuse(self, worker: Spawned, fault: str) -> None:
         worker.fault = fault
         worker.process.log(fault)
         self._terminate()
         self._lost(fault)
 
     def _lost(self, reason: str) -> None:
-        task = self._task
-        if task is not None and task.cancelled_at is not None:
-            self._answer(JobCancelled(task.order.id))
-        else:
-            self._answer(WorkerDied(task.order.id if task else None, reason))
+        """Those it was at count a try; if it was at none, the one whose turn it was: it may be what ends workers."""
+        orders = self._window.clear()
+        at = [one for one in orders if one.begun] or orders[:1]
+        self._let_go([one for one in orders if one not in at])
+        for one in at:
+            died = one.cancelled_at is None
+            self._events.append(WorkerDied(one.id, reason) if died else JobCancelled(one.id))
+        if not at:
+            self._events.append(WorkerDied(None, reason))
+
+    def _let_go(self, orders: Sequence[Order]) -> None:
+        """They were not begun, or lost their worker through no fault of theirs."""
+        for one in orders:
+            self._events.append(JobReturned(one.id) if one.cancelled_at is None else JobCancelled(one.id))
 
     def _dismiss(self) -> None:
         """Asks the worker to leave; it is forgotten as soon as it is gone."""
@@ -367,17 +363,17 @@ class Supervisor:
         for leaving in self._leaving:
             if leaving.term_at is not None and now >= leaving.term_at + self._term_grace_s:
                 leaving.process.kill()
-        worker, task = self._worker, self._task
+        worker, cancelled_at = self._worker, self._window.due_cancel()
         if worker is None:
             return
-        if task is not None and task.cancelled_at is not None and now >= task.cancelled_at + self._cancel_grace_s:
+        if cancelled_at is not None and now >= cancelled_at + self._cancel_grace_s:
             self._accuse(worker, "The worker did not stop when it was asked to and was ended.")
-        elif task is not None or not worker.greeted:
+        elif self._window or not worker.greeted:
             self._look_for_stall(worker, now)
         elif now >= self._idle_since + self._idle_exit_s:
             self._dismiss()
 
-    def _look_for_stall(self, worker: _Worker, now: float) -> None:
+    def _look_for_stall(self, worker: Spawned, now: float) -> None:
         if now < worker.deadline:
             return
         if worker.look is None:

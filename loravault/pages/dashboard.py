@@ -69,7 +69,8 @@ class Dashboard:
     machine: str
     device: str
     vault_name: str
-    running: QueueLine | None = None
+    #: What is drawn now, perhaps several together.
+    running: tuple[QueueLine, ...] = ()
     waiting: tuple[QueueLine, ...] = ()
     troubles: tuple[str, ...] = ()
     failures: tuple[NoteLine, ...] = ()

@@ -16,6 +16,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
+from loravault.engine import batch as batch_module
 from loravault.engine import generate as generate_module
 from loravault.engine.bases import load_base
 from loravault.engine.devices import choose_device
@@ -245,14 +246,14 @@ def test_a_cancel_stops_after_the_step_it_came_in(engine: Engine, tiny: BaseRef,
 
 
 def test_nan_is_told_and_the_good_images_are_kept(engine: Engine, tiny: BaseRef, tmp_path: Path) -> None:
-    real = generate_module.draw_latents
+    real = batch_module.draw_latents
 
     def spoil(*arguments: Any, **more: Any) -> torch.Tensor:
         latents = real(*arguments, **more)
         latents[1, 0, 0, 0] = float("nan")
         return latents
 
-    with replaced(generate_module, "draw_latents", spoil):
+    with replaced(batch_module, "draw_latents", spoil):
         outcome = engine.generate(spec(tiny, seeds=(5, 6, 7)), tmp_path, stem="n")
     assert [(image.index, image.seed) for image in outcome.images] == [(0, 5), (2, 7)]
     assert outcome.warnings[0].startswith("Image 2 (seed 6) came out as NaN, so nothing was kept of it.")
@@ -291,7 +292,7 @@ def test_a_picture_that_shows_nothing_is_told(
 ) -> None:
     flat = np.full((64, 64, 3), value, dtype=np.uint8)
     flat[0, 0] += 2
-    with replaced(generate_module, "decode", lambda _base, _latents: flat):
+    with replaced(batch_module, "decode", lambda _base, _latents: flat):
         outcome = engine.generate(spec(tiny), tmp_path)
     assert len(outcome.images) == 1
     assert outcome.warnings[0].startswith(f"Image 1 (seed 7) is {words}.")
@@ -300,7 +301,7 @@ def test_a_picture_that_shows_nothing_is_told(
 def test_when_memory_runs_out_the_batch_is_halved_and_then_it_is_told(
     engine: Engine, tiny: BaseRef, tmp_path: Path
 ) -> None:
-    real, tried = generate_module.draw_latents, []
+    real, tried = batch_module.draw_latents, []
 
     def limited(most: int) -> Any:
         def draw(*arguments: Any, **more: Any) -> torch.Tensor:
@@ -311,12 +312,12 @@ def test_when_memory_runs_out_the_batch_is_halved_and_then_it_is_told(
 
         return draw
 
-    with replaced(generate_module, "draw_latents", limited(1)):
+    with replaced(batch_module, "draw_latents", limited(1)):
         outcome = engine.generate(spec(tiny, seeds=(1, 2, 3)), tmp_path)
     assert tried == [3, 2, 1, 1, 1]
     assert [image.seed for image in outcome.images] == [1, 2, 3]
     with (
-        replaced(generate_module, "draw_latents", limited(0)),
+        replaced(batch_module, "draw_latents", limited(0)),
         pytest.raises(OutOfMemory, match="too little memory for one image of 64×64"),
     ):
         engine.generate(spec(tiny), tmp_path)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from loravault.engine import batch as batch_module
 from loravault.engine import generate as generate_module
 from loravault.engine.bases import load_base
 from loravault.engine.devices import choose_device
@@ -137,7 +138,8 @@ def test_memory_that_runs_out_costs_time_and_no_picture(
     wanted = spec(tiny, seeds=(1, 2), adapters=(use_of(tmp_path / "ink.safetensors", 0.7),))
     usual = pixels(Engine("cpu").generate(wanted, tmp_path / "usual"))
     thrifty = offloading()
-    with replaced(generate_module, where, failing(getattr(generate_module, where), times)):
+    module = generate_module if where == "load_base" else batch_module
+    with replaced(module, where, failing(getattr(module, where), times)):
         outcome = thrifty.generate(wanted, tmp_path / "thrifty")
     assert [image.seed for image in outcome.images] == [1, 2]
     assert all(equal(one, other) for one, other in zip(pixels(outcome), usual, strict=True))
@@ -148,7 +150,7 @@ def test_memory_that_runs_out_costs_time_and_no_picture(
 
 def test_a_picture_that_was_saved_is_not_drawn_again(tiny: BaseRef, tmp_path: Path) -> None:
     """Memory runs out at the second picture: the first one stays as it is."""
-    real, drawn = generate_module.decode, []
+    real, drawn = batch_module.decode, []
 
     def second_fails(base: Any, latent: torch.Tensor) -> Any:
         drawn.append(latent)
@@ -156,7 +158,7 @@ def test_a_picture_that_was_saved_is_not_drawn_again(tiny: BaseRef, tmp_path: Pa
             raise NO_MEMORY
         return real(base, latent)
 
-    with replaced(generate_module, "decode", second_fails):
+    with replaced(batch_module, "decode", second_fails):
         outcome = offloading().generate(spec(tiny, seeds=(1, 2, 3)), tmp_path)
     assert [image.seed for image in outcome.images] == [1, 2, 3]
     assert len(drawn) == 4
@@ -176,7 +178,7 @@ def test_a_decoder_that_runs_out_of_memory_goes_on_in_tiles(engine: Engine, tiny
     """Without drawing anything again, and for this job only."""
     wanted, steps = spec(tiny, width=576, height=64, steps=1), []
     usual = pixels(engine.generate(wanted, tmp_path / "usual"))[0]
-    with replaced(generate_module, "decode", failing(generate_module.decode, 1)):
+    with replaced(batch_module, "decode", failing(batch_module.decode, 1)):
         outcome = engine.generate(wanted, tmp_path / "tiled", on_step=steps.append)
     assert len(steps) == 1
     assert "decoded in tiles of 512 pixels" in outcome.warnings[0]

@@ -12,11 +12,12 @@ Run as `python tests/fakes/engine_child.py`. What goes wrong is said by words in
     fake:oom     out of memory                     fake:stranger answer a job it was not given
     fake:slow    0.05 s per step                   fake:slow=S  S seconds per step
     fake:warn    a warning in the outcome          fake:nan     no image for the first seed
+    fake:late    its end is told after all others of its batch
     fake:once    with any of these: only the first time (needs LORAVAULT_FAKE_STATE, a folder)
 
 and at the start by LORAVAULT_FAKE: `version`, `protocol`, `mute` (no hello), `crash`, `noise` (prints before the
 hello), `late` (0.3 s before it is ready). LORAVAULT_FAKE_STEP_S is the default time per step,
-LORAVAULT_FAKE_DEADLINE_S the deadline.
+LORAVAULT_FAKE_DEADLINE_S the deadline, LORAVAULT_FAKE_TOGETHER how many pictures are drawn at once.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import loravault
 from loravault.engine.ends import OutOfMemory, Stopped
 from loravault.engine.imagefile import SUFFIXES, save_image
 from loravault.engine.inscription import chunk_of
+from loravault.engine.wish import Wish
 from loravault.errors import UserError
 from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance, StepReport
@@ -42,6 +44,7 @@ from loravault.jobs import child, protocol
 MODE = os.environ.get("LORAVAULT_FAKE", "")
 STEP_S = float(os.environ.get("LORAVAULT_FAKE_STEP_S", "0"))
 DEADLINE_S = float(os.environ.get("LORAVAULT_FAKE_DEADLINE_S", "60"))
+TOGETHER = int(os.environ.get("LORAVAULT_FAKE_TOGETHER", "4"))
 
 
 class FakeEngine:
@@ -58,46 +61,63 @@ class FakeEngine:
     def versions(self) -> dict[str, str]:
         return {"fake": "1"}
 
-    def generate(
-        self,
-        spec: GenerationSpec,
-        out_dir: Path,
-        *,
-        stem: str,
-        provenance: Provenance,
-        originals: Path | None,
-        on_phase: Callable[[str, float], None],
-        on_step: Callable[[StepReport], None],
-        cancelled: Callable[[], bool],
-    ) -> GenerationOutcome:
+    def pictures_at_once(self, spec: GenerationSpec) -> int:
+        return TOGETHER
+
+    def generate_together(self, wishes: Sequence[Wish]) -> None:
+        """All of them take their steps in turn; what one does to itself is not felt by the others."""
+        drawings = [(wish, self._drawing(wish)) for wish in wishes]
+        late: list[tuple[Wish, GenerationOutcome | Exception]] = []
+        while drawings:
+            for wish, drawing in list(drawings):
+                end: GenerationOutcome | Exception | None = None
+                try:
+                    next(drawing)
+                except StopIteration as stop:
+                    end = stop.value
+                except Exception as error:
+                    end = error
+                if end is not None:
+                    drawings.remove((wish, drawing))
+                    if "fake:late" in wish.spec.prompt:
+                        late.append((wish, end))
+                    else:
+                        wish.on_end(end)
+        for wish, end in late:
+            wish.on_end(end)
+
+    def _drawing(self, wish: Wish) -> Generator[None, None, GenerationOutcome]:
+        spec = wish.spec
         began = time.perf_counter()
         modes = self._modes(spec.prompt)
-        on_phase("load", DEADLINE_S)
+        wish.on_phase("load", DEADLINE_S)
         if "user" in modes:
             raise UserError("The fake engine was told to refuse this.")
         if "oom" in modes:
             raise OutOfMemory("The device has too little memory for 64×64.")
         if "bug" in modes:
             raise ValueError("a fake bug\nin two lines")
-        on_phase("draw", DEADLINE_S)
+        wish.on_phase("draw", DEADLINE_S)
         images: list[MadeImage] = []
         for index, seed in enumerate(spec.seeds):
             for step in range(1, spec.steps + 1):
-                if cancelled() and "deaf" not in modes:
+                if wish.cancelled() and "deaf" not in modes:
                     raise Stopped(tuple(images))
                 time.sleep(modes.get("slow", STEP_S))
                 if step * 2 >= spec.steps:
-                    self._misbehave(modes, provenance.job)
+                    self._misbehave(modes, wish.provenance.job)
                 report = StepReport(
                     image=index, batch=1, images=len(spec.seeds), step=step, steps=spec.steps, deadline_s=DEADLINE_S
                 )
-                on_step(report)
+                wish.on_step(report)
+                yield
             if index == 0 and "nan" in modes:
                 continue
-            path = out_dir / f"{stem}-{index + 1}.{SUFFIXES[spec.image_format]}"
-            self._paint(spec, seed, path, index, provenance)
-            if originals is not None:
-                self._paint(spec, seed, originals / f"{stem}-{index + 1}.png", index, provenance)
+            name = f"{wish.stem}-{index + 1}"
+            path = wish.out_dir / f"{name}.{SUFFIXES[spec.image_format]}"
+            self._paint(spec, seed, path, index, wish.provenance)
+            if wish.originals is not None:
+                self._paint(spec, seed, wish.originals / f"{name}.png", index, wish.provenance)
             images.append(MadeImage(path=str(path), index=index, seed=seed, width=spec.width, height=spec.height))
         if not images:
             raise UserError("Every image came out as NaN.")

@@ -20,7 +20,7 @@ from loravault.index import refresh_images as room
 from loravault.index.database import Index
 from loravault.index.refresh_images import forget_lost_images, refresh_images
 from loravault.index.tables import ImageRow, JobRow
-from loravault.jobs.dispatch import image_row
+from loravault.jobs.publishing import image_row
 
 CHUNK = {"v": 1, "job": "3fa81c20", "block": "b" * 16, "fingerprint": "f1", "index": 1, "seed": 7}
 

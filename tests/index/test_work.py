@@ -42,8 +42,8 @@ def claims(index: Index, setup: str, now: float, count: int) -> list[str]:
     taken = []
     for _ in range(count):
         with index.session() as session:
-            row = work.claim(session, setup, now)
-        taken.append(row.id if row else "-")
+            rows = work.claim(session, setup, now)
+        taken.append(rows[0].id if rows else "-")
     return taken
 
 
@@ -63,10 +63,11 @@ def test_the_loaded_setup_goes_first_but_nobody_waits_for_ever(tmp_path: Path) -
 def test_a_claim_can_be_limited_to_notes(tmp_path: Path) -> None:
     index = filled(tmp_path, [job("one"), job("two", note="b.md", seq=1)])
     with index.session() as session:
-        assert work.claim(session, "", 1000, only=set()) is None
-        row = work.claim(session, "", 1000, only={"b.md"})
-    assert row is not None
-    assert (row.id, row.state, row.attempts) == ("two", "running", 1)
+        assert work.claim(session, "", 1000, only=set()) == []
+        (row,) = work.claim(session, "", 1000, only={"b.md"})
+        assert (row.id, row.state, row.attempts) == ("two", "claimed", 0)
+        work.begin(session, row)
+    assert (row.state, row.attempts) == ("running", 1)
     index.close()
 
 
@@ -116,8 +117,8 @@ CLAIMER = textwrap.dedent(
                 continue
         else:
             with index.session() as session:
-                row = work.claim(session, "", 1000.0)
-                name = row.id if row else None
+                rows = work.claim(session, "", 1000.0, orders=3, pictures=16)
+                name = " ".join(row.id for row in rows) or None
         if name is None:
             break
         print(name, flush=True)
@@ -144,3 +145,71 @@ def test_the_race_catches_the_natural_but_wrong_claim(tmp_path: Path) -> None:
     """Select, set, commit: the obvious code claims twice. A race that did not show it would prove nothing."""
     taken = _race(tmp_path, "naive", 300)
     assert len(taken) > len(set(taken)), "checker is broken"
+
+
+def alike(job_id: str, *, count: int = 1, **more: object) -> JobRow:
+    row = job(job_id, setup="s" * 32, seq=int(job_id[1:]))
+    row.alike, row.count = "k", count
+    for name, value in more.items():
+        setattr(row, name, value)
+    return row
+
+
+def claimed(index: Index, **more: int) -> list[str]:
+    with index.session() as session:
+        return [row.id for row in work.claim(session, "", 1000, **more)]
+
+
+def test_companions_come_with_the_job_whose_turn_it_is(tmp_path: Path) -> None:
+    others = [alike("j2", alike="other"), alike("j4", setup="t" * 32), alike("j5", background=True)]
+    index = filled(tmp_path, [alike("j1"), *others, alike("j3"), alike("j6")])
+    assert claimed(index, orders=8, pictures=16) == ["j1", "j3", "j6"]
+    with index.session() as session:
+        states = {row.id: (row.state, row.attempts) for row in session.exec(select(JobRow)).all()}
+    assert {states[name] for name in ("j1", "j3", "j6")} == {("claimed", 0)}
+    assert {states[name] for name in ("j2", "j4", "j5")} == {("queued", 0)}
+    index.close()
+
+
+def test_companions_fill_the_window_and_no_more(tmp_path: Path) -> None:
+    index = filled(tmp_path, [alike("j1", count=40), *(alike(f"j{n}", count=3) for n in range(2, 9))])
+    assert claimed(index, orders=8, pictures=16) == ["j1"], "one that is larger than the window comes alone"
+    assert claimed(index, orders=8, pictures=10) == ["j2", "j3", "j4"]
+    assert claimed(index, orders=2, pictures=16) == ["j5", "j6"]
+    index.close()
+
+
+def test_a_job_over_which_a_worker_was_lost_comes_alone(tmp_path: Path) -> None:
+    """One poison job does not take its companions with it a second time."""
+    lost, interrupted = alike("j1", attempts=1), alike("j3", attempts=2, interrupted=2)
+    index = filled(tmp_path, [lost, alike("j2"), interrupted, alike("j4")])
+    assert claimed(index, orders=8, pictures=16) == ["j1"]
+    assert claimed(index, orders=8, pictures=16) == ["j2", "j3", "j4"], "that we were killed is no fault of the job"
+    index.close()
+
+
+def test_a_try_counts_from_when_the_worker_is_at_it(tmp_path: Path) -> None:
+    index = filled(tmp_path, [alike("j1", attempts=1)])
+    with index.session() as session:
+        (row,) = work.claim(session, "", 1000)
+        assert work.was_lost(row)
+        work.give_back(session, row)
+        assert (row.state, row.attempts) == ("queued", 1), "it only waited"
+        (row,) = work.claim(session, "", 1000)
+        work.begin(session, row)
+        assert (row.state, row.attempts, work.was_lost(row)) == ("running", 2, True)
+        work.give_back(session, row)
+        assert (row.state, row.attempts) == ("queued", 1), "through no fault of its own"
+    index.close()
+
+
+def test_a_base_that_is_loaded_is_preferred_to_another_one(tmp_path: Path) -> None:
+    ours, theirs = "b" * 16, "c" * 16
+    jobs = [
+        alike("j1", setup=theirs + "0" * 16),
+        alike("j2", setup=ours + "1" * 16),
+        alike("j3", setup=ours + "0" * 16),
+    ]
+    index = filled(tmp_path, jobs)
+    assert claims(index, ours + "0" * 16, 1000, 3) == ["j3", "j2", "j1"]
+    index.close()

@@ -12,8 +12,18 @@ import pytest
 
 from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
 from loravault.formats.outcome import Provenance
-from loravault.jobs.events import Event, Finished, JobCancelled, JobFailed, PhaseChanged, Started, Stepped, WorkerDied
-from loravault.jobs.supervisor import Supervisor
+from loravault.jobs.events import (
+    Event,
+    Finished,
+    JobCancelled,
+    JobFailed,
+    JobReturned,
+    PhaseChanged,
+    Started,
+    Stepped,
+    WorkerDied,
+)
+from loravault.jobs.supervisor import Supervisor, order
 from loravault.library.imagemeta import read_meta
 from tests.jobs.supervising import FAKE, ROOT, answer, gone, until
 
@@ -51,7 +61,7 @@ def run(boss: Supervisor, wanted: GenerationSpec, folder: Path, job: str = "c1")
 def test_a_job_becomes_files_that_say_where_they_come_from(world: tuple[Supervisor, BaseRef], tmp_path: Path) -> None:
     boss, base = world
     events = run(boss, spec(base, seeds=(8, 9)), tmp_path / "deep" / "folder")
-    assert isinstance(events[0], Started)
+    assert isinstance(next(event for event in events if event != PhaseChanged("c1", "start")), Started)
     assert any(isinstance(event, PhaseChanged) and event.name == "draw" for event in events)
     fractions = [event.fraction for event in events if isinstance(event, Stepped)]
     assert len(fractions) >= 3
@@ -98,6 +108,37 @@ def test_a_cancel_is_answered_and_the_worker_goes_on(world: tuple[Supervisor, Ba
     assert not list(tmp_path.iterdir())
     assert isinstance(run(boss, spec(base), tmp_path, "c2")[-1], Finished)
     assert boss.pid == pid
+
+
+def test_jobs_of_one_mark_are_drawn_together_and_each_is_answered(
+    world: tuple[Supervisor, BaseRef], tmp_path: Path
+) -> None:
+    """One of them is cancelled, one waits until the others are done, one is asked back."""
+    boss, base = world
+    wanted = {"t1": spec(base, steps=40), "t2": spec(base, steps=40, prompt="dogs", seeds=(2, 3)),
+              "t3": spec(base, steps=40, prompt="x"), "t4": spec(base, steps=9), "t5": spec(base, steps=8)}  # fmt: skip
+    boss.start([order(job, one, tmp_path, provenance=Provenance(job=job)) for job, one in wanted.items()])
+    ends: dict[str, Event] = {}
+    seen: list[Event] = []
+
+    def enough(event: Event) -> bool:
+        seen.append(event)
+        if isinstance(event, Finished | JobFailed | JobCancelled | JobReturned):
+            assert event.job not in ends
+            ends[event.job] = event
+        elif isinstance(event, Stepped) and (event.job, event.step) == ("t3", 2):
+            boss.cancel("t3")
+            boss.withdraw("t4")
+        return len(ends) == 5
+
+    until(boss, enough, 60)
+    assert {job: type(end) for job, end in ends.items()} == {
+        "t1": Finished, "t2": Finished, "t3": JobCancelled, "t4": JobReturned, "t5": Finished,
+    }  # fmt: skip
+    assert [event.job for event in seen if isinstance(event, Started)] == ["t1", "t2", "t3", "t5"]
+    first_end = next(n for n, event in enumerate(seen) if isinstance(event, Finished))
+    assert {event.job for event in seen[:first_end] if isinstance(event, Stepped)} == {"t1", "t2", "t3"}
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["t1-1", "t2-1", "t2-2", "t5-1"]
 
 
 def test_a_refusal_is_a_sentence_and_the_worker_goes_on(world: tuple[Supervisor, BaseRef], tmp_path: Path) -> None:

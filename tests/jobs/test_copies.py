@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from loravault.config import Root
+from loravault.jobs import protocol
 from loravault.jobs import supervisor as sup
 from tests.world import World
 
@@ -24,13 +26,14 @@ def test_the_copy_that_is_there_is_used(tmp_path: Path, monkeypatch: pytest.Monk
     shutil.copy2(path, away / "ink.safetensors")
     world.config = replace(world.config, loras=(Root("aa", away), *world.config.loras))
     used: list[str] = []
-    real = sup.Supervisor.start_job
+    real = sup.Supervisor.start
 
-    def start(self: sup.Supervisor, job: str, spec: object, **more: object) -> None:
-        used.extend(use.path for use in spec.adapters)  # type: ignore[attr-defined]
-        real(self, job, spec, **more)  # type: ignore[arg-type]
+    def start(self: sup.Supervisor, orders: Sequence[sup.Order]) -> None:
+        jobs = [protocol.decode_order(order.line) for order in orders]
+        used.extend(use.path for job in jobs if isinstance(job, protocol.Job) for use in job.spec.adapters)
+        real(self, orders)
 
-    monkeypatch.setattr(sup.Supervisor, "start_job", start)
+    monkeypatch.setattr(sup.Supervisor, "start", start)
     daemon = world.daemon()
     try:
         daemon.refresh()

@@ -95,7 +95,7 @@ def test_a_database_that_fails_while_a_job_ends_does_not_wedge_the_queue(
     world.request("A.md", "a red cat")
     world.request("B.md", "a blue dog")
     with running(world) as daemon:
-        end, failures = daemon.dispatcher._end, [2]
+        end, failures = daemon.dispatcher._publisher.end, [2]
 
         def flaky(*args: object, **kwargs: object) -> None:
             if failures[0]:
@@ -103,7 +103,7 @@ def test_a_database_that_fails_while_a_job_ends_does_not_wedge_the_queue(
                 raise OperationalError("UPDATE", {}, Exception("database is locked"))
             end(*args, **kwargs)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(daemon.dispatcher, "_end", flaky)
+        monkeypatch.setattr(daemon.dispatcher._publisher, "end", flaky)
         daemon.run(threading.Event(), until=lambda: world.is_answered("A.md") and world.is_answered("B.md"))
 
     assert world.results("A.md") == world.results("B.md") == 1
@@ -165,17 +165,17 @@ def test_pictures_that_cannot_be_published_are_not_drawn_again(world: World, mon
     world.request("Cat.md", "a red cat", seed=1)
     with running(world) as daemon:
         publish, starts = daemon.ctx.writer.publish, 0
-        start_job = daemon._supervisor.start_job
+        start = daemon._supervisor.start
 
         def counted(*args: object, **kwargs: object) -> None:
             nonlocal starts
             starts += 1
-            start_job(*args, **kwargs)  # type: ignore[arg-type]
+            start(*args, **kwargs)  # type: ignore[arg-type]
 
         def full(*_args: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(daemon._supervisor, "start_job", counted)
+        monkeypatch.setattr(daemon._supervisor, "start", counted)
         monkeypatch.setattr(daemon.ctx.writer, "publish", full)
         world.work(daemon, lambda: "publish" in daemon.ctx.troubles)
         spin(daemon, 0.8)

@@ -58,14 +58,25 @@ outcomes = st.builds(
 )
 orders = st.one_of(
     st.builds(
-        protocol.Job, id=text, spec=specs, out_dir=text, stem=text, provenance=provenances, originals=st.none() | text
+        protocol.Job,
+        id=text,
+        spec=specs,
+        out_dir=text,
+        stem=text,
+        provenance=provenances,
+        originals=st.none() | text,
+        alone=st.booleans(),
+        background=st.booleans(),
     ),
     st.builds(protocol.Cancel, text),
+    st.builds(protocol.Withdraw, text),
     st.just(protocol.Leave()),
 )
 answers = st.one_of(
     st.builds(protocol.Hello, st.integers(0, 99), text, st.integers(0)),
     st.builds(protocol.Ready, device=text, versions=st.dictionaries(text, text, max_size=2)),
+    st.builds(protocol.Taken, st.lists(text, max_size=3).map(tuple)),
+    st.builds(protocol.Returned, text),
     st.builds(protocol.Phase, job=st.none() | text, name=text, deadline_s=number),
     st.builds(protocol.Done, text, outcomes),
     st.builds(protocol.Failed, job=text, message=text, kind=st.sampled_from(["user", "internal", "oom"])),

@@ -56,9 +56,9 @@ def test_without_its_index_nothing_is_lost_and_nothing_runs_twice(
 
 
 def test_a_run_that_was_half_answered_is_only_finished(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first block is answered, the index is lost: only the second is made."""
+    """Its first block is answered, the index is lost: only the second is made. (They cannot be drawn together.)"""
     monkeypatch.setenv("LORAVAULT_FAKE_STEP_S", "0.03")
-    world.request("Two.md", "a red cat", "a blue dog fake:slow=0.4", steps=12)
+    world.request("Two.md", "a red cat", "#| steps: 13\na blue dog fake:slow=0.4", steps=12)
     with running(world) as daemon:
         world.work(daemon, lambda: world.results("Two.md") == 1)
         assert world.status("Two.md") in ("queued", "running")
@@ -318,7 +318,9 @@ def test_an_upgrade_under_the_running_daemon_gives_the_job_back_and_asks_for_a_r
     with running(world) as daemon:
         world.work(daemon, lambda: daemon.dispatcher.job is not None)
         job = daemon.dispatcher.job
-        daemon.dispatcher._on_event(VersionMismatch(job, "9.9 (protocol 9)", "0.1.0 (protocol 1)"))
+        daemon.dispatcher._on_event(
+            daemon.dispatcher.lanes[0], VersionMismatch(job, "9.9 (protocol 9)", "0.1.0 (protocol 1)")
+        )
 
         assert daemon.restart_wanted
         with daemon.ctx.index.session() as session:

@@ -26,7 +26,7 @@ def test_an_empty_queue_says_what_to_do() -> None:
 
 def test_it_shows_what_runs_waits_failed_and_needs_the_user() -> None:
     text = page(
-        running=QueueLine("Pictures/Cat.md", "a red cat", "step 7 of 25"),
+        running=(QueueLine("Pictures/Cat.md", "a red cat", "step 7 of 25"),),
         waiting=(QueueLine("Pictures/Dog.md", "a dog"),),
         failures=(NoteLine("Pictures/Bad.md", 'There is no adapter "x".', "20 Nov 18:00"),),
         skipped=(NoteLine("T/Template.md", "it is in a template folder."),),

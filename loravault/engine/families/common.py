@@ -88,10 +88,22 @@ class Family(ABC):
         """(tokenizer, tokens of a prompt that are read) of each text encoder."""
         return ()
 
-    def arguments(self, pipe: Any, prompt: Encoded, negative: Encoded | None, cfg: float, images: int) -> Call:  # noqa: ARG002
-        """What the pipeline is called with, for `images` pictures."""
-        found = {self.guidance: cfg, **_repeated(prompt, images)}
-        for name, value in _repeated(negative or {}, images).items():
+    def goes_with(self, one: Encoded, other: Encoded) -> bool:
+        """Whether two prompts can be drawn in one batch: they have the same shape."""
+        return {name: _shape(value) for name, value in one.items()} == {
+            name: _shape(value) for name, value in other.items()
+        }
+
+    def joined(self, prompts: Sequence[Encoded]) -> Encoded:
+        """Prompts of several pictures, each with a batch of one, as one batch. Each `goes_with` the first."""
+        if all(one is prompts[0] for one in prompts):
+            return _repeated(prompts[0], len(prompts))
+        return {name: _joined([one[name] for one in prompts]) for name in prompts[0]}
+
+    def arguments(self, pipe: Any, prompt: Encoded, negative: Encoded | None, cfg: float) -> Call:  # noqa: ARG002
+        """What the pipeline is called with; the prompts are those of all pictures, `joined`."""
+        found = {self.guidance: cfg, **prompt}
+        for name, value in (negative or {}).items():
             found[f"negative_{name}"] = value
         return found
 
@@ -180,6 +192,17 @@ def _repeated(encoded: Encoded, images: int) -> dict[str, Any]:
         else value.expand(images, *value.shape[1:])
         for name, value in encoded.items()
     }
+
+
+def _shape(value: Any) -> Any:
+    """What has to be the same in one batch; the pictures of a list need not be of one length."""
+    return value.shape[1:] if isinstance(value, torch.Tensor) else type(value)
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], torch.Tensor):
+        return torch.cat(list(values))
+    return [one for value in values for one in value] if isinstance(values[0], list) else None
 
 
 def draw_noise(shape: tuple[int, ...], generators: Sequence[torch.Generator]) -> torch.Tensor:

@@ -38,11 +38,21 @@ class QwenImage(Packed):
         end = len(pipe.tokenizer(form).input_ids) - int(pipe.prompt_template_encode_start_idx)
         return [(pipe.tokenizer, LENGTH - max(end, 0))]
 
-    def arguments(
-        self, pipe: Any, prompt: Encoded, negative: Encoded | None, cfg: float, images: int
-    ) -> dict[str, Any]:
+    def goes_with(self, one: Encoded, other: Encoded) -> bool:  # noqa: ARG002
+        """Always: shorter prompts are filled up, and the filling is masked."""
+        return True
+
+    def joined(self, prompts: Sequence[Encoded]) -> Encoded:
+        """All as long as the longest. Without a mask where every token of every prompt counts, as the pipeline does."""
+        longest = max(one["prompt_embeds"].shape[1] for one in prompts)
+        states = [_filled(one["prompt_embeds"], longest) for one in prompts]
+        masks = [_filled(_mask(one), longest) for one in prompts]
+        mask = torch.cat(masks)
+        return {"prompt_embeds": torch.cat(states), "prompt_embeds_mask": None if bool(mask.all()) else mask}
+
+    def arguments(self, pipe: Any, prompt: Encoded, negative: Encoded | None, cfg: float) -> dict[str, Any]:
         """A negative prompt without guidance would only be complained about."""
-        return super().arguments(pipe, prompt, negative if self.guided(pipe, cfg) else None, cfg, images)
+        return super().arguments(pipe, prompt, negative if self.guided(pipe, cfg) else None, cfg)
 
     def latents(self, pipe: Any, drawn: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Unpacked, scaled channel by channel, as a film of one frame: (images, 16, 1, height/8, width/8)."""
@@ -58,3 +68,16 @@ class QwenImage(Packed):
     def pixels(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         """The first frame."""
         return super().pixels(pipe, latents)[:, :, 0]
+
+
+def _mask(encoded: Encoded) -> torch.Tensor:
+    """Which tokens count; none given means all."""
+    mask, states = encoded["prompt_embeds_mask"], encoded["prompt_embeds"]
+    found: torch.Tensor = torch.ones(states.shape[:2], dtype=torch.long, device=states.device) if mask is None else mask
+    return found
+
+
+def _filled(tensor: torch.Tensor, length: int) -> torch.Tensor:
+    """With zeros behind its tokens, the second dimension, up to `length` of them."""
+    filling = tensor.new_zeros((tensor.shape[0], length - tensor.shape[1], *tensor.shape[2:]))
+    return torch.cat([tensor, filling], dim=1)

@@ -40,11 +40,9 @@ class ZImage(Patched):
         )
         return [(pipe.tokenizer, LENGTH - len(pipe.tokenizer(form).input_ids))]
 
-    def arguments(
-        self, pipe: Any, prompt: Encoded, negative: Encoded | None, cfg: float, images: int
-    ) -> dict[str, Any]:
+    def arguments(self, pipe: Any, prompt: Encoded, negative: Encoded | None, cfg: float) -> dict[str, Any]:
         """With the guidance in its own counting."""
-        return super().arguments(pipe, prompt, negative, max(cfg - 1, 0.0), images)
+        return super().arguments(pipe, prompt, negative, max(cfg - 1, 0.0))
 
     def noise(self, pipe: Any, size: tuple[int, int], generators: Sequence[torch.Generator]) -> torch.Tensor:
         """(images, 16, height/8, width/8)."""

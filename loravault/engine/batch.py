@@ -1,0 +1,240 @@
+"""Jobs whose pictures are drawn together: which pictures go into the next call, and what becomes of each job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from loravault.engine.appliers import Applier
+from loravault.engine.bases import Base
+from loravault.engine.devices import Device, free_cache, is_out_of_memory
+from loravault.engine.draw import HalfMoved, decode, draw_latents
+from loravault.engine.families import Family
+from loravault.engine.job import Job
+from loravault.engine.memory import Offload, Thrift
+from loravault.engine.offload import tiled
+from loravault.engine.samplers import make_scheduler
+from loravault.engine.saving import keep
+from loravault.errors import UserError
+from loravault.formats.generation import GenerationSpec
+from loravault.formats.outcome import StepReport
+
+#: Seconds of silence after which the supervisor may look whether we still live. Generous: a slow disk is no fault.
+STEP_DEADLINE_S = 180.0
+
+
+class NobodyLeft(Exception):  # noqa: N818 - being asked to stop is not an error
+    """Every job that is worked on was cancelled."""
+
+
+@dataclass
+class Batch:
+    """Some jobs of one mark (`formats.grouping`). Each ends for itself, whatever becomes of the others."""
+
+    jobs: Sequence[Job]
+    #: How memory is saved now.
+    thrift: Thrift
+    #: The strongest way to offload that may be tried.
+    most: Offload
+    #: What is being done, as the jobs were told, and for which of them.
+    phase: str = "load"
+    at: Sequence[Job] = ()
+
+    @property
+    def live(self) -> list[Job]:
+        """The jobs that have no end yet."""
+        return [job for job in self.jobs if not job.ended]
+
+    @property
+    def spec(self) -> GenerationSpec:
+        """For what is the same in all of them."""
+        return self.jobs[0].spec
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.spec.width, self.spec.height
+
+    def enter(self, phase: str, deadline_s: float, jobs: Sequence[Job] | None = None) -> None:
+        """Says what is done next, and for which jobs: all that live if not told otherwise."""
+        self.phase, self.at = phase, self.live if jobs is None else jobs
+        for job in self.at:
+            job.wish.on_phase(phase, deadline_s)
+
+    def stop_if_asked(self) -> None:
+        """Ends those that were cancelled. Raises `NobodyLeft` if none is left of those that are worked on."""
+        ended = [job.stop_if_asked() for job in self.at or self.live]
+        if all(ended):
+            raise NobodyLeft
+
+    def each(self, action: Callable[[Job], None]) -> None:
+        """For every job that lives; a `UserError` ends that one. Raises `NobodyLeft`."""
+        for job in self.live:
+            if job.stop_if_asked():
+                continue
+            try:
+                action(job)
+            except UserError as error:
+                job.end(error)
+        if not self.live:
+            raise NobodyLeft
+
+    def warn(self, sentence: str | None) -> None:
+        """Keeps a sentence for the result of every job that lives."""
+        for job in self.live:
+            job.warn(sentence)
+
+    # ---- when memory runs out
+
+    def thriftier(self, error: Exception) -> Thrift | None:
+        """What to try next; None if it was not memory that ran out, or nothing is left to try."""
+        return self.thrift.less(self.phase, self.size, self.most) if is_out_of_memory(error) else None
+
+    def again(self, error: Exception) -> bool:
+        """Whether the same can be tried again at once, with everything where it is."""
+        if isinstance(error, HalfMoved):
+            return False
+        following = self.thriftier(error)
+        if following is None or following.offload != self.thrift.offload:
+            return False
+        self.thrift = following
+        return True
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of one job."""
+
+    job: Job
+    seed: int
+
+
+class Drawing:
+    """Draws a batch whose jobs have their prompts read."""
+
+    def __init__(  # noqa: PLR0917
+        self, batch: Batch, base: Base, device: Device, applier: Applier, versions: Mapping[str, str], finish: Finish
+    ) -> None:
+        """`finish` ends a job all of whose seeds are dealt with."""
+        self._batch = batch
+        self._base = base
+        self._device = device
+        self._applier = applier
+        self._versions = versions
+        self._finish = finish
+
+    def run(self) -> None:
+        """Until every job has its end."""
+        batch = self._batch
+        while samples := self._next():
+            latents = None
+            try:
+                latents = self._draw(samples)
+            except NobodyLeft:
+                continue
+            except Exception as error:
+                if not batch.again(error):
+                    raise
+            if latents is None:
+                free_cache(self._device)  # not in the handler: there the error keeps what could be freed
+                continue
+            for sample, latent in zip(samples, torch.split(latents, 1), strict=True):
+                self._keep(sample.job, latent)
+
+    def _next(self) -> list[Sample]:
+        """The pictures of the next call, in the order of the jobs; those whose prompts do not go together wait."""
+        batch, drawer = self._batch, self._base.drawer
+        pending = (
+            Sample(job, seed) for job in batch.live if not job.stop_if_asked() for seed in job.spec.seeds[job.done :]
+        )
+        first = next(pending, None)
+        if first is None:
+            return []
+        fitting = (one for one in pending if _go_together(drawer, first.job, one.job))
+        return [first, *islice(fitting, batch.thrift.together - 1)]
+
+    def _draw(self, samples: Sequence[Sample]) -> torch.Tensor:
+        batch, base, spec = self._batch, self._base, self._batch.spec
+        jobs = list(dict.fromkeys(sample.job for sample in samples))
+        self._applier.for_pictures([sample.job.stack for sample in samples])
+        batch.enter("draw", STEP_DEADLINE_S, jobs)
+        counts = {job: sum(sample.job is job for sample in samples) for job in jobs}
+
+        def after_step(step: int) -> None:
+            for job, count in counts.items():
+                if not job.ended:
+                    job.wish.on_step(_report(job, count, step))
+            batch.stop_if_asked()
+
+        negatives = [sample.job.negative for sample in samples]
+        return draw_latents(
+            base,
+            self._device,
+            make_scheduler(spec.sampler, base.scheduler_config, flow=base.drawer.flow),
+            seeds=[sample.seed for sample in samples],
+            size=batch.size,
+            steps=spec.steps,
+            cfg=spec.cfg,
+            prompt=base.drawer.joined([_there(sample.job.prompt) for sample in samples]),
+            negative=None if negatives[0] is None else base.drawer.joined([_there(one) for one in negatives]),
+            on_step=after_step,
+        )
+
+    def _keep(self, job: Job, latent: torch.Tensor) -> None:
+        """Decodes and saves one picture; one of a job that has ended meanwhile is let go."""
+        if job.stop_if_asked():
+            return
+        if self._batch.phase != "decode" or job not in self._batch.at:
+            self._batch.enter("decode", STEP_DEADLINE_S, [job])
+        pixels = self._decode(latent)
+        try:
+            keep(job, pixels, self._versions)
+        except UserError as error:
+            job.end(error)
+            return
+        if job.done == len(job.spec.seeds):
+            self._finish(job, time.perf_counter())
+
+    def _decode(self, latent: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+        while True:
+            try:
+                with tiled(self._base.pipe.vae, self._batch.thrift.tile):
+                    return decode(self._base, latent)
+            except Exception as error:
+                if not self._batch.again(error):
+                    raise
+            free_cache(self._device)  # as above
+
+
+#: Ends a job that has dealt with all its seeds, at this time (`time.perf_counter`).
+Finish = Callable[[Job, float], None]
+
+
+def _there(encoded: Any) -> Any:
+    assert encoded is not None
+    return encoded
+
+
+def _go_together(drawer: Family, one: Job, other: Job) -> bool:
+    if one is other:
+        return True
+    fits = drawer.goes_with(_there(one.prompt), _there(other.prompt))
+    return fits and (one.negative is None or drawer.goes_with(one.negative, _there(other.negative)))
+
+
+def _report(job: Job, count: int, step: int) -> StepReport:
+    spec = job.spec
+    return StepReport(
+        image=job.done,
+        batch=count,
+        images=len(spec.seeds),
+        step=step,
+        steps=spec.steps,
+        deadline_s=STEP_DEADLINE_S,
+    )

@@ -1,0 +1,76 @@
+"""One worker as the dispatcher sees it: which jobs it holds, what it has loaded, how far it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loravault.formats.grouping import MOST_ORDERS, MOST_PICTURES
+from loravault.index.tables import JobRow
+from loravault.jobs.supervisor import Supervisor
+
+#: Jobs that nobody waits for are claimed only as far ahead as keeps the worker supplied.
+MOST_BACKGROUND = 2
+
+
+@dataclass
+class Held:
+    """A job that a worker has and has not answered."""
+
+    id: str
+    note: str
+    pictures: int
+    background: bool
+    #: The worker is at it.
+    begun: bool = False
+    #: What it does now, and how far it is (0 … 1).
+    phase: str = ""
+    fraction: float | None = None
+    #: It was asked back.
+    withdrawn: bool = False
+
+
+class Lane:
+    """A worker with the jobs that it holds."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        #: Setup of the job that was claimed last: what will be loaded when it is free.
+        self.setup = ""
+        #: Oldest first.
+        self.held: dict[str, Held] = {}
+
+    @property
+    def is_free(self) -> bool:
+        """Nothing is claimed for it."""
+        return not self.held
+
+    @property
+    def leading(self) -> Held | None:
+        """The job it is at, else the one whose turn it is."""
+        begun = (one for one in self.held.values() if one.begun)
+        return next(begun, None) or next(iter(self.held.values()), None)
+
+    @property
+    def begun(self) -> list[Held]:
+        """The jobs it is at."""
+        return [one for one in self.held.values() if one.begun]
+
+    @property
+    def waiting(self) -> list[Held]:
+        """The jobs it has and is not at."""
+        return [one for one in self.held.values() if not one.begun]
+
+    def room(self, *, background: bool) -> tuple[int, int]:
+        """How many more orders and pictures it takes; a free one takes any number of pictures in one order."""
+        most = MOST_BACKGROUND if background else MOST_ORDERS
+        pictures = sum(one.pictures for one in self.held.values())
+        return max(0, most - len(self.held)), max(0, MOST_PICTURES - pictures)
+
+    def hold(self, job: JobRow) -> None:
+        """It has this job from now on."""
+        self.setup = job.setup
+        self.held[job.id] = Held(job.id, job.note, job.count, job.background, phase="starting")
+
+    def fits(self, setup: str) -> int:
+        """How much of this setup is loaded: 2 all, 1 the base, 0 nothing."""
+        return 2 if setup == self.setup else int(bool(setup) and setup[:16] == self.setup[:16])
