@@ -196,11 +196,12 @@ def table(items: Iterable[Item]) -> tuple[tuple[int, int, int], ...]:
 
 
 def noted(survey: Survey, items: Iterable[Item], *, crops: bool = False) -> Survey:
-    """The survey with what happens to each picture in its bucket, where that should be known."""
+    """The survey with what happens to each picture in its bucket, where that should be known; twice is as once."""
     pictures = list(survey.pictures)
     for item in items:
         seen = pictures[item.picture]
-        if remark := _remark((seen.width, seen.height), item, crops=crops):
+        remark = _remark((seen.width, seen.height), item, crops=crops)
+        if remark is not None and remark not in seen.remarks:
             pictures[item.picture] = replace(seen, remarks=(*seen.remarks, remark))
     return replace(survey, pictures=tuple(pictures))
 

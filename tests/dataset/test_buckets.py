@@ -208,8 +208,10 @@ def test_random_squares_come_from_the_whole_picture() -> None:
 )
 def test_what_a_bucket_does_to_a_picture_is_told(size: Size, remark: str | None) -> None:
     pictures, survey = shown(size)
-    found = noted(survey, arrange(pictures, survey, (512,)))
+    items = arrange(pictures, survey, (512,))
+    found = noted(survey, items)
     assert found.pictures[0].remarks == (() if remark is None else (remark,))
+    assert noted(found, items) == found
 
 
 def test_random_squares_lose_nothing_for_good() -> None:

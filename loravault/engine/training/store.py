@@ -28,6 +28,8 @@ LIMIT = 8 << 30
 #: A temporary file that is older belongs to nobody any more (seconds).
 _STALE = 24 * 3600.0
 _SUM = "sum"
+#: Files that are mapped at the same time; Linux allows a process 65530 maps, and the models need some.
+_MOST_MAPS = 30_000
 
 
 def key_of(*parts: Any) -> str:
@@ -63,6 +65,7 @@ class Store:
         self._folder = folder
         self._limit = limit
         self._used: set[Path] = set()
+        self._maps = 0
         #: What went wrong with the disk, in sentences; nothing is lost by it but time.
         self.problems: list[str] = []
 
@@ -73,14 +76,17 @@ class Store:
             with safe_open(path, "pt") as file:
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 whole = (file.metadata() or {}).get(_SUM) == _checksum(found)
-        except FileNotFoundError:
-            return None
-        except (OSError, SafetensorError, ValueError, RuntimeError):
+        except (SafetensorError, ValueError):
             whole, found = False, {}
+        except (OSError, RuntimeError):  # not there, or not to be had now: no reason to remove it
+            return None
         if not whole:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
+        self._maps += 1
+        if self._maps > _MOST_MAPS:
+            found = {name: tensor.clone() for name, tensor in found.items()}
         self._used.add(path)
         with contextlib.suppress(OSError):
             os.utime(path)  # what was used last goes last

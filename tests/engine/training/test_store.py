@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from loravault.engine.training import store as module
 from loravault.engine.training.store import Store, fingerprint, key_of
 
 pytestmark = pytest.mark.engine
@@ -143,6 +144,28 @@ def test_mapped_tensors_outlive_their_file(tmp_path: Path) -> None:
     Store(tmp_path, limit=0).trim()
     assert files(tmp_path) == []
     assert float(found["x"].mean()) == 2.5
+
+
+def test_beyond_so_many_files_they_are_read_instead_of_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system has only so many maps for a process."""
+    monkeypatch.setattr(module, "_MOST_MAPS", 1)
+    store = Store(tmp_path)
+    found = [store.write("latents", key_of(number), {"x": torch.full((9,), float(number))}) for number in range(3)]
+    assert [float(one["x"].mean()) for one in found] == [0.0, 1.0, 2.0]
+    for path in files(tmp_path):  # in place, as nobody should: what was read does not notice
+        path.write_bytes(bytes(path.stat().st_size))
+    assert [float(one["x"].mean()) for one in found[1:]] == [1.0, 2.0]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_cannot_be_read_now_stays(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), key_of("x")
+    store.write("latents", key, TENSORS)
+    (path,) = files(tmp_path)
+    path.chmod(0)
+    assert store.read("latents", key) is None
+    path.chmod(0o600)
+    assert store.read("latents", key) is not None
 
 
 def test_a_fingerprint_is_of_every_bit() -> None:
