@@ -54,6 +54,9 @@ def test_the_trigger_is_put_in_where_it_is_lacking(caption: str | None, expected
         (Words("zkx, red hat"), "red hat, sofa", "zkx, red hat, sofa"),  # only what is lacking
         (Words(r"a\1 (b)"), "x [trigger]", r"x a\1 (b)"),
         (Words("art"), "party", "art, party"),
+        (Words("art"), "smart", "art, smart"),
+        (Words("art"), "artist", "art, artist"),
+        (Words("art"), "(art:1.2) and more", "(art:1.2) and more"),
         (Words("c++"), "c++, code", "c++, code"),
         (Words("кот"), "рыжий Кот спит", "рыжий Кот спит"),
         (Words("猫"), "a 猫", "a 猫"),

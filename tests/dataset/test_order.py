@@ -86,6 +86,23 @@ def test_another_seed_is_another_order() -> None:
     assert len({str(one) for one in orders}) == 5
 
 
+def test_buckets_do_not_come_in_turn() -> None:
+    """Which one is next is chance, too: else a bucket would always follow the same one."""
+    kinds = [(1, 1)] * 8 + [(2, 1)] * 8
+    rows = [
+        tuple(kinds[Order(items(kinds), seed=seed, together=2).batch(number)[0]][0] for number in range(12))
+        for seed in range(6)
+    ]
+    assert len(set(rows)) > 4
+
+
+@given(SETS, st.integers(1, 9), st.integers(0, 300))
+@settings(max_examples=60)
+def test_there_is_a_batch_for_every_number(kinds: list[tuple[int, int]], together: int, count: int) -> None:
+    order = Order(items(kinds), seed=1, together=together)
+    assert len(order._first(count)) >= count
+
+
 def test_repeats_are_spread_over_the_round() -> None:
     """Of twelve places, a picture that comes three times stands once in each four, or nearly."""
     order = Order(items([(1, 3)] * 4), seed=1, together=1)

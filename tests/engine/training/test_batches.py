@@ -183,7 +183,10 @@ def test_while_text_encoders_are_trained_there_are_tokens(tmp_path: Path, tiny: 
     item, slot = found.picked(0)[1]
     ids = base.pipe.tokenizer(found.caption_at(item.picture, slot), padding="max_length", max_length=77).input_ids
     assert batch.tokens["text_encoder"][1].tolist() == ids
-    assert len(set(told(found, 200))) > 2 * module.VARIANTS
+    captions = told(found, 200)
+    assert len(set(captions)) > 2 * module.VARIANTS
+    assert all("zkx" in caption.split(", ") for caption in captions)  # the trigger never drops out
+    assert any("one" not in caption.split(", ") for caption in captions)
     assert not (tmp_path / "c" / "texts").exists()
 
 
@@ -223,6 +226,9 @@ def test_pictures_of_the_class_come_between_those_of_the_subject(tmp_path: Path,
     counts = seen(found, 100, 2)
     assert all(abs(counts[one] - 40) <= 2 for one in range(5))
     assert counts[5] == counts[6] == 100
+    alone = batches(base, tiny, shown, tmp_path / "c", prepared=False)
+    for step in range(20):  # the subject is learned from as if the class were not there
+        assert [item for item, _ in found.picked(step, 0)] == [item for item, _ in alone.picked(step)]
 
 
 def test_without_weight_they_are_left_out(tmp_path: Path, tiny: BaseRef, base: Base) -> None:
