@@ -14,6 +14,7 @@ import torch
 from loravault.engine.bases import Base
 from loravault.engine.contents import Contents, Digests
 from loravault.engine.deltas import Delta, read_delta
+from loravault.engine.embeddings import Learned, learned_in
 from loravault.errors import UserError
 from loravault.formats import families, keys
 from loravault.formats.generation import AdapterUse
@@ -70,6 +71,8 @@ class Adapter:
     #: Memory that it holds.
     bytes: int
     _digests: Callable[[], Digests]
+    #: Vectors for words of a prompt.
+    embeddings: tuple[Learned, ...] = ()
     components: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,16 +119,27 @@ def load_adapter(use: AdapterUse, base: Base, names: BaseNames | None = None) ->
         if _stamp(before) != _stamp(after):
             raise UserError(f"The file of the adapter “{use.name}” changed while it was read. Run the note again.")
         changes = tuple(_change(patch, contents, names) for patch in normal.patches)
+        learned = learned_in(header.tensors, contents.tensor, base)
     except BrokenFile as error:
         raise UserError(f"The adapter “{use.name}” cannot be used: {error.message}.") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"The adapter “{use.name}” cannot be read: {reason}. Is its drive there?") from error
     if not contents.surely_finite():
-        _refuse_nan(use.name, changes)
+        _refuse_nan(use.name, changes, tuple(learned.values()))
     void = all(change.delta.is_zero() for change in changes)
     key = (use.weight_id, use.path, *_stamp(before))
-    return Adapter(use.name, key, changes, normal.unused, len(header.tensors), void, contents.size, contents.digests)
+    return Adapter(
+        name=use.name,
+        key=key,
+        changes=changes,
+        unused=tuple(name for name in normal.unused if name not in learned),
+        tensors=len(header.tensors),
+        void=void and not learned,
+        bytes=contents.size,
+        _digests=contents.digests,
+        embeddings=tuple(learned.values()),
+    )
 
 
 def without_lost_biases(normal: Normal, base: Base) -> Normal:
@@ -163,8 +177,9 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _refuse_nan(name: str, changes: Sequence[Change]) -> None:
+def _refuse_nan(name: str, changes: Sequence[Change], learned: Sequence[Learned]) -> None:
     bad = [change.delta.name for change in changes if not change.delta.finite()]
+    bad += [one.words for one in learned if not bool(one.vectors.isfinite().all())]
     if bad:
         raise UserError(
             f"The adapter “{name}” is damaged: {len(bad)} of its modules hold NaN or infinite numbers (first: "

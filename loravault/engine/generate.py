@@ -20,6 +20,7 @@ from loravault.engine.bases.vae import VaeShelf
 from loravault.engine.batch import Batch, Drawing, NobodyLeft
 from loravault.engine.cache import AdapterShelf
 from loravault.engine.devices import Device, choose_device, free_cache, images_at_once, is_out_of_memory
+from loravault.engine.embeddings import inserted
 from loravault.engine.ends import OutOfMemory
 from loravault.engine.imagefile import SUFFIXES
 from loravault.engine.job import Job, OnPhase, OnStep
@@ -283,9 +284,12 @@ class Engine:
         for what, text in {"prompt": spec.prompt, "negative prompt": spec.negative if guided else ""}.items():
             if cut := loaded.encoder.cut_off(text):
                 job.warn(f"The {what} is too long: {cut}.")
-        in_text, encode = loaded.applier.for_text(job.stack), loaded.encoder.encode
-        job.prompt = encode(spec.prompt, spec.clip_skip, in_text)
-        job.negative = encode(spec.negative, spec.clip_skip, in_text, negative=True) if guided else None
+        # Words with vectors of their own are so wherever the adapter reaches the text encoders, at whatever strength.
+        spoken = {one.adapter.key: one.adapter for one in job.stack if one.adapter.embeddings and one.te != 0}
+        in_text, encode = (loaded.applier.for_text(job.stack), *spoken), loaded.encoder.encode
+        with inserted(base, (learned for adapter in spoken.values() for learned in adapter.embeddings)):
+            job.prompt = encode(spec.prompt, spec.clip_skip, in_text)
+            job.negative = encode(spec.negative, spec.clip_skip, in_text, negative=True) if guided else None
 
 
 def _check(spec: GenerationSpec) -> None:

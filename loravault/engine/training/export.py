@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def write_adapter(
     """
     trained = network.tensors()
     _refuse_nan(trained)
-    spelled = spell(trained, network.layers, naming_of(base), plan.naming)
+    spelled = _with_words(spell(trained, network.layers, naming_of(base), plan.naming), network, plan.pivotal)
     names = base_names(network.layers, naming_of(base))
     remarks = spelled.remarks
     for precision in dict.fromkeys((dtype, torch.float32)):
@@ -134,6 +134,25 @@ def _why(proof: Proof, unused: tuple[str, ...], path: Path) -> str:
     else:
         reason = f"it differs by {proof.worst:.2%} of what was learned"
     return f"The file {path.name} does not give back what was trained: {reason}. It was not kept; please report this."
+
+
+def _with_words(spelled: Spelled, network: Network, wished: int) -> Spelled:
+    """With the vectors of the trigger, which are never rounded."""
+    if network.pivotal is None:
+        return spelled
+    words = network.pivotal.tensors()
+    count = len(next(iter(words.values())))
+    others = f", one for each of its tokens and not {wished}" if count != wished else ""
+    remark = (
+        f"The {count} vectors of “{network.pivotal.words}”{others} are in the file; A1111 reads them too, other "
+        "programs leave them out."
+    )
+    return replace(
+        spelled,
+        tensors={**spelled.tensors, **words},
+        exact=spelled.exact | words.keys(),
+        remarks=(*spelled.remarks, remark),
+    )
 
 
 def _rounded(spelled: Spelled, precision: torch.dtype) -> dict[str, Tensor]:

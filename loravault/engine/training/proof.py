@@ -13,6 +13,7 @@ from torch import Tensor
 from loravault.engine.adapters import Adapter, Change
 from loravault.engine.apply import Patcher, Strength
 from loravault.engine.bases import Base, ModuleKey
+from loravault.engine.embeddings import inserted
 from loravault.engine.training.networks import LayerAdapter, Network
 
 #: An output in fp32 is itself known to this share of its length only.
@@ -47,6 +48,7 @@ def prove(adapter: Adapter, network: Network, base: Base) -> Proof:
     """
     with network.whole():
         proof = _by_layers(adapter, network)
+        proof.lost += _lost_words(adapter, network)
         if not proof.lost and _whole(network):
             with torch.autocast(base.denoiser.device.type, enabled=False):
                 proof.outputs = dict(_by_outputs(adapter, network, base))
@@ -67,6 +69,20 @@ def _by_layers(adapter: Adapter, network: Network) -> Proof:
     lost = tuple(key for key in network.adapters if key not in norms)
     error = math.sqrt(wrong / right) if right else (0.0 if not wrong else math.inf)
     return Proof(error, norms=norms, lost=lost)
+
+
+def _lost_words(adapter: Adapter, network: Network) -> tuple[ModuleKey, ...]:
+    """Vectors of the trigger that the file does not give back exactly."""
+    if network.pivotal is None:
+        return ()
+    found = {one.component: one for one in adapter.embeddings}
+    return tuple(
+        (one.component, one.words)
+        for one in network.pivotal.learned()
+        if one.component not in found
+        or found[one.component].tokens != one.tokens
+        or not torch.equal(found[one.component].vectors, one.vectors.detach().cpu())
+    )
 
 
 def _live(adapter: LayerAdapter) -> Tensor:
@@ -132,7 +148,8 @@ def _by_outputs(adapter: Adapter, network: Network, base: Base) -> Iterator[tupl
             only = _of(adapter, component)
             try:
                 patcher.apply([Strength(only, 1.0, 1.0)])
-                merged = _output(model, args, kwargs)
+                with inserted(base, adapter.embeddings):
+                    merged = _output(model, args, kwargs)
             finally:
                 patcher.restore()
         effect = float((live - bare).norm())

@@ -13,6 +13,7 @@ from loravault.engine.bases import Base, ModuleKey
 from loravault.engine.training.networks.adapters import LayerAdapter, ModuleTensors, Start
 from loravault.engine.training.networks.low_rank import LowRank
 from loravault.engine.training.networks.making import make_adapter
+from loravault.engine.training.networks.pivotal import Pivotal
 from loravault.engine.training.networks.seen import Call, first_of
 from loravault.engine.training.networks.targets import targets
 from loravault.errors import UserError
@@ -26,8 +27,8 @@ class Network:
     the generator and the names of the layers: they are the same on every device and in any order.
     """
 
-    def __init__(self, base: Base, plan: TrainingPlan, *, generator: torch.Generator) -> None:
-        """Makes the adapters of `plan` and puts them in effect.
+    def __init__(self, base: Base, plan: TrainingPlan, *, generator: torch.Generator, trigger: str = "") -> None:
+        """Makes the adapters of `plan` and puts them in effect. `trigger`: the words that get vectors of their own.
 
         Raises `UserError` if the base has nothing that can be trained, or not in this form.
         """
@@ -46,6 +47,7 @@ class Network:
         self.adapters: dict[ModuleKey, LayerAdapter] = {
             layer.key: made for layer in layers if (made := make_adapter(layer, plan, Start(seed, layer))) is not None
         }
+        self.pivotal = Pivotal(base, trigger) if plan.pivotal > 0 else None
         #: Shape of every layer of the base, trained or not; those in packed form as they are meant.
         self.layers: dict[ModuleKey, tuple[int, ...]] = base.layers | {layer.key: layer.shape for layer in layers}
         #: Component → what it was first called with in training, one picture of it: to prove the file with.
@@ -58,10 +60,12 @@ class Network:
         self.enabled(True)
 
     def parameters(self) -> dict[str, list[nn.Parameter]]:
-        """Component (`unet`, `transformer`, `text_encoder`, …) → what is trained in it."""
+        """Component (`unet`, `transformer`, `text_encoder`, …) → what is trained in it; `words`: the trigger."""
         found: dict[str, list[nn.Parameter]] = {}
         for (component, _), adapter in self.adapters.items():
             found.setdefault(component, []).extend(adapter.parts.values())
+        if self.pivotal is not None:
+            found["words"] = list(self.pivotal.parts.values())
         return found
 
     def enabled(self, on: bool) -> None:
@@ -70,6 +74,8 @@ class Network:
             return
         for adapter in self.adapters.values():
             (adapter.attach if on else adapter.detach)()
+        if self.pivotal is not None:
+            (self.pivotal.attach if on else self.pivotal.detach)()
         self._on = on
 
     def detach(self) -> None:
@@ -142,3 +148,5 @@ class Network:
         for (component, path), adapter in self.adapters.items():
             for part, tensor in adapter.parts.items():
                 yield f"{component}/{path}/{part}", tensor
+        for component, tensor in self.pivotal.parts.items() if self.pivotal is not None else ():
+            yield f"words//{component}", tensor
