@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 
 from loravault import resources
 from loravault.config import VaultConfig
 from loravault.errors import UserError
+from loravault.index.cards import AdapterPlace
 from loravault.index.database import Index, IndexAbsent
 from loravault.index.library import entries
 from loravault.keeping.cardmemory import CardMemory
@@ -37,7 +37,9 @@ class Cards:
                 with index.session() as session:
                     known = entries(session, with_cards=False)
                 self._entries = {entry.weight_id: entry for entry in known}
-                self._calls = CallNames(_Place(e.name, p.root, p.rel, e.weight_id) for e in known for p in e.places)
+                self._calls = CallNames(
+                    AdapterPlace(e.name, None, p.root, p.rel, p.state, e.weight_id) for e in known for p in e.places
+                )
             finally:
                 index.close()
 
@@ -58,14 +60,6 @@ class Cards:
         )
         fresh = render_card(entry, names, resources.templates()).data
         return None if is_untouched(data, fresh, entry, self._memory.blank(entry.weight_id)) else WRITTEN
-
-
-@dataclass(frozen=True)
-class _Place:
-    name: str
-    root: str
-    rel: str
-    weight_id: str | None
 
 
 def is_untouched(data: bytes, fresh: bytes, entry: Entry, blank: tuple[str, ...]) -> bool:

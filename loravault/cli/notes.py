@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from loravault.errors import UserError
+from loravault.vault.walk import walk_notes
 
 _RUN = re.compile(r"[0-9a-f]{8}(@.+)?")
 
@@ -55,7 +55,7 @@ def note_or_any(vault: Path, cwd: Path, given: str) -> str:
 
 def _by_name(vault: Path, name: str, given: str) -> str:
     """The one note of this name wherever it is, as a link in Obsidian would find it."""
-    notes = list(_notes(vault))
+    notes = sorted(seen.rel for seen in walk_notes(vault, lambda _folder: False))
     wanted = name.removesuffix(".md").casefold()
     found = [rel for rel in notes if Path(rel).stem.casefold() == wanted and given == name]
     if len(found) == 1:
@@ -66,11 +66,3 @@ def _by_name(vault: Path, name: str, given: str) -> str:
     near = difflib.get_close_matches(name.removesuffix(".md"), stems, n=3, cutoff=0.5)
     hint = f" Close names: {', '.join(near)}." if near else ""
     raise UserError(f"There is no note {given!r}, neither here nor in the vault {vault}.{hint}")
-
-
-def _notes(vault: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(vault):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(files):
-            if file.endswith(".md"):
-                yield (Path(folder) / file).relative_to(vault).as_posix()

@@ -9,7 +9,6 @@ import click
 
 from loravault.cli.app import App, pass_app
 from loravault.cli.words import as_json, columns, counted, size
-from loravault.errors import UserError
 
 
 @click.command("show")
@@ -40,15 +39,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 def _from_vault(app: App, name: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from loravault.library.names import Ambiguous, Missing, find
+    from loravault.library.names import find_one
 
     control = app.control()
-    found = find(name, control.adapters())
-    if isinstance(found, Ambiguous):
-        raise UserError(f"{name!r} could be any of these, write one of them: {', '.join(found.paths)}.")
-    if isinstance(found, Missing):
-        near = f" Close names: {', '.join(found.closest)}." if found.closest else ""
-        raise UserError(f"There is no LoRA {name!r} in the vault's folders, and no file of that name here.{near}")
+    found = find_one(name, control.adapters(), beside=" in the vault's folders, and no file has that name here")
     return asdict(control.adapter(found))
 
 

@@ -7,7 +7,7 @@ the PEFT configuration that diffusers writes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -217,46 +217,52 @@ def _iso_day(value: str | None) -> str | None:
     return match[1] if match else None
 
 
-def training_words(facts: TrainingFacts) -> tuple[tuple[str, str], ...]:
-    """The facts as pairs of label and text, for people; what is not known is left out."""
-    pairs: Iterable[tuple[str, str | None]] = (
-        ("trained", facts.date),
-        ("with", " · ".join(part for part in (facts.trainer, facts.module) if part)),
-        ("on", facts.base_name),
-        ("pictures", _pictures(facts)),
+def training_words(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The fields of `TrainingFacts` as pairs of label and text, for people; what is not known is left out."""
+    get = facts.get
+    pairs: tuple[tuple[str, str | None], ...] = (
+        ("trained", get("date")),
+        ("with", _dotted(get("trainer"), get("module"))),
+        ("on", get("base_name")),
+        ("pictures", _pictures(get("images"), get("repeats"))),
         ("length", _length(facts)),
         ("learning rate", _rates(facts)),
-        ("optimizer", " · ".join(part for part in (facts.optimizer, facts.scheduler, facts.precision) if part)),
-        ("resolution", facts.resolution),
-        ("comment", facts.comment),
+        ("optimizer", _dotted(get("optimizer"), get("scheduler"), get("precision"))),
+        ("resolution", get("resolution")),
+        ("comment", get("comment")),
     )
-    return tuple((label, text) for label, text in pairs if text)
+    return tuple([(label, text) for label, text in pairs if text])
 
 
-def _pictures(facts: TrainingFacts) -> str | None:
-    if facts.images is None:
+def _dotted(*parts: str | None) -> str:
+    return " · ".join([part for part in parts if part])
+
+
+def _pictures(images: int | None, repeats: int | None) -> str | None:
+    if images is None:
         return None
-    return f"{facts.images:,} × {facts.repeats}" if facts.repeats and facts.repeats > 1 else f"{facts.images:,}"
+    return f"{images:,} × {repeats}" if repeats and repeats > 1 else f"{images:,}"
 
 
-def _length(facts: TrainingFacts) -> str:
-    parts = [
-        f"{count:,} {word if count != 1 else word[:-1]}"
-        for count, word in ((facts.steps, "steps"), (facts.epochs, "epochs"))
-        if count is not None
-    ]
-    if facts.batch_size is not None and facts.batch_size > 1:
-        parts.append(f"batch {facts.batch_size}")
-    if facts.seconds is not None and facts.seconds >= 60:
-        hours, minutes = divmod(facts.seconds // 60, 60)
+def _length(facts: Mapping[str, Any]) -> str:
+    steps, epochs, batch, seconds = (facts.get(key) for key in ("steps", "epochs", "batch_size", "seconds"))
+    parts = []
+    if steps is not None:
+        parts.append(f"{steps:,} {'steps' if steps != 1 else 'step'}")
+    if epochs is not None:
+        parts.append(f"{epochs:,} {'epochs' if epochs != 1 else 'epoch'}")
+    if batch is not None and batch > 1:
+        parts.append(f"batch {batch}")
+    if seconds is not None and seconds >= 60:
+        hours, minutes = divmod(seconds // 60, 60)
         parts.append(f"{hours} h {minutes} min" if hours else f"{minutes} min")
     return " · ".join(parts)
 
 
-def _rates(facts: TrainingFacts) -> str:
-    rates = (("", facts.learning_rate), ("model ", facts.unet_lr), ("text encoder ", facts.text_encoder_lr))
+def _rates(facts: Mapping[str, Any]) -> str:
     shown: dict[float, str] = {}
-    for label, rate in rates:
-        if rate is not None:
-            shown.setdefault(rate, f"{label}{rate:g}")
+    for key, label in (("learning_rate", ""), ("unet_lr", "model "), ("text_encoder_lr", "text encoder ")):
+        rate = facts.get(key)
+        if rate is not None and rate not in shown:
+            shown[rate] = f"{label}{rate:g}"
     return ", ".join(shown.values())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from sqlalchemy import insert, text
+from sqlalchemy import text
 from sqlmodel import Session, col, delete, select, update
 
 from loravault.index import lost
@@ -55,6 +55,10 @@ class AdapterPlace(NamedTuple):
     weight_id: str | None
 
 
+_COLUMNS = tuple(field.name for field in fields(CardRead))
+_PUT = f"INSERT OR REPLACE INTO card ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+
+
 def known_cards(session: Session) -> list[KnownCard]:
     """Every card, by path."""
     columns = (CardRow.path, CardRow.size, CardRow.mtime_ns, CardRow.weight_id, CardRow.problem, CardRow.ours)
@@ -93,10 +97,11 @@ def from_text_on(session: Session, start: str, length: int) -> list[str]:
 
 def put(session: Session, read: Iterable[CardRead]) -> None:
     """Remember cards as they were read; an earlier row of the same path is replaced."""
-    fresh = {card.path: vars(card) for card in read}
-    _forget(session, fresh)
-    if fresh:
-        session.execute(insert(CardRow), list(fresh.values()))
+    fresh = {card.path: tuple([getattr(card, column) for column in _COLUMNS]) for card in read}
+    if not fresh:
+        return
+    session.flush()  # the statement is none of the session's own
+    session.connection().exec_driver_sql(_PUT, list(fresh.values()))
 
 
 def forget(session: Session, paths: Collection[str]) -> None:

@@ -12,8 +12,8 @@ T = TypeVar("T")
 MOST = 900
 
 
-def chunks(values: Iterable[T]) -> Iterator[list[T]]:
-    """The values in their order, at most `MOST` at a time."""
+def chunks(values: Iterable[T], most: int = MOST) -> Iterator[list[T]]:
+    """The values in their order, at most `most` at a time."""
     rest = iter(values)
-    while some := list(islice(rest, MOST)):
+    while some := list(islice(rest, most)):
         yield some

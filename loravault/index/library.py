@@ -14,7 +14,7 @@ from loravault.index import images, lost
 from loravault.index.chunks import chunks
 from loravault.index.tables import AdapterRow
 from loravault.library.copies import in_order_of_use
-from loravault.library.entry import Entry, Place
+from loravault.library.entry import USER_FIELDS, Entry, Place
 
 
 class _File(NamedTuple):
@@ -112,54 +112,53 @@ def _read(text: str) -> Any:
 def _entry(weight_id: str, rows: Sequence[_File], card: _Card | None, pictures: int) -> Entry:
     first = rows[0]
     facts: dict[str, Any] = _read(first.facts)
-    sources: dict[str, str] = _read(first.sources)
-    own: dict[str, Any] = _read(card.fields) if card else {}
-    sources |= dict.fromkeys(own, "card")
-    hashed = next((row for row in rows if row.hashed), first)
-    return Entry(
+    hashed = first if first.hashed else next((row for row in rows if row.hashed), first)
+    entry = Entry(
         weight_id=weight_id,
         name=first.name,
-        places=tuple(Place(row.root, row.rel, row.state, row.size, row.mtime_ns) for row in rows),
+        places=tuple([Place(row.root, row.rel, row.state, row.size, row.mtime_ns) for row in rows]),
         state="missing" if first.state == "missing" else "ok" if first.state in ("ok", "duplicate") else "broken",
         family=first.family,
-        variant=_own(own, "variant", first.variant),
+        variant=first.variant,
         network=first.network,
         rank=first.rank,
         alpha=first.alpha,
         title=first.title,
-        trigger_words=tuple(_own(own, "trigger_words", _read(first.trigger_words)) or ()),
-        weight=_own(own, "weight", facts.get("weight")),
-        negative=_own(own, "negative", facts.get("negative")),
-        base=_own(own, "base", None),
-        topics=tuple(_own(own, "topics", facts.get("topics")) or ()),
-        tags=tuple(own.get("tags") or ()),
-        aliases=tuple(own.get("aliases") or ()),
-        rating=_own(own, "rating", facts.get("rating")),
-        favourite=bool(_own(own, "favourite", facts.get("favourite"))),
-        cover=own.get("cover"),
+        trigger_words=tuple(_read(first.trigger_words) or ()),
+        weight=facts.get("weight"),
+        negative=facts.get("negative"),
+        topics=tuple(facts.get("topics") or ()),
+        rating=facts.get("rating"),
+        favourite=bool(facts.get("favourite")),
         nsfw=int(facts.get("nsfw") or 0),
         hashed=bool(hashed.hashed),
         sha256=hashed.sha256,
         autov2=hashed.autov2,
         autov3=hashed.autov3,
         facts=facts,
-        sources=sources,
-        card=card.path if card else None,
-        card_body=card.body if card else "",
+        sources=_read(first.sources),
         preview=first.preview,
         pictures=pictures,
     )
+    return with_card(entry, card.path, _read(card.fields), card.body) if card else entry
+
+
+def with_card(entry: Entry, path: str, fields: Mapping[str, Any], body: str) -> Entry:
+    """What is known without a card, and what a card says: its value where it has the key, even an empty one."""
+    own: dict[str, Any] = {key: value for key, value in fields.items() if key in USER_FIELDS}
+    for key in ("trigger_words", "topics", "tags", "aliases"):
+        if key in own:
+            own[key] = tuple(own[key] or ())
+    if "favourite" in own:
+        own["favourite"] = bool(own["favourite"])
+    sources = entry.sources | dict.fromkeys(fields, "card")
+    return entry.changed(**own, sources=sources, card=path, card_body=body)
 
 
 def _file_of(card: _Card | None) -> str | None:
     """The file that a card names."""
     file = _read(card.said).get("lora_file") if card else None
     return file if isinstance(file, str) else None
-
-
-def _own(own: Mapping[str, Any], key: str, known: Any) -> Any:
-    """The card's value if the card has the key, even an empty one; else what is known otherwise."""
-    return own.get(key, known)
 
 
 def weight_ids(session: Session) -> list[str]:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loravault.index.cards import from_text_on
+from loravault.index.library import with_card
 from loravault.jobs.context import Context
 from loravault.keeping.cardnames import CallNames, TakenNames, note_keys, plan_paths
 from loravault.keeping.cardreading import CardReading
 from loravault.library.entry import Entry
 from loravault.pages import galleries
+from loravault.pages.cardfields import said
 from loravault.pages.cardpages import LONGEST_EMBED, PICTURES, embed_start, embedded_page
 from loravault.pages.cards import CardNames, NewCard, render_card
+from loravault.pages.collection import Shown, shown_of
 from loravault.vault.walk import walk_notes
 
 
@@ -24,6 +27,8 @@ class MadeCard:
     rel: str
     entry: Entry
     card: NewCard
+    #: As the galleries show it now.
+    shown: Shown
 
 
 class CardMaking:
@@ -105,17 +110,20 @@ class CardMaking:
     def _names_of_pages(self, fresh: Sequence[Entry]) -> set[str]:
         """Names that pages of ours have or are about to get: on a first run none of them is there yet."""
         folder = self._ctx.config.folder
+        families, categories = {entry.family for entry in fresh}, {entry.category for entry in fresh}
         return note_keys(
             [
                 f"{folder.rpartition('/')[2]}.md",
                 galleries.index_path(folder),
-                *{galleries.family_path(folder, entry.family) for entry in fresh},
-                *{galleries.category_path(folder, entry.category) for entry in fresh},
+                *[galleries.family_path(folder, family) for family in families],
+                *[galleries.category_path(folder, category) for category in categories],
             ]
         )
 
     def _render(self, entry: Entry, rel: str, calls: CallNames) -> MadeCard:
-        ctx = self._ctx
-        cover = self._cover_of(entry.weight_id)
-        names = CardNames(ctx.config.folder, ctx.config.vault.name, rel, calls.of(entry), cover)
-        return MadeCard(rel, entry, render_card(entry, names, self._templates))
+        config, cover = self._ctx.config, self._cover_of(entry.weight_id)
+        names = CardNames(config.folder, config.vault.name, rel, calls.of(entry), cover)
+        card = render_card(entry, names, self._templates)
+        carded = with_card(entry, rel, said(card.fields, card.blank), card.body)
+        words = card.words if carded.trigger_words == entry.trigger_words else None
+        return MadeCard(rel, entry, card, shown_of(carded, cover, config.folder, words))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
-from loravault.library.entry import Entry
+from loravault.library.entry import Entry, without_ending
+from loravault.library.names import Named
 from loravault.vault.ignore import IgnoreRules, conflict_original
 from loravault.vault.names import FOLDER_BYTES, free_stem, name_key, safe_stem
 
@@ -77,45 +77,22 @@ def plan_paths(entries: Iterable[Entry], folder: str, taken: TakenNames, rules: 
     return paths
 
 
-class Placed(Protocol):
-    """What of a file decides by which name it is found."""
-
-    @property
-    def name(self) -> str:
-        """File name without its ending."""
-
-    @property
-    def root(self) -> str:
-        """Name of its root."""
-
-    @property
-    def rel(self) -> str:
-        """Path inside the root."""
-
-    @property
-    def weight_id(self) -> str | None:
-        """Its weights."""
-
-
 class CallNames:
     """The shortest name that means one adapter and no other: its file name, else with as many folders as are needed."""
 
-    def __init__(self, places: Iterable[Placed]) -> None:
-        self._by_name: dict[str, list[Placed]] = defaultdict(list)
+    def __init__(self, places: Iterable[Named]) -> None:
+        #: Name -> where files of this name are (without the ending, `/` in front), and their weights.
+        self._by_name: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
         for place in places:
-            self._by_name[place.name].append(place)
+            self._by_name[place.name].append((f"/{without_ending(f'{place.root}/{place.rel}')}", place.weight_id))
 
     def of(self, entry: Entry) -> str:
         """How a prompt calls this adapter."""
-        places = self._by_name.get(entry.name, ())
-        others = [_bare(f"{one.root}/{one.rel}") for one in places if one.weight_id != entry.weight_id]
-        parts = _bare(entry.place.shown).split("/")
+        others = [path for path, weight_id in self._by_name.get(entry.name, ()) if weight_id != entry.weight_id]
+        parts = without_ending(entry.place.shown).split("/")
         for count in range(1, len(parts)):
             call = "/".join(parts[-count:])
-            if not any(f"/{path}".endswith(f"/{call}") for path in others):
+            end = f"/{call}"
+            if not others or not any(path.endswith(end) for path in others):
                 return call
         return "/".join(parts)
-
-
-def _bare(path: str) -> str:
-    return path[: -len(".safetensors")] if path.lower().endswith(".safetensors") else path

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from loravault.errors import UserError
+import msgspec
+
 from loravault.index import cards as rows
 from loravault.index.database import Index
 from loravault.keeping.cardmemory import CardMemory
 from loravault.library.entry import Entry
-from loravault.library.names import Ambiguous, Missing, find
+from loravault.library.names import Ambiguous, Missing, find, find_one
 from loravault.pages.cardfields import OUR_KEYS, CardFields, fields_of_card, our_values, said, weight_id_of
-from loravault.pages.cards import NewCard, our_properties, text_of_card
+from loravault.pages.cards import NewCard, text_of_card
 from loravault.vault.note import Note
 from loravault.vault.properties import EMPTY
 from loravault.vault.walk import StatKey
@@ -77,11 +78,11 @@ class CardReading:
             mtime_ns=key[1],
             sha=hashlib.sha256(note.data).hexdigest(),
             weight_id=weight_id,
-            fields=json.dumps(fields, ensure_ascii=False, sort_keys=True),
+            fields=_json(fields),
             body="" if note.text_problem else text_of_card(note),
             problem=problem,
             unwritten=None if isinstance(read, str) else _doubts(read.doubts),
-            said=json.dumps(our_values(note), ensure_ascii=False, sort_keys=True),
+            said=_json(our_values(note)),
         )
 
     def _adapter_meant(self, read: CardFields) -> tuple[str | None, str | None]:
@@ -101,29 +102,33 @@ class CardReading:
 
     def named(self, name: str) -> rows.AdapterPlace:
         """The adapter of this name. Raises `UserError`."""
-        found = find(name, self.places)
-        if isinstance(found, Ambiguous):
-            raise UserError(f'"{name}" means several LoRAs: {", ".join(found.paths)}; name one of these.')
-        if isinstance(found, Missing):
-            near = f" The closest names are {', '.join(found.closest)}." if found.closest else ""
-            raise UserError(f'No LoRA is called "{name}".{near}')
-        return found
+        return find_one(name, self.places)
 
 
 def row_of_new(rel: str, key: StatKey, entry: Entry, card: NewCard) -> rows.CardRead:
     """The row of a card that we have just made: nobody has to read it to know what it says."""
-    known = our_properties(entry)
+    known = card.properties
     return rows.CardRead(
         path=rel,
         size=key[0],
         mtime_ns=key[1],
         sha=hashlib.sha256(card.data).hexdigest(),
         weight_id=entry.weight_id,
-        fields=json.dumps(said(card.fields, card.blank), ensure_ascii=False, sort_keys=True),
+        fields=_json(said(card.fields, card.blank)),
         body=card.body,
         ours=card.ours,
-        said=json.dumps({key: known[key] for key in OUR_KEYS if known[key] is not EMPTY}, sort_keys=True),
+        said=_json({key: known[key] for key in OUR_KEYS if known[key] is not EMPTY}),
     )
+
+
+_quickly = msgspec.json.Encoder(order="sorted").encode
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    try:
+        return _quickly(value).decode()
+    except (msgspec.MsgspecError, UnicodeError, OverflowError):  # half a character, a number beyond 64 bits
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _doubts(doubts: Sequence[str]) -> str | None:

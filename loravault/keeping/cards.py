@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loravault import resources
+from loravault.collecting import without_collecting
 from loravault.errors import UserError
 from loravault.index.cards import CardRead
 from loravault.index.library import entries
@@ -19,10 +20,12 @@ from loravault.jobs.context import Context, log
 from loravault.keeping.cardmaking import CardMaking
 from loravault.keeping.cardmemory import CardMemory
 from loravault.keeping.cardreading import CardReading, row_of_new
+from loravault.keeping.cardsgone import GoneCards
 from loravault.keeping.cardshelf import Card, CardShelf
 from loravault.library.entry import Entry
 from loravault.pages.cardfields import CardHashes, hashes_of_card, is_card, weight_id_of
 from loravault.pages.cards import card_update, plan_digest
+from loravault.pages.collection import Shown
 from loravault.vault.note import MAX_NOTE_BYTES, Note, parse_note
 from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged
@@ -69,8 +72,7 @@ class CardKeeper:
             self._shelf = CardShelf(session)
         known = None if note_paths is None else lambda: {*note_paths(), *self._shelf.paths()}
         self._making = CardMaking(ctx, self._reading, cover_of, templates or resources.templates(), known)
-        #: Cards of an earlier run that nobody has shown us yet -> when they were first found to be gone.
-        self._unseen: dict[str, float | None] = dict.fromkeys(self._shelf.paths())
+        self._gone = GoneCards(ctx, self._memory, self._shelf.paths())
         self._look_at_all = True
         self._adopts = False
         self._changed: set[str] = set()
@@ -80,8 +82,8 @@ class CardKeeper:
         self._later: dict[str, float] = {}
         #: When a card was written, and what in it then may not wait.
         self._written: dict[str, tuple[float, str, str | None]] = {}
-        #: Adapters whose last card has gone; the note may have been moved.
-        self._bereft: set[str] = set()
+        #: New cards as galleries show them, as long as nothing about them has changed since.
+        self._made: dict[str, Shown] = {}
 
     # ---- what the loop tells us
 
@@ -90,7 +92,7 @@ class CardKeeper:
         card = self._shelf.get(rel)
         if card is None or key is None or (card.size, card.mtime_ns) != key[:2] or card.weight_id is None:
             return False
-        self._unseen.pop(rel, None)
+        self._gone.is_there(rel)
         return True
 
     def concerns(self, rel: str, note: Note) -> bool:
@@ -99,7 +101,7 @@ class CardKeeper:
 
     def card_seen(self, rel: str, note: Note, key: StatKey, problem: str | None = None) -> None:
         """A note that concerns us was read. `problem`: why it is left alone (a template, a conflict copy)."""
-        self._unseen.pop(rel, None)
+        self._gone.is_there(rel)
         if not note.data.strip():
             return  # an editor that writes in place, or a sync that is not done: never trust an empty file
         front = note.frontmatter
@@ -119,20 +121,20 @@ class CardKeeper:
                 self._memory.back(card.weight_id)
             self._later.pop(card.weight_id, None)
             self._todo[card.weight_id] = None
-            self._changed.add(card.weight_id)
+            self._has_changed(card.weight_id)
 
     def card_gone(self, rel: str) -> None:
         """Two scans did not find the note, or it is a card no longer."""
-        self._unseen.pop(rel, None)
+        self._gone.is_there(rel)
         if self._shelf.get(rel) is None:
             return
         card = self._shelf.get(rel)
         bereft = self._shelf.drop(rel)
         if bereft is not None:
-            self._bereft.add(bereft)
+            self._gone.bereft(bereft)
         if card is not None and card.weight_id is not None:
             self._todo[card.weight_id] = None  # a second card may be the card now
-            self._changed.add(card.weight_id)
+            self._has_changed(card.weight_id)
 
     def library_changed(self, weight_ids: Collection[str] | None) -> None:
         """These adapters (None: perhaps any) are not what they were; also for covers that came or changed."""
@@ -141,17 +143,25 @@ class CardKeeper:
         self._adopts = True
         if weight_ids is None:
             self._look_at_all = True
+            self._made.clear()
         else:
+            for weight_id in weight_ids:
+                self._made.pop(weight_id, None)
             self._todo.update(dict.fromkeys(sorted(weight_ids)))
 
     def step(self, budget_s: float) -> bool:
         """Do what is due for about so long. True: more is waiting."""
+        with without_collecting():
+            return self._step(budget_s)
+
+    def _step(self, budget_s: float) -> bool:
         give_up = time.monotonic() + budget_s
         if self._notes_read():
             self._todo.update(self._awaiting)
             self._awaiting = {}
-            self._look_for_unseen()
-            self._bury()
+            for path in self._gone.unseen_for_long():
+                self.card_gone(path)
+            self._gone.bury(self._shelf)
         if self._adopts:
             self._adopts = False
             self._adopt_again()
@@ -194,6 +204,10 @@ class CardKeeper:
         changed, self._changed = self._changed, set()
         return changed
 
+    def take_made(self, weight_id: str) -> Shown | None:
+        """An adapter whose card is new, if the index would say the same of it: then nobody has to ask there."""
+        return self._made.pop(weight_id, None)
+
     def recreate(self, target: str | None, *, everything: bool = False) -> dict[str, Any]:
         """Make deleted cards anew: of the adapter called so, or all. Raises `UserError`.
 
@@ -230,6 +244,10 @@ class CardKeeper:
             raise UserError(f"{found.name} has its card: {card.path}.")
         return found.weight_id or ""
 
+    def _has_changed(self, weight_id: str) -> None:
+        self._changed.add(weight_id)
+        self._made.pop(weight_id, None)
+
     # ---- reading
 
     def _adopt_again(self) -> None:
@@ -246,35 +264,6 @@ class CardKeeper:
                 self._reading.unresolved.add(path)
             else:
                 self.card_seen(path, parse_note(data), key)
-
-    # ---- cards that are gone
-
-    def _look_for_unseen(self) -> None:
-        """Cards of an earlier run whose notes no scan has shown: looked for twice, a rescan apart."""
-        if not self._unseen or not self._ctx.config.vault.is_dir() or "vault" in self._ctx.troubles:
-            return
-        now = self._ctx.steady()
-        for path, since in list(self._unseen.items()):
-            if stat_key(self._ctx.path(path)) is not None:
-                del self._unseen[path]  # it is there, only in a place that is not looked at
-            elif since is None:
-                self._unseen[path] = now
-            elif now - since >= self._ctx.config.rescan_s:
-                self.card_gone(path)
-
-    def _bury(self) -> None:
-        """Remember that cards were deleted. All notes are read: a card that was only moved is back by now."""
-        deleted = {weight_id for weight_id in self._bereft if not self._shelf.has(weight_id)}
-        self._bereft = set()
-        if not deleted:
-            return
-        self._memory.deleted(deleted)
-        log.info("%d card(s) were deleted; they stay deleted until `loravault recreate`", len(deleted))
-        if len(deleted) >= 10 and len(deleted) > len(self._shelf):
-            self._ctx.troubles["cards.deleted"] = (
-                f"{len(deleted)} cards were deleted at once. They stay deleted; "
-                "`loravault recreate --all` makes them anew."
-            )
 
     # ---- working
 
@@ -345,7 +334,7 @@ class CardKeeper:
             if update.cover_filled:
                 self._memory.filled_covers([entry.weight_id])
             self._written[entry.weight_id] = ctx.steady(), entry.state, cover
-            self._changed.add(entry.weight_id)
+            self._has_changed(entry.weight_id)
             data, key = update.data, stat_key(ctx.path(rel)) or key
             ctx.troubles.pop("cards.write", None)
         row = self._reading.row_of(rel, parse_note(data), key)
@@ -372,9 +361,10 @@ class CardKeeper:
         )
         for one in made:
             key = stat_key(self._ctx.path(one.rel))
+            self._changed.add(one.entry.weight_id)
             if key is not None and key[0] == len(one.card.data):  # else somebody was faster: it will be shown to us
                 self._shelf.put(row_of_new(one.rel, key, one.entry, one.card))
-            self._changed.add(one.entry.weight_id)
+                self._made[one.entry.weight_id] = one.shown
         there = {one.entry.weight_id for one in made} | self._making.refused.keys()
         self._later.update(dict.fromkeys(self._making.refused, self._ctx.steady() + TROUBLE_S))
         # a name that was not free after all: another one, next time

@@ -9,9 +9,8 @@ from sqlmodel import Session
 
 from loravault.index import cards as rows
 from loravault.index.adapters import mark_duplicates
+from loravault.index.chunks import chunks
 
-#: Weight ids that are looked up at a time.
-_CHUNK = 900
 _SECOND = "it is a second card of an adapter"
 
 
@@ -101,10 +100,8 @@ class CardShelf:
         self._judge()
         rows.put(session, self._rows.values())
         read = sorted({row.weight_id for row in self._rows.values() if row.weight_id})
-        for start in range(0, len(read), _CHUNK):
-            mark_duplicates(
-                session, read[start : start + _CHUNK]
-            )  # of several copies that is used which its card names
+        for some in chunks(read):  # of several copies that is used which its card names
+            mark_duplicates(session, some)
         for path, (ours, unwritten) in self._current.items():
             rows.set_current(session, path, ours, unwritten)
         for path in self._doubtful & self._cards.keys() - self._rows.keys():

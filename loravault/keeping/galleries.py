@@ -10,19 +10,20 @@ import contextlib
 import os
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from sqlalchemy.exc import DatabaseError
 
 from loravault import resources
+from loravault.collecting import without_collecting
 from loravault.errors import UserError
 from loravault.index import covers as cover_rows
 from loravault.index import images, library
+from loravault.index.chunks import chunks
 from loravault.jobs.context import Context, log
 from loravault.pages import bases, galleries, own
-from loravault.pages.collection import EMBEDDED, Held, Key
+from loravault.pages.collection import EMBEDDED, Held, Key, Shown
 from loravault.pages.galleries import Page, View
 from loravault.vault.paths import PathRefused, inside
 from loravault.vault.safewrite import NoteChanged
@@ -36,8 +37,6 @@ ADAPTERS, PICTURES = 250, 2000
 #: New pages that are written together, so that the disk is waited for once.
 TOGETHER = 500
 
-_T = TypeVar("_T")
-
 
 class GalleryKeeper:
     """Call `library_changed` and `images_changed` when the index has changed, and `step` in every tick."""
@@ -48,12 +47,15 @@ class GalleryKeeper:
         *,
         may_remove: Callable[[], bool] = lambda: True,
         taken: Callable[[], Collection[str]] = frozenset,
+        made: Callable[[str], Shown | None] = lambda _weight_id: None,
     ) -> None:
         """`may_remove`: all roots are there, so what is not in the index is gone. `taken`: `name_key`s of the stems of
-        the vault's notes outside our galleries."""
+        the vault's notes outside our galleries. `made`: an adapter as the index would tell it, if somebody has that at
+        hand."""
         self._ctx = ctx
         self._may_remove = may_remove
         self._taken = taken
+        self._made = made
         self._view = View(ctx.config.folder, ctx.config.vault.name, ctx.config.thumbnail_width)
         self._held = Held(self._view)
         self._templates = resources.templates()
@@ -102,9 +104,10 @@ class GalleryKeeper:
             self._round = self._bring_up_to_date()
         end = clock() + budget_s
         try:
-            for _ in self._round:
-                if clock() >= end:
-                    return True
+            with without_collecting():
+                for _ in self._round:
+                    if clock() >= end:
+                        return True
         except DatabaseError:
             self._start_over()
             raise
@@ -183,7 +186,13 @@ class GalleryKeeper:
         if wanted is None:
             with self._ctx.index.session() as session:
                 wanted = {*library.all_weight_ids(session), *self._held.weight_ids}
-        for some in _chunks(sorted(wanted), ADAPTERS):
+        unknown: list[str] = []
+        for weight_id in sorted(wanted):
+            if (shown := self._made(weight_id)) is not None:
+                self._held.put(weight_id, shown)
+            else:
+                unknown.append(weight_id)
+        for some in chunks(unknown, ADAPTERS):
             with self._ctx.index.session() as session:
                 found = library.entries(session, only=some)
                 rows = cover_rows.covers(session, some)
@@ -195,7 +204,7 @@ class GalleryKeeper:
 
     def _look_up_pictures(self, wanted: set[str] | None) -> Iterator[None]:
         if wanted is not None:
-            for some in _chunks(sorted(wanted), 900):
+            for some in chunks(sorted(wanted)):
                 with self._ctx.index.session() as session:
                     found = images.made_with_of(session, some)
                 self._held.put_pictures(found, some)
@@ -274,7 +283,7 @@ class GalleryKeeper:
     def _write_new(self) -> Iterator[None]:
         """The pages that are not there yet, a number of them at a time."""
         waiting, self._new = self._new, []
-        for some in _chunks(waiting, TOGETHER):
+        for some in chunks(waiting, TOGETHER):
             refused: dict[str, str] = {}
             taken = set(self._ctx.writer.create_many(((rel, data) for rel, data, _ in some), refused))
             for rel, _, key in some:
@@ -341,8 +350,3 @@ class GalleryKeeper:
                 with contextlib.suppress(OSError):
                     path.parent.rmdir()
             yield
-
-
-def _chunks(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]

@@ -48,7 +48,9 @@ class Keepers:
             ctx, notes_read=notes_read, cover_of=self._covers_known.get, on_hashes=self.hashes.claimed,
             on_read=self.exports.card_read, note_paths=note_paths,
         )  # fmt: skip
-        self.galleries = GalleryKeeper(ctx, may_remove=self._all_is_there, taken=self._names_taken)
+        self.galleries = GalleryKeeper(
+            ctx, may_remove=self._all_is_there, taken=self._names_taken, made=self.cards.take_made
+        )
         self.search = SearchKeeper(ctx)
         #: A whole look at the files is over: before it nothing is made or taken away.
         self._complete = False

@@ -36,13 +36,7 @@ class RenamePlan:
 
 def plan_rename(config: VaultConfig, session: Session, name: str, new: str) -> RenamePlan:
     """What `mv` would do. Raises `UserError` for a name that nobody has or several have, or a place that is none."""
-    rows = adapters.adapters(session)
-    found = names.find(name, rows)
-    if isinstance(found, names.Missing):
-        near = f" Do you mean {', '.join(found.closest)}?" if found.closest else ""
-        raise UserError(f"No LoRA is called {name}.{near}")
-    if isinstance(found, names.Ambiguous):
-        raise UserError(f"{name} may be any of these, write one of them: {', '.join(found.paths)}.")
+    found = names.find_one(name, adapters.adapters(session))
     if found.state == "incomplete":
         raise UserError(f"{found.root}/{found.rel} is still being downloaded; wait until it is whole.")
     home = next((root.path for root in config.loras if root.name == found.root), None)

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
+
+_ENDING = ".safetensors"
+
+
+def without_ending(path: str) -> str:
+    """A path without the ending of the files that we read."""
+    return path[: -len(_ENDING)] if path[-len(_ENDING) :].lower() == _ENDING else path
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Entry:
     #: `AdapterFacts` as a plain mapping: what metadata and sidecars say.
     facts: Mapping[str, Any] = field(default_factory=dict)
     #: Field -> where it was found (`card`, `shapes`, `modelspec.title`, `ink.civitai.info`, …).
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
     #: Vault-relative path of its card, if it has one.
     card: str | None = None
     #: The card's text outside our regions.
@@ -99,10 +108,28 @@ class Entry:
     @property
     def added(self) -> str:
         """The day (UTC, ISO) of the oldest of its files: known again after a rebuild of the index."""
-        from datetime import UTC, datetime  # noqa: PLC0415
+        return _day(min(place.mtime_ns for place in self.places) / 1e9)
 
-        oldest = min(place.mtime_ns for place in self.places)
-        return datetime.fromtimestamp(oldest / 1e9, UTC).date().isoformat()
+    def changed(self, **values: Any) -> Entry:
+        """A copy with other values: `dataclasses.replace`, which would go through all the fields."""
+        copy = object.__new__(Entry)
+        copy.__dict__.update(self.__dict__, **values)
+        return copy
+
+
+def _day(moment: float) -> str:
+    """ISO day (UTC) of seconds since 1970."""
+    number, rest = divmod(moment, 86400)
+    return _iso(int(number)) if rest < _NEAR_MIDNIGHT else datetime.fromtimestamp(moment, UTC).date().isoformat()
+
+
+#: From here on a second may be rounded up into the next day.
+_NEAR_MIDNIGHT = 86399.9
+
+
+@lru_cache(maxsize=1024)
+def _iso(day: int) -> str:
+    return (date(1970, 1, 1) + timedelta(day)).isoformat()
 
 
 #: The fields of a card that flow back, with the kind of value each may have.

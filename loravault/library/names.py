@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from loravault.errors import UserError
 from loravault.formats.hashes import MIN_LOOKUP, clean_hash, names_file
 from loravault.library.located import Located
 from loravault.vault.inert import inert_value
@@ -77,6 +78,17 @@ def find(name: str, records: Iterable[R]) -> R | Ambiguous[R] | Missing:
             if found:
                 return _one(found)
     return Missing(closest(wanted, known))
+
+
+def find_one(name: str, records: Iterable[R], beside: str = "") -> R:
+    """The adapter a person means by a name. Raises `UserError`; `beside` tells what else has no such name."""
+    found = find(name, records)
+    if isinstance(found, Ambiguous):
+        raise UserError(f"{name} may be any of these, write one of them: {', '.join(found.paths)}.")
+    if isinstance(found, Missing):
+        near = f" The closest names are {', '.join(found.closest)}." if found.closest else ""
+        raise UserError(f"No LoRA is called {name}{beside}.{near}")
+    return found
 
 
 class HashIndex(Generic[R]):

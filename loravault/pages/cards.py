@@ -9,21 +9,22 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from loravault.formats.training_facts import TrainingFacts, training_words
+from loravault.formats.training_facts import training_words
 from loravault.library.entry import USER_FIELDS, Entry
 from loravault.pages.cardpages import default_pictures_page
-from loravault.pages.examples import example_prompt, try_uri
+from loravault.pages.examples import example, lora_tag, try_uri
 from loravault.pages.templates import Templates
 from loravault.vault.inert import inert, inert_value
 from loravault.vault.links import embed, parse_wikilink, wikilink
 from loravault.vault.note import Note, parse_note
 from loravault.vault.ownline import find_own_lines, own_line
 from loravault.vault.properties import EMPTY, EditRefused, Value, set_properties_best
-from loravault.vault.yamlwrite import PropertyValue, property_lines
+from loravault.vault.yamlwrite import PropertyValue, property_block
 
 KIND = "card"
 COVER_WIDTH = 320
@@ -36,8 +37,11 @@ _TAG_SIGN = re.compile(r"[^\w/-]+")
 _COVER_NAME = re.compile(r"lv-cover-([0-9a-f]{16})-[0-9a-f]{8}\.webp\Z")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _URL = re.compile(r"https?://(?P<host>[A-Za-z0-9.-]+)(?::[0-9]+)?(?P<rest>/[^\s\"'<>()\[\]{}|\\^`]*)?\Z")
+#: A letter or a digit, of any script.
+_WORDS = re.compile(r"[^\W_]")
 _CAPTION_TAGS = 12
 _SEQUENCE = (list, tuple)
+_JOINER = "\u2060"
 _PARAGRAPHS, _TEXT = 12, 600
 
 
@@ -70,6 +74,10 @@ class NewCard:
     body: str
     #: See `plan_digest`.
     ours: str
+    #: Our own keys as they stand in it.
+    properties: Mapping[str, PropertyValue]
+    #: See `Example`.
+    words: str | None
 
 
 @dataclass(frozen=True)
@@ -146,30 +154,36 @@ def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
     """A new card. Everything that strangers wrote is made inert."""
     users = user_properties(entry, names)
     ours = our_properties(entry)
-    properties = {"loravault": KIND, **users, **ours}
+    front = property_block({"loravault": KIND, **users})
+    back = property_block(ours)
     cover = own_line(_cover_text(names.cover), "cover")
-    prompt = example_prompt(entry, names.call)
-    body = _TEMPLATES.get(templates, "card.md.j2").render(
-        cover=cover,
-        prompt=prompt,
-        try_it=try_uri(names.vault, entry.name, names.call, entry.weight, prompt),
-        heading=_heading(entry),
-        warnings=[inert(str(text), _TEXT) for text in _list(entry.facts.get("warnings"))],
-        pictures=embed(default_pictures_page(names.folder, names.card).removesuffix(".md")),
-        training=_training(entry.facts),
-        description=_paragraphs(entry.facts.get("description")),
-        about=_about(entry),
-        notes=_paragraphs(entry.facts.get("notes")),
+    prompt, words = example(entry, lora_tag(names.call, entry.weight))
+    facts = entry.facts
+    body = _TEMPLATES.fill(
+        templates,
+        "card.md.j2",
+        {
+            "cover": cover,
+            "prompt": prompt,
+            "try_it": try_uri(names.vault, entry.name, names.call, entry.weight, prompt),
+            "heading": _heading(entry),
+            "warnings": [inert(str(text), _TEXT) for text in _list(facts.get("warnings"))],
+            "pictures": embed(default_pictures_page(names.folder, names.card).removesuffix(".md")),
+            "training": _training(facts),
+            "description": _paragraphs(facts.get("description")),
+            "about": _about(facts),
+            "notes": _paragraphs(facts.get("notes")),
+        },
     )
-    front = "\n".join(line for key, value in properties.items() for line in property_lines(key, value))
     fields = {key: _plain(key, value) for key, value in users.items()}
-    blank = tuple(key for key, value in fields.items() if not value)
     return NewCard(
-        f"---\n{front}\n---\n{body}".encode(),
+        f"---\n{front}{back}---\n{body}".encode(),
         fields,
-        blank,
+        tuple([key for key, value in fields.items() if not value]),
         body.replace(cover, "", 1)[:MAX_BODY],
-        _digest(ours, names.cover),
+        _digest(back, names.cover),
+        ours,
+        words,
     )
 
 
@@ -207,12 +221,12 @@ def card_update(data: bytes, entry: Entry, cover: str | None, *, cover_was_fille
 
 def plan_digest(entry: Entry, cover: str | None) -> str:
     """What we would say in the card, as a hash: equal hashes, nothing to do."""
-    return _digest(our_properties(entry), cover)
+    return _digest(property_block(our_properties(entry)), cover)
 
 
-def _digest(ours: Mapping[str, PropertyValue], cover: str | None) -> str:
-    said = repr([*ours.items(), cover])
-    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+def _digest(ours: str, cover: str | None) -> str:
+    """`ours`: our properties as they stand there."""
+    return hashlib.blake2b(f"{ours}{cover or ''}".encode(), digest_size=8).hexdigest()
 
 
 def is_own_cover(value: object, weight_id: str) -> bool:
@@ -274,7 +288,7 @@ def _cover_text(cover: str | None) -> str:
 def _heading(entry: Entry) -> str:
     """Its title, if that says more than its name, with the version and who made it."""
     version, author = entry.facts.get("version"), entry.facts.get("author")
-    title = inert(entry.title or "", _MAX_VALUE)
+    title = inert(entry.title, _MAX_VALUE) if entry.title else ""
     parts = [f"**{title}**"] if title and title.casefold() != entry.name.casefold() else []
     parts += [inert(str(version), 60)] if version and parts else []
     return " · ".join([*parts, *([f"by {inert(str(author), 100)}"] if author else [])])
@@ -285,23 +299,22 @@ def _training(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = facts.get("training")
     rows: list[tuple[str, str]] = []
     if isinstance(told, Mapping):
-        known = {key: value for key, value in told.items() if key in TrainingFacts.__dataclass_fields__}
-        rows = [(label, _cell(text, _MAX_VALUE)) for label, text in training_words(TrainingFacts(**known))]
+        rows = [(label, inert(text, _MAX_VALUE).lstrip(_JOINER)) for label, text in training_words(told)]
     captions = (pair for pair in _list(facts.get("captions")) if isinstance(pair, _SEQUENCE) and len(pair) == 2)
-    tags = [f"{_cell(str(tag), 60)} ({count})" for tag, count in islice(captions, _CAPTION_TAGS)]
+    tags = [f"{_cell(str(tag))} ({count})" for tag, count in islice(captions, _CAPTION_TAGS)]
     if tags:
         rows.append(("captions", ", ".join(tags)))
     return rows
 
 
-def _cell(text: str, limit: int) -> str:
+@lru_cache(maxsize=4096)  # the tags of a library are the same over and over
+def _cell(text: str) -> str:
     """In a table nothing starts a list or a heading, so the word joiner in front of such text can go."""
-    return inert(text, limit).lstrip("\u2060")
+    return inert(text, 60).lstrip(_JOINER)
 
 
-def _about(entry: Entry) -> str:
+def _about(facts: Mapping[str, Any]) -> str:
     """Licence and links, on one line."""
-    facts = entry.facts
     parts = [f"Licence: {inert(str(facts['license']), _MAX_VALUE)}"] if facts.get("license") else []
     civitai = _civitai(facts)
     urls = dict.fromkeys(filter(None, [civitai, *(str(url) for url in _list(facts.get("urls")))]))
@@ -322,7 +335,9 @@ def _civitai(facts: Mapping[str, Any]) -> str | None:
 
 
 def _paragraphs(text: Any) -> list[str]:
-    lines = [line for line in str(text or "").splitlines() if any(char.isalnum() for char in line)]
+    if not text:
+        return []
+    lines = [line for line in str(text).splitlines() if _WORDS.search(line)]
     shown = [inert(line, _TEXT) for line in lines[:_PARAGRAPHS]]
     return [*shown, "…"] if len(lines) > _PARAGRAPHS else shown
 

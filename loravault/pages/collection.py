@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from loravault.library.entry import Entry
 from loravault.pages import galleries
@@ -21,6 +22,19 @@ INDEX: Key = ("index", "")
 EMBEDDED = "adapter"
 
 _category_key = lru_cache(maxsize=4096)(galleries.category_key)
+
+
+class Shown(NamedTuple):
+    """An adapter as galleries show it. One without a card claims no page."""
+
+    tile: Tile
+    claim: Claim | None
+
+
+def shown_of(entry: Entry, cover: str | None, folder: str, words: str | None = None) -> Shown:
+    """`cover`: its cover file; `folder`: ours; `words`: see `Example`, if known."""
+    said = claim(folder, entry.weight_id, entry.card, entry.card_body) if entry.card else None
+    return Shown(tile_of(entry, cover, words), said)
 
 
 class Held:
@@ -71,16 +85,19 @@ class Held:
         entries = {entry.weight_id: entry for entry in found}
         for weight_id in sorted({*asked, *entries}):
             entry = entries.get(weight_id)
-            tile = tile_of(entry, covers.get(weight_id)) if entry else None
-            self._place(weight_id, self._tiles.get(weight_id), tile)
-            said = claim(self._view.folder, weight_id, entry.card, entry.card_body) if entry and entry.card else None
-            if said == self._claims.get(weight_id):
-                continue
-            self._cards_changed = True
-            if said is None:
-                del self._claims[weight_id]
-            else:
-                self._claims[weight_id] = said
+            self.put(weight_id, shown_of(entry, covers.get(weight_id), self._view.folder) if entry else None)
+
+    def put(self, weight_id: str, shown: Shown | None) -> None:
+        """Take in one adapter as it is shown; None: it is gone."""
+        self._place(weight_id, self._tiles.get(weight_id), shown.tile if shown else None)
+        said = shown.claim if shown else None
+        if said == self._claims.get(weight_id):
+            return
+        self._cards_changed = True
+        if said is None:
+            del self._claims[weight_id]
+        else:
+            self._claims[weight_id] = said
 
     def settle_pages(self) -> None:
         """Find out which adapter has which page: a card keeps the one it embeds. To be called after `put_entries`."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 from urllib.parse import quote
 
 from loravault.formats.prompt_block import parse_block
@@ -24,7 +26,7 @@ _ARTICLES = ("a ", "an ", "the ")
 _ANGLES = re.compile(r"<[^<>]*>|[<>]")
 _COMMAS = re.compile(r"(?:\s*,){2,}")
 #: Nearly every name: no sign in it means anything to a tag or to a note.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.()+-]+(?: [A-Za-z0-9_.()+-]+)*\Z")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.()+/-]+(?: [A-Za-z0-9_.()+/-]+)*\Z")
 #: Texts up to this length are cleaned once: the captions of a library are a few thousand tags over and over.
 _SHORT = 80
 _SCENES = {"demo": "a red house in a meadow"}
@@ -38,19 +40,45 @@ def example_prompt(entry: Entry, call: str) -> str:
     The words are those of a good sample prompt of the sidecars, else what most of its training pictures show.
     `call` is the name by which prompts find the adapter.
     """
+    return example(entry, lora_tag(call, entry.weight)).prompt
+
+
+class Example(NamedTuple):
+    """An example of a prompt."""
+
+    prompt: str
+    #: Its words without the tag, if they would be the same with any other tag.
+    words: str | None
+
+
+def example(entry: Entry, tag: str) -> Example:
+    """See `example_prompt`. `tag` applies the adapter."""
     triggers = _triggers(entry)
-    tag = lora_tag(call, entry.weight)
+    first = True
+    for parts in _tried(entry, triggers, _captions(entry)):
+        words = ", ".join([part for part in parts if part])
+        if ":" not in words:  # neither `Negative prompt:` nor `Steps:`
+            return Example(with_tag(words, tag), words if first else None)
+        prompt = with_tag(words, tag)
+        if _reads_as(prompt):
+            return Example(prompt, None)
+        first = False
+    return Example(with_tag(_SCENES.get(entry.family, _SCENE), tag), None)
+
+
+def with_tag(words: str, tag: str) -> str:
+    """The words, and the tag behind them; one of the two may be empty."""
+    return f"{words} {tag}" if words and tag else words or tag
+
+
+def _tried(entry: Entry, triggers: list[str], captions: list[_Caption]) -> Iterator[list[str]]:
+    """What an example may say, the best first."""
+    for words in (*_samples(entry), *_caption_sentence(captions, triggers)):
+        yield _with_triggers(triggers, words)
     said = {word.casefold() for word in triggers}
-    captions = _captions(entry)
-    fitting = (word for word in captions if len(word.split()) <= 5 and word.casefold() not in said)
+    fitting = (one.text for one in captions if one.words <= 5 and one.folded not in said)
     shown = list(islice(fitting, _CAPTION_TAGS))
-    scene = _SCENES.get(entry.family, _SCENE)
-    tried = (
-        *(_with_triggers(triggers, words) for words in (*_samples(entry), *_caption_sentence(captions, triggers))),
-        [*triggers, *(shown or [scene])],
-    )
-    prompts = (_joined(parts, tag) for parts in tried)
-    return next((prompt for prompt in prompts if _reads_as(prompt, tag)), _joined([scene], tag))
+    yield [*triggers, *(shown or [_SCENES.get(entry.family, _SCENE)])]
 
 
 @lru_cache(maxsize=64)  # a card and a page ask several times for the same one
@@ -83,17 +111,28 @@ def request_uri(vault_name: str, title: str, block: str, loras: str = "") -> str
     `loras` names the adapter where the block cannot.
     """
     named = f"loras:\n  - {loras}\n" if loras else ""
-    content = f"---\nloravault: generate\nrun: false\n{named}---\n\n```prompt\n{block}\n```\n"
-    parts = {"vault": vault_name, "name": safe_stem(title, 100), "content": content}
-    return "obsidian://new?" + "&".join(f"{key}={_quoted(value)}" for key, value in parts.items())
+    return (
+        f"obsidian://new?vault={_quoted(vault_name)}&name={_quoted(safe_stem(title, 100))}&content={_HEAD}"
+        f"{_quoted(named) if named else ''}{_BODY}{_quoted(block)}{_TAIL}"
+    )
 
 
-_ESCAPES = str.maketrans({sign: quote(sign, safe="") for sign in map(chr, range(128))})
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.~%-]")
+#: Signs of nearly every prompt.
+_USUAL = {sign: quote(sign, safe="") for sign in " ,<>:()/"}
 
 
 def _quoted(text: str) -> str:
     """`urllib.parse.quote` with nothing safe, in one go for nearly every text."""
-    return text.translate(_ESCAPES) if text.isascii() else quote(text, safe="")
+    if "%" in text or not text.isascii():
+        return quote(text, safe="")
+    for sign, escape in _USUAL.items():
+        text = text.replace(sign, escape)
+    return _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", text) if _UNSAFE.search(text) else text
+
+
+#: What stands around the block of a request, and around the adapter that it names.
+_HEAD, _BODY, _TAIL = map(_quoted, ("---\nloravault: generate\nrun: false\n", "---\n\n```prompt\n", "\n```\n"))
 
 
 def _triggers(entry: Entry) -> list[str]:
@@ -112,17 +151,38 @@ def _with_triggers(triggers: list[str], words: str) -> list[str]:
     return [*(trigger for trigger in triggers if trigger.casefold() not in words.casefold()), words]
 
 
-def _caption_sentence(captions: list[str], triggers: list[str]) -> list[str]:
+def _caption_sentence(captions: list[_Caption], triggers: list[str]) -> list[str]:
     """The commonest caption that is a short sentence, best one with the trigger words; none if captions are tags."""
-    sentences = [one for one in captions if one.startswith(_ARTICLES) and 4 <= len(one.split()) <= _MAX_WORDS]
-    best = [one for one in sentences if any(word.casefold() in one.casefold() for word in triggers)]
-    return (best or sentences)[:1]
+    sentences = [one for one in captions if one.is_sentence]
+    best = [one for one in sentences if any(word.casefold() in one.folded for word in triggers)]
+    return [one.text for one in (best or sentences)[:1]]
 
 
-def _captions(entry: Entry) -> list[str]:
+class _Caption(NamedTuple):
+    """A caption, or a tag of captions, on one line."""
+
+    text: str
+    folded: str
+    #: How many.
+    words: int
+    is_sentence: bool
+
+
+def _captions(entry: Entry) -> list[_Caption]:
     """The commonest captions, or tags of captions."""
     pairs = list(entry.facts.get("captions") or ())[:_CAPTIONS]
-    return [text for pair in pairs if isinstance(pair, _SEQUENCE) and pair and (text := _clean(str(pair[0])))]
+    texts = [str(pair[0]) for pair in pairs if isinstance(pair, _SEQUENCE) and pair]
+    is_short = max(map(len, texts), default=0) <= _SHORT
+    return [one for one in map(_short_caption if is_short else _read_caption, texts) if one.text]
+
+
+def _read_caption(line: str) -> _Caption:
+    text = _cleaned(line)
+    words = len(text.split())
+    return _Caption(text, text.casefold(), words, text.startswith(_ARTICLES) and 4 <= words <= _MAX_WORDS)
+
+
+_short_caption = lru_cache(maxsize=4096)(_read_caption)
 
 
 def _clean(text: str) -> str:
@@ -135,16 +195,10 @@ def _cleaned(text: str) -> str:
     return _COMMAS.sub(",", " ".join(line.split())).strip(" ,").removeprefix("#|").strip()
 
 
-_cleaned_short = lru_cache(maxsize=8192)(_cleaned)
+_cleaned_short = lru_cache(maxsize=4096)(_cleaned)
 
 
-def _joined(parts: list[str], tag: str) -> str:
-    return " ".join(filter(None, (", ".join(part for part in parts if part), tag)))
-
-
-def _reads_as(prompt: str, tag: str) -> bool:
+def _reads_as(prompt: str) -> bool:
     """Whether a block with this line says this prompt and nothing else."""
-    if ":" not in prompt.removesuffix(tag):  # neither `Negative prompt:` nor `Steps:`
-        return True
     block = parse_block(prompt)
     return block.written_prompt == prompt and not block.parameters and block.negative is None and not block.problems

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from loravault.pages import own
@@ -161,11 +163,9 @@ def of_adapter(view: View, path: str, tile: Tile, pictures: Iterable[Picture], c
 
     `call`: the name by which prompts find it, if its own is another one's too.
     """
-    pages = _stream(view, path, tile.headline, pictures, tile)
-    empty = Page(
-        path=path, template="pictures.md.j2", title=tile.headline, of=tile, call=call or tile.name, up=_up(view)
-    )
-    return pages or [empty]
+    if pages := _stream(view, path, tile.headline, pictures, tile):
+        return pages
+    return [Page(path, "pictures.md.j2", tile.headline, up=_up(view), of=tile, call=call or tile.name)]
 
 
 def index(view: View, shelves: Mapping[str, Sequence[Shelf]], adapters: int, pictures: int) -> Page:
@@ -188,6 +188,8 @@ def shelf(label: str, path: str, tiles: Collection[Tile]) -> Shelf:
 
 def _stream(view: View, path: str, title: str, pictures: Iterable[Picture], of: Tile | None) -> list[Page]:
     ordered = sorted(pictures, key=lambda picture: picture.order)
+    if not ordered:
+        return []
     parts = [ordered[part] for part in reversed(stream_cuts([picture.path for picture in ordered]))]
     paths = _paths(path, [part[0].path for part in parts])
     steps = tuple(Step(where, "") for where in paths)
@@ -207,6 +209,7 @@ def _stream(view: View, path: str, title: str, pictures: Iterable[Picture], of: 
     ]
 
 
+@lru_cache(maxsize=4)
 def _up(view: View) -> Step:
     return Step(index_path(view.folder), "LoRA gallery")
 
@@ -229,7 +232,67 @@ def _paths(first: str, starts: Sequence[str]) -> list[str]:
 
 def render(page: Page, view: View, templates: Path) -> bytes:
     """The page as it is written."""
-    return own.seal(_TEMPLATES.get(templates, page.template).render(page=page, view=view))
+    if page.template == "pictures.md.j2":
+        return own.seal(_TEMPLATES.fill(templates, page.template, _of_pictures(page, view)))
+    values = _of_catalogue(page, view) if page.template == "catalogue.md.j2" else {"page": page, "view": view}
+    return own.seal(_TEMPLATES.get(templates, page.template).render(values))
+
+
+def _of_pictures(page: Page, view: View) -> dict[str, str | list[str] | list[tuple[str, str]]]:
+    """What the template of pictures prints. Of an adapter without any it is an example, and a link that tries it."""
+    tile = page.of
+    prompt = _prompt(page) if tile and not page.pictures else ""
+    return {
+        "up": _link(page.up),
+        "title": "" if tile else inert(page.title),
+        "count": _counted(page.total, "picture"),
+        "groups": [
+            (when, " ".join([_thumb(picture.path, view.width, picture.path) for picture in some]))
+            for when, some in by_time(page.pictures, months=tile is not None)
+        ],
+        "try_it": try_uri(view.vault_name, tile.name, page.call, tile.weight, prompt)
+        if tile and not page.pictures
+        else "",
+        "prompt": prompt.replace("`", "'"),
+        "card": wikilink(tile.card or "", page.title) if tile else "",
+        "newer": _link(page.back, "Newer"),
+        "older": _link(page.on, "Older"),
+    }
+
+
+def _of_catalogue(page: Page, view: View) -> dict[str, Any]:
+    """What the template of a catalogue prints. `groups`: label, (thumbnail, name), (name, details, trigger words)."""
+    return {
+        "up": _link(page.up),
+        "title": inert(page.title),
+        "count": _counted(page.total, "LoRA"),
+        "pages": [_link(step) for step in page.pages],
+        "back": _link(page.back),
+        "on": _link(page.on),
+        "groups": [
+            (
+                group.label,
+                [(_thumb(tile.cover or "", view.width, tile.card), _name(tile)) for tile in group.shown],
+                [(_name(tile), tile.details, tile.words) for tile in group.bare],
+            )
+            for group in rows(page.tiles)
+        ],
+    }
+
+
+def _name(tile: Tile) -> str:
+    """What stands below a thumbnail: a link to the card."""
+    name = wikilink(tile.card, tile.caption) if tile.card else tile.caption
+    return f"{name} ({tile.trouble})" if tile.trouble else name
+
+
+def _link(step: Step | None, label: str = "") -> str:
+    return wikilink(step.path, label or step.label or None) if step else ""
+
+
+def _counted(number: int, what: str) -> str:
+    """`1 picture`, `2 pictures`; nothing for 0."""
+    return f"{number} {what if number == 1 else f'{what}s'}" if number else ""
 
 
 def _thumb(picture: str, width: int, target: str | None = None) -> str:
@@ -244,20 +307,4 @@ def _prompt(page: Page) -> str:
     return " ".join(filter(None, (tile.example, lora_tag(page.call, tile.weight)))) if tile else ""
 
 
-def _try_it(page: Page, view: View) -> str:
-    """A link that makes a request for the adapter of the page."""
-    tile = page.of
-    return try_uri(view.vault_name, tile.name, page.call, tile.weight, _prompt(page)) if tile else ""
-
-
-_TEMPLATES = Templates(
-    filters={
-        "inert": inert,
-        "link": lambda step, label=None: wikilink(step.path, label or step.label or None),
-        "to": wikilink,
-        "cell": lambda text: text.replace("|", "\\|"),
-        "times": by_time,
-        "rows": rows,
-    },
-    functions={"thumb": _thumb, "try_it": _try_it, "prompt_of": _prompt},
-)
+_TEMPLATES = Templates(filters={"to": wikilink}, functions={"thumb": _thumb})

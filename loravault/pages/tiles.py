@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from loravault.formats.families import FAMILY_TITLES
-from loravault.library.entry import Entry
-from loravault.pages.examples import example_prompt, lora_tag
+from loravault.library.entry import Entry, without_ending
+from loravault.pages.examples import example, lora_tag
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, parse_wikilink
 
@@ -71,8 +71,8 @@ class Tile:
         return unicodedata.normalize("NFKC", self.headline).casefold(), self.weight_id
 
 
-def tile_of(entry: Entry, cover: str | None = None) -> Tile:
-    """The tile of an adapter. `cover`: its cover file, where its card names none."""
+def tile_of(entry: Entry, cover: str | None = None, words: str | None = None) -> Tile:
+    """The tile of an adapter. `cover`: its cover file, where its card names none; `words`: see `Example`, if known."""
     headline = inert(entry.title or entry.name, 80) or entry.weight_id
     shown = cover_path(entry.cover if entry.cover is not None else cover)
     bare = shown is None or not embeddable(shown)
@@ -88,15 +88,16 @@ def tile_of(entry: Entry, cover: str | None = None) -> Tile:
         trouble="" if entry.state == "ok" else entry.state,
         family=entry.family,
         category=entry.category,
-        place=re.sub(r"(?i)\.safetensors\Z", "", entry.place.shown),
-        example=_example(entry) if entry.card else "",
+        place=without_ending(entry.place.shown),
+        example="" if not entry.card else _example(entry) if words is None else words,
         weight=entry.weight,
     )
 
 
 def _example(entry: Entry) -> str:
     tag = lora_tag(entry.name, entry.weight)
-    return example_prompt(entry, entry.name).removesuffix(tag).rstrip()
+    told = example(entry, tag)
+    return told.prompt.removesuffix(tag).rstrip() if told.words is None else told.words
 
 
 def _details(entry: Entry, headline: str) -> str:

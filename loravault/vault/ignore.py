@@ -32,6 +32,8 @@ _CONFLICT_NAMES = tuple(
         rf"(.+)-conflict-{_DATE}.*",  # Resilio, Syncthing forks
     )
 )
+#: One of these is in every such name: nearly all names need no other look.
+_CONFLICT_HINT = re.compile(r"conf|konfl", re.IGNORECASE)
 _CONFLICT_FILES = frozenset({"conflict-files-obsidian-git"})
 _NUMBERED = re.compile(r"(.+?)(?: \((\d{1,2})\)|[ _](\d{1,2}))")  # Obsidian, iCloud ` 2`, Google Drive ` (1)`
 _HOSTNAMED = re.compile(r"(.+?)-[A-Za-z0-9][A-Za-z0-9-]{2,}(?:-\d+)?")  # OneDrive `X-LAPTOP-7QF`
@@ -118,7 +120,7 @@ def conflict_original(
     """
     folder, slash, name = rel.rpartition("/")
     stem, dot, suffix = name.rpartition(".")
-    for pattern in _CONFLICT_NAMES:
+    for pattern in _CONFLICT_NAMES if _CONFLICT_HINT.search(stem) else ():
         found = pattern.fullmatch(stem)
         if found:
             return f"{folder}{slash}{found.group(1)}{dot}{suffix}"

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Final
 
 from loravault.vault.yamlread import resolve_plain
 
 SAFE_INTEGER = 2**53 - 1  # Obsidian rounds larger ones when it writes the block again
 _UNPRINTABLE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029\ufeff]")
+_SPECIAL = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _SIMPLE = re.compile(r"[A-Za-z][A-Za-z0-9_/.,()-]*(?: [A-Za-z0-9_/.,()-]+)*(?<!-)\Z")
 _BAD_START = frozenset("\t ,[]{}#&*!|>'\"%@`")
@@ -44,6 +45,17 @@ def format_value(value: Scalar) -> str:
         if not math.isfinite(value):
             raise ValueError("a property cannot hold an infinite number")
         return repr(value)
+    return _text(value)
+
+
+def _text(value: str) -> str:
+    if _SIMPLE.match(value):  # most of what we write: then only the words for true, false and null are left
+        return value if isinstance(resolve_plain(value), str) else _quoted(value)
+    return _unusual(value)
+
+
+@lru_cache(maxsize=1024)  # days and the like
+def _unusual(value: str) -> str:
     return value if _is_plain(value) else _quoted(value)
 
 
@@ -67,6 +79,21 @@ def property_lines(key: str, value: PropertyValue, indent: str = "") -> list[str
     return [f"{head} {format_value(value)}"]
 
 
+def property_block(properties: Mapping[str, PropertyValue]) -> str:
+    """The lines of these properties with their line ends, as `property_lines` has them."""
+    lines: list[str] = []
+    for key, value in properties.items():
+        if type(value) is str:
+            lines.append(f"{checked_key(key)}: {_text(value)}")
+        elif type(value) is tuple and value:
+            lines.append(f"{checked_key(key)}:")
+            lines += [f"  - {_text(item)}" for item in value]
+        else:
+            lines += property_lines(key, value)
+    lines.append("")
+    return "\n".join(lines)
+
+
 @cache
 def checked_key(key: str) -> str:
     """The name, if it is one that we give to properties; else ValueError."""
@@ -77,8 +104,6 @@ def checked_key(key: str) -> str:
 
 def _is_plain(text: str) -> bool:
     """Whether YAML 1.2 reads the bare text as this very string. Also kept bare by Obsidian."""
-    if _SIMPLE.match(text):  # most of what we write: then only the words for true, false and null are left
-        return isinstance(resolve_plain(text), str)
     if not text or text[0] in _BAD_START or text[-1] in " \t:-" or _UNPRINTABLE.search(text):
         return False
     if text[0] in "?-" and (len(text) == 1 or text[1] in " \t"):
@@ -95,6 +120,8 @@ def _quoted(text: str) -> str:
 
 
 def _double_quoted(text: str) -> str:
+    if not _SPECIAL.search(text):
+        return f'"{text}"'
     return '"' + "".join(_ESCAPES.get(c) or _UNPRINTABLE.sub(_escape, c) for c in text) + '"'
 
 

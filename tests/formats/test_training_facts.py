@@ -38,7 +38,7 @@ def test_kohya() -> None:
         base_hash="ab" * 32,
         comment="third try",
     )
-    assert training_words(facts) == (
+    assert training_words(vars(facts)) == (
         ("trained", "2025-10-09"),
         ("with", "sd-scripts · lycoris.kohya (lokr)"),
         ("on", "ponyDiffusionV6XL.safetensors"),
@@ -103,7 +103,7 @@ def test_other_trainers(metadata: dict[str, str], known: dict[str, object] | Non
 def test_no_metadata_raises(metadata: dict[str, str]) -> None:
     facts = training_facts(metadata)
     if facts is not None:
-        assert all(text for _, text in training_words(facts))
+        assert all(text for _, text in training_words(vars(facts)))
     header_claims(metadata)
 
 

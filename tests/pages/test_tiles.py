@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
 
+from loravault.library.entry import Entry
+from loravault.pages.examples import example
 from loravault.pages.tiles import Picture, by_time, cover_path, rows, span, tile_of
+from tests.pages.card_entries import entries
 from tests.pages.shelves import entry, picture
 
 
@@ -80,3 +84,11 @@ def test_days_are_put_together_in_the_given_order() -> None:
         ("1 November 2026", 1),
     ]
     assert [(month, len(pictures)) for month, pictures in by_time(some, months=True)] == [("November 2026", 4)]
+
+
+@given(entries())
+def test_words_that_fit_every_tag_are_those_of_the_tile(one: Entry) -> None:
+    """A card that was just made tells the words of its example, so that they need not be found again."""
+    carded = one.changed(card="LoraVault/LoRAs/x.md")
+    for tag in ("", "<lora:ink:1>", "<lora:other/ink:0.5>"):
+        assert tile_of(carded, None, example(carded, tag).words) == tile_of(carded)
