@@ -343,7 +343,7 @@ class TestShow:
         result = call(app_in(tmp_path, FakeControl(rows=[self.ROW])), "show", "inc")
 
         assert result.code == 1
-        assert "Close names: ink." in result.err
+        assert "The closest names are ink." in result.err
 
     def test_a_bare_file_needs_no_vault(self, tmp_path: Path) -> None:
         """Nothing is configured here, and no vault is above."""
