@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from loravault.engine.adapters import Adapter, describe_unused
+from loravault.engine.ahead import ReadingAhead
 from loravault.engine.appliers import Applier, Merging
 from loravault.engine.apply import Patcher, Strength
 from loravault.engine.bases import Base, load_base, signature
@@ -43,6 +44,7 @@ class _Loaded:
     """A base in memory and everything that is kept with it."""
 
     key: Hashable
+    ref: BaseRef
     base: Base
     offload: Offload
     #: Why it is not compiled although it should be.
@@ -52,6 +54,8 @@ class _Loaded:
     encoder: PromptEncoder
     vaes: VaeShelf
     adapters: AdapterShelf
+    #: The device is at work and needs nothing read: time to read ahead.
+    drawing: bool = False
 
 
 class Engine:
@@ -71,6 +75,9 @@ class Engine:
         self._compiled = compiled
         self._offload_wish = offload
         self._loaded: _Loaded | None = None
+        #: What is expected next, and who reads its adapters meanwhile.
+        self._expected: tuple[GenerationSpec, ...] = ()
+        self._ahead = ReadingAhead()
         #: The base for which memory ran out, and what helped.
         self._short: tuple[BaseRef, Offload] | None = None
 
@@ -132,6 +139,27 @@ class Engine:
             batch.warn(f"`offload = {self._offload_wish}` had no effect: it is for NVIDIA cards.")
         self._serve(batch)
 
+    def expect(self, specs: Sequence[GenerationSpec]) -> None:
+        """These are likely to be asked for next, in this order: their adapters are read while pictures are drawn.
+
+        Returns at once; may be called from another thread.
+        """
+        self._expected = tuple(specs)
+        self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        loaded = self._loaded
+        if loaded is not None and loaded.drawing:
+            ref = loaded.ref
+            uses = [use for spec in self._expected if spec.base == ref for use in spec.adapters]
+            self._ahead.want(loaded.adapters, dict.fromkeys(uses))
+
+    def _unload(self) -> None:
+        """Lets go of the base, before the next one takes its memory."""
+        self._ahead.forget()
+        self._loaded = None
+        free_cache(self._device)
+
     def pictures_at_once(self, spec: GenerationSpec) -> int:
         """How many pictures of this kind are denoised at the same time, as far as memory is known to bear it."""
         if spec.width <= 0 or spec.height <= 0:  # it will be refused
@@ -145,9 +173,7 @@ class Engine:
 
     def _serve(self, batch: Batch) -> None:
         while not self._attempt(batch):
-            # Not before here has the failed attempt let go of its tensors.
-            self._loaded = None
-            free_cache(self._device)
+            self._unload()  # not before here has the failed attempt let go of its tensors
         if batch.live:  # what went wrong is the fault of one of them: each alone
             for job in batch.live:
                 self._serve(self._batch([job]))
@@ -209,6 +235,7 @@ class Engine:
         batch.warn(loaded.uncompiled)
         rest(loaded.base.pipe, loaded.offload)
         batch.warn(loaded.vaes.put(spec.vae))
+        loaded.drawing = False
         batch.enter("adapters", LOAD_DEADLINE_S)
         batch.each(lambda job: self._read(job, loaded))
         # Before anything is attached: what goes to the card is a copy of what rests in ordinary memory.
@@ -216,6 +243,9 @@ class Engine:
         attach(loaded.base.pipe, loaded.offload, self._device.place)
         batch.enter("prompt", LOAD_DEADLINE_S)
         batch.each(lambda job: self._encode(job, loaded))
+        loaded.adapters.hold(one.adapter.key for job in batch.live for one in job.stack)
+        loaded.drawing = True
+        self._read_ahead()
         Drawing(
             batch,
             loaded.base,
@@ -236,14 +266,14 @@ class Engine:
         key = (ref, signature(ref), offload)
         if self._loaded is not None and self._loaded.key == key:
             return self._loaded
-        self._loaded = None  # before the next one takes its memory
-        free_cache(self._device)
+        self._unload()
         device = self._device if offload is Offload.NONE else replace(self._device, place=torch.device("cpu"))
         base = load_base(ref, device)
         tune(base, self._device)
         patcher = Patcher(base.modules)
         self._loaded = _Loaded(
             key=key,
+            ref=ref,
             base=base,
             offload=offload,
             uncompiled=compile_blocks(base, self._device, offload) if self._compiled else None,

@@ -68,6 +68,9 @@ class Engine(Protocol):
     def pictures_at_once(self, spec: GenerationSpec) -> int:
         """How many pictures of this kind are denoised at the same time."""
 
+    def expect(self, specs: Sequence[GenerationSpec]) -> None:
+        """What is likely to be asked for next, in this order. Returns at once; called from any thread."""
+
     def generate_together(self, wishes: Sequence[Wish]) -> None:
         """Makes the pictures of jobs of one mark. Each is told its own end."""
 
@@ -115,6 +118,7 @@ class Worker:
         self._waiting = WaitingList()
         self._cancelled: set[str] = set()
         self._leaving = threading.Event()
+        self._engine: Engine | None = None
 
     def run(self, make_engine: Callable[[], Engine]) -> None:
         """Greets, loads the engine, works until told to leave."""
@@ -122,10 +126,11 @@ class Worker:
         say(Hello(PROTOCOL, __version__, os.getpid()))
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
         say(Phase(job=None, name="start", deadline_s=START_DEADLINE_S))
-        engine = make_engine()
+        engine = self._engine = make_engine()
         say(Ready(device=engine.device_name(), versions=engine.versions()))
         while jobs := self._waiting.take(engine.pictures_at_once):
             say(Taken(tuple(job.id for job in jobs)))
+            engine.expect(self._waiting.next_specs())
             self._work(engine, jobs)
 
     def _listen(self) -> None:
@@ -159,6 +164,8 @@ class Worker:
             elif isinstance(order, Cancel):
                 self._cancelled.add(order.id)
         self._waiting.put(new.values())
+        if self._engine is not None:
+            self._engine.expect(self._waiting.next_specs())
 
     def _work(self, engine: Engine, jobs: Sequence[Job]) -> None:
         """Every one of them is answered once, whatever the engine does."""

@@ -64,6 +64,9 @@ class FakeEngine:
     def pictures_at_once(self, spec: GenerationSpec) -> int:
         return TOGETHER
 
+    def expect(self, specs: Sequence[GenerationSpec]) -> None:
+        pass
+
     def generate_together(self, wishes: Sequence[Wish]) -> None:
         """All of them take their steps in turn; what one does to itself is not felt by the others."""
         drawings = [(wish, self._drawing(wish)) for wish in wishes]
