@@ -75,6 +75,8 @@ class TrainingWishes:
     noise_offset: float | None = None
     #: Weight of a regularisation picture's loss.
     prior_weight: float | None = None
+    #: Share of the pictures that is held to what the base says without the trigger; 0: none.
+    preserve: float | None = None
     #: Longest gradient; 0: any.
     clip: float | None = None
     #: Decay of the average of the weights that is published; 0: none.
@@ -190,6 +192,7 @@ class TrainingPlan:
     min_snr: float
     noise_offset: float
     prior_weight: float
+    preserve: float = 0.0
     clip: float
     ema: float
     precision: Precision

@@ -32,6 +32,8 @@ class Recipe:
     caption_dropout: float = 0.0
     #: Whether the upper band of steps is taken whatever the pictures are like.
     long: bool = False
+    #: Share of the pictures that is held to the base without the trigger: a very small base forgets everything else.
+    preserve: float = 0.0
     #: Pictures are looked at so many times as often as the bands say: a very small base learns less from each.
     often: float = 1.0
     #: Share of the steps over which the rate rises.
@@ -59,7 +61,7 @@ _UNET_CHARACTER = Recipe(resolutions=(512,), rank=16, alpha=8, te_rate=5e-5, bat
 _SDXL_CHARACTER = Recipe(resolutions=(1024,), rank=16, alpha=8, batch=4, min_snr=5.0)
 _FLOW = Recipe(resolutions=(1024,), rank=16, alpha=16, schedule="constant", long=True)
 _DEMO = Recipe(
-    resolutions=(128,), rank=16, alpha=16, rate=2e-3, te_rate=4e-3, batch=4, often=3.2,
+    resolutions=(128,), rank=16, alpha=16, rate=2e-3, te_rate=4e-3, batch=4, often=3.2, preserve=0.5,
 )  # fmt: skip
 
 

@@ -142,6 +142,7 @@ class _Work:
             "schedule": schedule,
             "min_snr": wishes.min_snr if wishes.min_snr is not None else (0.0 if v_prediction else recipe.min_snr),
             "noise_offset": wishes.noise_offset or 0.0,
+            "preserve": self._preserve(),
             "prior_weight": 1.0 if wishes.prior_weight is None else wishes.prior_weight,
             "clip": 1.0 if wishes.clip is None else wishes.clip,
             "ema": wishes.ema or 0.0,
@@ -155,12 +156,29 @@ class _Work:
         rate = min(self.recipe.rate * factor, max(MOST_RATE, self.recipe.rate))
         return rate, min(self.recipe.te_rate * factor, max(MOST_RATE, self.recipe.te_rate))
 
+    def _preserve(self) -> float:
+        """Nothing is held where no trigger can be left out, or where the person has pictures of the class for it."""
+        if self.wishes.preserve is not None:
+            return self.wishes.preserve
+        others = any(one.regularisation for one in self.spec.pictures)
+        share = 0.0 if others or not self.spec.trigger.strip() else self.recipe.preserve
+        if share:
+            self._because(
+                f"{share:.0%} of the pictures are looked at twice, the second time without the trigger and held to "
+                "what the base makes of that",
+                f"{self.spec.base.family} forgets other things without it",
+            )
+        return share
+
     def _optimizer(self) -> Optimizer:
         return "adamw8bit" if self.device.kind == "cuda" and self.device.has_8bit else "adamw"
 
     def _precision(self) -> Precision:
         if self.wishes.precision is not None:
             return self.wishes.precision
+        if self.device.kind == "cpu" and self.device.bf16:
+            self._because("bfloat16", f"{self.device.name} multiplies it about twice as fast, and weights stay in fp32")
+            return "bf16"
         if self.device.kind != "cuda":
             return "fp32"
         return "bf16" if self.device.bf16 else "fp16"

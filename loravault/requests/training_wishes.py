@@ -106,6 +106,7 @@ WISHES: Mapping[str, tuple[str, Callable[[Any], Any]]] = MappingProxyType(
         "min_snr": ("min_snr", options.number(0, 100)),
         "noise_offset": ("noise_offset", options.number(0, 1)),
         "prior_weight": ("prior_weight", options.number(0, 100)),
+        "preserve": ("preserve", options.number(0, 1)),
         "clip": ("clip", options.number(0, 1000)),
         "ema": ("ema", options.number(0, 0.99999)),
         "precision": ("precision", _words(Precision, float32="fp32", bfloat16="bf16", float16="fp16")),

@@ -116,6 +116,7 @@ def test_every_wish_is_fulfilled() -> None:
         rslora=True, dora=True, factor=4,
         learning_rate=3e-4, te_rate=1e-6, pivotal=2, resolutions=(384, 512), batch=3, accumulation=2,
         optimizer="adafactor", schedule="constant", warmup=7, min_snr=1.0, noise_offset=0.05, prior_weight=0.5,
+        preserve=0.2,
         clip=0.5, ema=0.9, precision="bf16", quantised="int8", checkpointing=True, flip=True, crops=True, checkpoints=9,
         validation=3, caption_dropout=0.2, shuffle=True,
         keep_tokens=2, tag_dropout=0.1, clip_skip=2, caption_prefix="x, ", seed=9,

@@ -83,7 +83,7 @@ def test_every_property_of_a_training_is_read(vault: Path) -> None:
         "steps: 700\nalgorithm: LoHa\nrank: 8\nalpha: 4\nconv_rank: 2\nconv_alpha: 1\nrslora: true\ndora: false\n"
         "factor: 4\nlr: 2e-4\nte_rate: 0\npivotal: 1\nresolution: 512, 768x1152\nbatch: 2\naccumulation: 3\n"
         "optimizer: Prodigy\nschedule: constant\nwarmup: 5\nmin_snr: 5\n"
-        "noise_offset: 0.05\nprior_weight: 0.5\nclip: 1\n"
+        "noise_offset: 0.05\nprior_weight: 0.5\npreserve: 0.2\nclip: 1\n"
         "ema: 0.99\nprecision: bf16\nquantised: int8\ncheckpointing: yes\nflip: true\ncheckpoints: 2\nvalidation: 1\n"
         "caption_dropout: 0.1\ntag_dropout: 0.1\nshuffle: true\nkeep_tokens: 1\nclip_skip: 2\ncaption_prefix: anime\n"
         "seed: 7\nnaming: diffusers\ncrops: true\n",

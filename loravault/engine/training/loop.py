@@ -55,6 +55,13 @@ class Source(Protocol):
         """The pictures that are measured with."""
 
 
+class Echo(Protocol):
+    """What is held to the base: `echoes.Echoes`."""
+
+    def at(self, step: int, micro: int, batch: Batch) -> Batch | None:
+        """Pictures of a batch with other captions."""
+
+
 class Diverged(UserError):  # noqa: N818 - a state, like `Stopped`
     """What is learned is no longer a number; the sentence says what to do."""
 
@@ -97,11 +104,15 @@ class Loop:
         source: Source,
         plan: TrainingPlan,
         device: Device,
+        echoes: Echo | None = None,
         share_gradients: Callable[[list[Any]], None] | None = None,
     ) -> None:
-        """`share_gradients` averages the gradients with other processes. Raises `UserError` (see `make_optimizer`)."""
+        """`echoes` says what is held to the base, `share_gradients` averages gradients with other processes.
+
+        Raises `UserError` (see `make_optimizer`).
+        """
         self._base, self._network, self._objective, self._source = base, network, objective, source
-        self._plan, self._device, self._share = plan, device, share_gradients
+        self._plan, self._device, self._share, self._echoes = plan, device, share_gradients, echoes
         self.step = 0
         self.history = History()
         parameters = network.parameters()
@@ -171,6 +182,8 @@ class Loop:
                 self._note_memory()
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
+            if self._echoes is not None and (echo := self._echoes.at(number, micro, batch)) is not None:
+                self._hold(echo, micro, count)
         self._recent.append(total)
         self._update()
 
@@ -184,6 +197,19 @@ class Loop:
         with self._cast:
             texts = read(self._base, there, self._plan.clip_skip)
             return self._objective.loss(there, texts, draw.to(place))
+
+    def _hold(self, echo: Batch, micro: int, count: int) -> None:
+        """To what the base alone says of these pictures. Not part of the loss that is told."""
+        generator = chance.generator(self._plan.seed, self.step, micro, purpose="echo")
+        draw = self._objective.draw(echo.latents, generator)
+        for pictures in self._slices(len(echo)):
+            there, noise = echo.part(pictures).to(self._device.place), draw.part(pictures).to(self._device.place)
+            with self._cast:
+                with torch.no_grad(), self._network.without():
+                    wanted = self._objective.said(there, read(self._base, there, self._plan.clip_skip), noise)
+                texts = read(self._base, there, self._plan.clip_skip)
+                errors = self._objective.errors(there, texts, noise, weighted=True, wanted=wanted)
+            self._scaler.scale(errors.sum() / count).backward()  # type: ignore[no-untyped-call]
 
     def _update(self) -> None:
         """Gradients into steps. A step whose gradients are no numbers is left out, without waiting for a card."""

@@ -77,15 +77,21 @@ class Objective(ABC):
         """The sum of the pictures' errors by their weights: divide by the pictures of the whole step."""
         return (self.errors(batch, texts, draw, weighted=True) * batch.weights).sum()
 
-    def errors(self, batch: Batch, texts: Texts, draw: Draw, *, weighted: bool) -> Tensor:
+    def said(self, batch: Batch, texts: Texts, draw: Draw) -> Tensor:
+        """What the model says of each picture, fp32."""
+        noisy, _, _, when = self.noised(batch.latents, draw)
+        return self.predict(noisy.to(self.dtype), when, texts, batch).float()
+
+    def errors(self, batch: Batch, texts: Texts, draw: Draw, *, weighted: bool, wanted: Tensor | None = None) -> Tensor:
         """The mean squared error of each picture, fp32 [B]; `weighted`: by how much its noise tells.
 
+        `wanted`: what the model is to say instead of what is true.
         What a mask leaves out counts as no error at all (not: is left out of the mean), as in kohya's scripts.
         """
         latents = batch.latents
         noisy, target, weights, when = self.noised(latents, draw)
         said = self.predict(noisy.to(self.dtype), when, texts, batch).float()
-        wrong = (said - target).square()
+        wrong = (said - (target if wanted is None else wanted)).square()
         if batch.masks is not None:
             wrong = wrong * batch.masks
         per_picture = wrong.mean(dim=(1, 2, 3))

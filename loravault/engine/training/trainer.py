@@ -26,6 +26,7 @@ from loravault.engine.training import chance
 from loravault.engine.training.attention import small_attention
 from loravault.engine.training.batches import Batches
 from loravault.engine.training.checkpoints import StateFolder, copied, fingerprint
+from loravault.engine.training.echoes import Echoes
 from loravault.engine.training.export import add_thumbnail, write_adapter
 from loravault.engine.training.facts import device_facts, learned_rates, remember_rate
 from loravault.engine.training.learning import objective_for
@@ -175,10 +176,13 @@ class _Training:
         plan = prepared.plan
         base = self._base(plan)
         objective = objective_for(base, plan)
-        batches = self._filled(prepared, base)
+        batches, echoes = self._filled(prepared, base)
         quantise(base.denoiser, plan.quantised)
         network = Network(base, plan, generator=chance.generator(plan.seed, purpose="network"))
-        loop = Loop(base=base, network=network, objective=objective, source=batches, plan=plan, device=self.device)
+        loop = Loop(
+            base=base, network=network, objective=objective, source=batches, plan=plan, device=self.device,
+            echoes=echoes if echoes.wanted else None,
+        )  # fmt: skip
         steps = Steps(
             loop=loop,
             prepared=prepared,
@@ -197,13 +201,15 @@ class _Training:
             remember_rate(Path(self.spec.cache_dir), key, rate_of(plan, each))
         return made
 
-    def _filled(self, prepared: Prepared, base: Base) -> Batches:
+    def _filled(self, prepared: Prepared, base: Base) -> tuple[Batches, Echoes]:
         """What is learned from, encoded; what encodes it is let go of."""
         ears = self.ears
         store = Store(Path(self.spec.cache_dir))
         batches = Batches(self.spec, prepared.plan, prepared.survey, base, store)
         ears.on_phase("cache", CACHE_DEADLINE_S)
+        echoes = Echoes(self.spec, prepared.plan, base, store, batches)
         try:
+            echoes.prepare(ears.leaving)
             batches.prepare(self._encoded, ears.leaving, release=True)
         except Stopped:
             ears.check()  # it may be a pause
@@ -211,7 +217,7 @@ class _Training:
         for sentence in store.problems:
             self.warn(sentence)
         free_cache(self.device)
-        return batches
+        return batches, echoes
 
     def _encoded(self, _done: int, _all: int) -> None:
         self.ears.on_phase("cache", CACHE_DEADLINE_S)
