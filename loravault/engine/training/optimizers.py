@@ -17,6 +17,9 @@ from loravault.formats.training import Optimizer, TrainingPlan
 #: As in torch and in kohya's scripts.
 WEIGHT_DECAY = 0.01
 
+#: What a network calls the vectors of the trigger; text encoders may be left alone while they are learned.
+WORDS = "words"
+
 Groups = list[dict[str, Any]]
 
 
@@ -63,7 +66,11 @@ def groups_of(plan: TrainingPlan, parameters: Mapping[str, Sequence[nn.Parameter
     """One group for each component; text encoders have their own rate. Raises `UserError` if nothing is learned."""
     groups: Groups = []
     for component, some in parameters.items():
-        rate = plan.te_rate if component.startswith("text_encoder") else plan.learning_rate
+        rate = plan.learning_rate
+        if component.startswith("text_encoder"):
+            rate = plan.te_rate
+        elif component == WORDS:
+            rate = plan.te_rate or plan.learning_rate
         if rate < 0:
             raise UserError(f"A learning rate of {rate:g} is not possible.")
         if rate and some:

@@ -178,7 +178,8 @@ class _Training:
         objective = objective_for(base, plan)
         batches, echoes = self._filled(prepared, base)
         quantise(base.denoiser, plan.quantised)
-        network = Network(base, plan, generator=chance.generator(plan.seed, purpose="network"))
+        start = chance.generator(plan.seed, purpose="network")
+        network = Network(base, plan, generator=start, trigger=self.spec.trigger)
         loop = Loop(
             base=base, network=network, objective=objective, source=batches, plan=plan, device=self.device,
             echoes=echoes if echoes.wanted else None,

@@ -135,4 +135,4 @@ def test_what_is_held_stays_nearer_to_the_base(tmp_path: Path, ref: BaseRef) -> 
             said = objective.said(echo, read(base, echo, 1), draw)
             with network.without():
                 moved[share] = float((objective.said(echo, read(base, echo, 1), draw) - said).square().mean())
-    assert moved[1.0] < 0.5 * moved[0.0]
+    assert moved[1.0] < 0.75 * moved[0.0]

@@ -37,6 +37,13 @@ def test_every_component_has_its_own_rate() -> None:
     assert [group["component"] for group in groups_of(plan(te_rate=0.0), parameters())] == ["unet"]
 
 
+def test_vectors_of_the_trigger_are_learned_even_if_the_text_encoder_is_left_alone() -> None:
+    words = {"words": [nn.Parameter(torch.ones(2))], **parameters()}
+    for te_rate, expected in ((2e-4, 2e-4), (0.0, 1e-3)):
+        groups = groups_of(plan(learning_rate=1e-3, te_rate=te_rate), words)
+        assert {group["component"]: group["peak"] for group in groups}["words"] == expected
+
+
 def test_two_rates_of_zero_are_refused() -> None:
     with pytest.raises(UserError, match="nothing would be learned"):
         groups_of(plan(learning_rate=0.0, te_rate=0.0), parameters())
