@@ -18,7 +18,7 @@ from torch import Tensor
 from loravault import osdep
 from loravault.engine.adapters import load_adapter, naming_of
 from loravault.engine.bases import Base, ModuleKey
-from loravault.engine.training.networks import Network
+from loravault.engine.training.networks import ModuleTensors, Network
 from loravault.engine.training.proof import Proof, prove
 from loravault.engine.training.spelling import Spelled, spell
 from loravault.errors import UserError
@@ -76,7 +76,7 @@ def write_adapter(
     Raises `UserError`: numbers that are none, nothing learned, a disk that is full, or a file that is not the network.
     """
     trained = network.tensors()
-    _refuse_nan(trained)
+    _refuse_nan(trained, network.pivotal.tensors() if network.pivotal is not None else {})
     spelled = _with_words(spell(trained, network.layers, naming_of(base), plan.naming), network, plan.pivotal)
     names = base_names(network.layers, naming_of(base))
     remarks = spelled.remarks
@@ -92,7 +92,7 @@ def write_adapter(
             proof = prove(adapter, network, base)
             if not any(proof.norms.values()):
                 raise UserError("Nothing was learned: every change is still zero. Raise the learning rate.")
-            if proof.lost or adapter.unused or proof.worst > _LIMITS[precision]:
+            if proof.lost or adapter.unused or not proof.worst <= _LIMITS[precision]:
                 if precision != torch.float32:
                     remarks += (f"In {_NAMES[precision]} too much would be lost, so the file has 32 bits.",)
                     continue
@@ -116,10 +116,11 @@ def _written(path: Path, found: str, precision: torch.dtype, proof: Proof, remar
     )
 
 
-def _refuse_nan(trained: Mapping[ModuleKey, Any]) -> None:
+def _refuse_nan(trained: Mapping[ModuleKey, ModuleTensors], words: Mapping[str, Tensor]) -> None:
     bad = [
         "/".join(key) for key, one in trained.items() if not all(bool(t.isfinite().all()) for t in one.parts.values())
     ]
+    bad += [name for name, one in words.items() if not bool(one.isfinite().all())]
     if bad:
         raise UserError(
             f"The training has diverged: {len(bad)} of {len(trained)} modules hold NaN or infinite numbers (first: "

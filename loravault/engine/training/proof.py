@@ -35,8 +35,9 @@ class Proof:
 
     @property
     def worst(self) -> float:
-        """The largest of all."""
-        return max((self.weights, *self.outputs.values()))
+        """The largest of all; infinite where something is no number."""
+        found = (self.weights, *self.outputs.values())
+        return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
 @torch.no_grad()
@@ -152,10 +153,11 @@ def _by_outputs(adapter: Adapter, network: Network, base: Base) -> Iterator[tupl
                     merged = _output(model, args, kwargs)
             finally:
                 patcher.restore()
-        effect = float((live - bare).norm())
-        rounding = _NOISE * float(bare.norm())
-        if effect > 0:
-            yield component, max(0.0, float((merged - live).norm()) - rounding) / effect
+        effect, wrong = float((live - bare).norm()), float((merged - live).norm())
+        if not math.isfinite(wrong):
+            yield component, math.inf
+        elif effect > 0:
+            yield component, max(0.0, wrong - _NOISE * float(bare.norm())) / effect
 
 
 def _of(adapter: Adapter, component: str) -> Adapter:

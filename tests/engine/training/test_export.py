@@ -469,3 +469,22 @@ def test_a_packed_base_is_proven_without_its_weights(bases: Bases, tmp_path: Pat
         for path, module in originals.items():
             transformer.set_submodule(path, module)
     assert not read(tmp_path / "a.safetensors", base).unused
+
+
+def test_what_cannot_be_compared_is_not_taken_for_the_same(
+    bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN is neither more nor less than the limit: a comparison that gives it has failed."""
+    base = bases["sd15"]
+    network = network_of(base)
+    drawn(base)
+    network.seen["unet"] = (network.seen["unet"][0], {**network.seen["unet"][1]})
+    network.seen["unet"][1]["encoder_hidden_states"].fill_(float("nan"))
+    with pytest.raises(UserError, match="does not give back"):
+        write_adapter(network, base, plan(), tmp_path / "a.safetensors", {})
+    network.detach()
+    network.seen.clear()
+    monkeypatch.setattr(export, "prove", lambda *_: proof.Proof(float("nan"), norms={("unet", "a"): 1.0}))
+    with pytest.raises(UserError, match="does not give back"):
+        write_adapter(network, base, plan(), tmp_path / "a.safetensors", {})
+    assert not list(tmp_path.iterdir())

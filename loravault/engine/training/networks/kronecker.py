@@ -67,12 +67,13 @@ class Kronecker(LayerAdapter):
 
     def _linear(self, x: Tensor) -> Tensor:
         rows = x.reshape(*x.shape[:-1], self._in_small, self._in)
-        if self.whole:
-            hidden = functional.linear(rows, as_input(self._w2, x))
-        else:
-            hidden = functional.linear(functional.linear(rows, as_input(self._b, x)), as_input(self._a, x))
         first = as_input(self._w1, x) * self.scale
-        return (first @ hidden).reshape(*x.shape[:-1], self.layer.shape[0])
+        if self.whole:
+            done = first @ functional.linear(rows, as_input(self._w2, x))
+        else:  # the small matrix where there are fewest numbers: between the halves of the large one
+            hidden = first @ functional.linear(rows, as_input(self._b, x))
+            done = functional.linear(hidden, as_input(self._a, x))
+        return done.reshape(*x.shape[:-1], self.layer.shape[0])
 
     def _convolved(self, x: Tensor) -> Tensor:
         batch = x.shape[0]
@@ -80,12 +81,13 @@ class Kronecker(LayerAdapter):
         if self.whole:
             hidden = self._apply(groups, as_input(self._w2, x))
         else:
-            down = as_input(self._b, x).view(self.rank, self._in, *self.layer.shape[2:])
-            hidden = functional.conv2d(self._apply(groups, down), as_input(self._a, x)[:, :, None, None])
-        first = as_input(self._w1, x) * self.scale
+            hidden = self._apply(groups, as_input(self._b, x).view(self.rank, self._in, *self.layer.shape[2:]))
         size = hidden.shape[2:]
-        done = first @ hidden.reshape(batch, self._in_small, -1)
-        return done.reshape(batch, self.layer.shape[0], *size)
+        mixed = (as_input(self._w1, x) * self.scale) @ hidden.reshape(batch, self._in_small, -1)
+        if not self.whole:
+            mixed = mixed.reshape(batch * self._out_small, self.rank, *size)
+            mixed = functional.conv2d(mixed, as_input(self._a, x)[:, :, None, None])
+        return mixed.reshape(batch, self.layer.shape[0], *size)
 
     def change(self, w0: Tensor) -> Tensor:
         """The Kronecker product, written out."""
