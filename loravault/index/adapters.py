@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import not_, text
 from sqlmodel import Session, col, func, or_, select
 
+from loravault.index.chunks import chunks
 from loravault.index.tables import AdapterRow
 from loravault.library.copies import in_order_of_use
 from loravault.vault.inert import inert_value
@@ -187,13 +188,16 @@ def mark_duplicates(session: Session, only: Collection[str] | None = None) -> se
 
 def _files_on_cards(session: Session, weight_ids: Collection[str]) -> dict[str, str]:
     """Weight id -> the file that its card names."""
-    rows = session.connection().execute(
-        text(
+    connection = session.connection()
+    found: dict[str, str] = {}
+    for some in chunks(sorted(weight_ids)):
+        statement = (
             "SELECT weight_id, json_extract(said, '$.lora_file') FROM card "
-            "WHERE weight_id IS NOT NULL AND problem IS NULL ORDER BY path DESC"
+            f"WHERE problem IS NULL AND weight_id IN ({', '.join('?' * len(some))}) ORDER BY path DESC"
         )
-    )
-    return {weight_id: file for weight_id, file in rows if isinstance(file, str) and weight_id in weight_ids}
+        rows = connection.exec_driver_sql(statement, tuple(some))
+        found.update({weight_id: file for weight_id, file in rows if isinstance(file, str)})
+    return found
 
 
 def unreadable(session: Session) -> Sequence[AdapterRow]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loravault.index.cards import from_text_on
 from loravault.index.library import with_card
@@ -27,6 +28,8 @@ class MadeCard:
     rel: str
     entry: Entry
     card: NewCard
+    #: The user's fields that it says.
+    fields: Mapping[str, Any]
     #: As the galleries show it now.
     shown: Shown
 
@@ -124,6 +127,7 @@ class CardMaking:
         config, cover = self._ctx.config, self._cover_of(entry.weight_id)
         names = CardNames(config.folder, config.vault.name, rel, calls.of(entry), cover)
         card = render_card(entry, names, self._templates)
-        carded = with_card(entry, rel, said(card.fields, card.blank), card.body)
+        fields = said(card.fields, card.blank)
+        carded = with_card(entry, rel, fields, card.body)
         words = card.words if carded.trigger_words == entry.trigger_words else None
-        return MadeCard(rel, entry, card, shown_of(carded, cover, config.folder, words))
+        return MadeCard(rel, entry, card, fields, shown_of(carded, cover, config.folder, words))

@@ -40,6 +40,8 @@ class TakenNames:
         for path in notes:
             (self._pages if path.startswith(pages) else self._taken).add(_key_of(path))
         self._embedded = embedded
+        #: Stem -> the last number that was tried for it. What is taken stays so.
+        self.numbers: dict[str, int] = {}
 
     def __contains__(self, key: str) -> bool:
         if key in self._pages:
@@ -68,7 +70,7 @@ def plan_paths(entries: Iterable[Entry], folder: str, taken: TakenNames, rules: 
 
     paths = {}
     for entry in sorted(entries, key=lambda e: (e.place.rel, e.place.root, e.weight_id)):
-        stem = free_stem(safe_stem(entry.name), is_free)
+        stem = free_stem(safe_stem(entry.name), is_free, tried=taken.numbers)
         if not is_looked_at(stem):  # named like a temporary file or a sync tool's copy: as a note nobody would read it
             stem = free_stem(f"LoRA {entry.weight_id.removeprefix('w1-')}", is_free)
         taken.add((name_key(stem), name_key(f"{stem} pictures")))
@@ -81,18 +83,34 @@ class CallNames:
     """The shortest name that means one adapter and no other: its file name, else with as many folders as are needed."""
 
     def __init__(self, places: Iterable[Named]) -> None:
-        #: Name -> where files of this name are (without the ending, `/` in front), and their weights.
-        self._by_name: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
+        self._by_name: dict[str, list[Named]] = defaultdict(list)
         for place in places:
-            self._by_name[place.name].append((f"/{without_ending(f'{place.root}/{place.rel}')}", place.weight_id))
+            self._by_name[place.name].append(place)
+        #: Name -> end of a path of a file of this name -> whose that is; `_SEVERAL`: of more than one adapter.
+        self._owners: dict[str, dict[str, str | None]] = {}
 
     def of(self, entry: Entry) -> str:
         """How a prompt calls this adapter."""
-        others = [path for path, weight_id in self._by_name.get(entry.name, ()) if weight_id != entry.weight_id]
-        parts = without_ending(entry.place.shown).split("/")
-        for count in range(1, len(parts)):
-            call = "/".join(parts[-count:])
-            end = f"/{call}"
-            if not others or not any(path.endswith(end) for path in others):
-                return call
-        return "/".join(parts)
+        owners = self._owners.get(entry.name)
+        if owners is None:  # of a name that hundreds of files have, each is looked at once, and not for each of them
+            owners = self._owners[entry.name] = _owners(self._by_name.get(entry.name, ()))
+        *ends, whole = _ends(entry.place.shown)
+        return next((end for end in ends if owners.get(end, entry.weight_id) == entry.weight_id), whole)
+
+
+_SEVERAL = "several"
+
+
+def _owners(places: Iterable[Named]) -> dict[str, str | None]:
+    owners: dict[str, str | None] = {}
+    for place in places:
+        for end in _ends(f"{place.root}/{place.rel}"):
+            if owners.setdefault(end, place.weight_id) != place.weight_id:
+                owners[end] = _SEVERAL
+    return owners
+
+
+def _ends(path: str) -> list[str]:
+    """The last part of a path without its ending, the last two, and so on."""
+    parts = without_ending(path).split("/")
+    return ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]

@@ -12,7 +12,6 @@ import msgspec
 from loravault.index import cards as rows
 from loravault.index.database import Index
 from loravault.keeping.cardmemory import CardMemory
-from loravault.library.entry import Entry
 from loravault.library.names import Ambiguous, Missing, find, find_one
 from loravault.pages.cardfields import OUR_KEYS, CardFields, fields_of_card, our_values, said, weight_id_of
 from loravault.pages.cards import NewCard, text_of_card
@@ -105,16 +104,19 @@ class CardReading:
         return find_one(name, self.places)
 
 
-def row_of_new(rel: str, key: StatKey, entry: Entry, card: NewCard) -> rows.CardRead:
-    """The row of a card that we have just made: nobody has to read it to know what it says."""
+def row_of_new(rel: str, key: StatKey, weight_id: str, card: NewCard, fields: Mapping[str, Any]) -> rows.CardRead:
+    """The row of a card that we have just made: nobody has to read it to know what it says.
+
+    `fields`: what it says of the user's fields.
+    """
     known = card.properties
     return rows.CardRead(
         path=rel,
         size=key[0],
         mtime_ns=key[1],
         sha=hashlib.sha256(card.data).hexdigest(),
-        weight_id=entry.weight_id,
-        fields=_json(said(card.fields, card.blank)),
+        weight_id=weight_id,
+        fields=_json(fields),
         body=card.body,
         ours=card.ours,
         said=_json({key: known[key] for key in OUR_KEYS if known[key] is not EMPTY}),

@@ -363,7 +363,7 @@ class CardKeeper:
             key = stat_key(self._ctx.path(one.rel))
             self._changed.add(one.entry.weight_id)
             if key is not None and key[0] == len(one.card.data):  # else somebody was faster: it will be shown to us
-                self._shelf.put(row_of_new(one.rel, key, one.entry, one.card))
+                self._shelf.put(row_of_new(one.rel, key, one.entry.weight_id, one.card, one.fields))
                 self._made[one.entry.weight_id] = one.shown
         there = {one.entry.weight_id for one in made} | self._making.refused.keys()
         self._later.update(dict.fromkeys(self._making.refused, self._ctx.steady() + TROUBLE_S))

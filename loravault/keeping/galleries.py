@@ -35,7 +35,7 @@ PAUSE_S = 60.0
 #: Adapters and pictures that are looked up at a time.
 ADAPTERS, PICTURES = 250, 2000
 #: New pages that are written together, so that the disk is waited for once.
-TOGETHER = 500
+TOGETHER = 1500
 
 
 class GalleryKeeper:

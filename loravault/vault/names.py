@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from datetime import datetime
 
 #: Bytes of a stem: with ` (LoRA 99)`, ` pictures`, `.md` and a temp's dot it stays below the 255 of every file system.
@@ -49,13 +49,23 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def free_stem(wanted: str, is_free: Callable[[str], bool], kind: str = "LoRA") -> str:
-    """The stem, or with ` (LoRA)`, ` (LoRA 2)`, … behind it: the first that is free."""
-    stem, number = wanted, 1
-    while not is_free(stem):
-        stem = f"{wanted} ({kind} {number})" if number > 1 else f"{wanted} ({kind})"
+def free_stem(
+    wanted: str, is_free: Callable[[str], bool], kind: str = "LoRA", tried: MutableMapping[str, int] | None = None
+) -> str:
+    """The stem, or with ` (LoRA)`, ` (LoRA 2)`, … behind it: the first that is free.
+
+    `tried`: the number that was found last for a stem. All before it are taken still, and are not asked for again.
+    """
+    number = 0 if tried is None else tried.get(wanted, 0)
+    while not is_free(stem := _numbered(wanted, number, kind)):
         number += 1
+    if tried is not None and number:
+        tried[wanted] = number
     return stem
+
+
+def _numbered(wanted: str, number: int, kind: str) -> str:
+    return wanted if not number else f"{wanted} ({kind})" if number == 1 else f"{wanted} ({kind} {number})"
 
 
 def _cut(text: str, limit: int) -> str:
