@@ -95,3 +95,16 @@ def test_the_shortcut_for_plain_names_gives_the_same_names(text, limit):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(names, "_PLAIN", _NothingIsPlain())
         assert quick == safe_stem(text, limit)
+
+
+@given(st.lists(st.sampled_from(["ink", "Ink", "ink (LoRA)", "pen"]), max_size=30), st.sets(st.sampled_from(["ink"])))
+def test_to_remember_the_last_number_finds_the_same_names(wanted: list[str], there: set[str]) -> None:
+    """A hundred files of one name asked for each number before theirs."""
+    found = []
+    for tried in (None, {}):
+        taken, names = set(there), []
+        for one in wanted:
+            names.append(free_stem(one, lambda stem, taken=taken: name_key(stem) not in taken, tried=tried))
+            taken.add(name_key(names[-1]))
+        found.append(names)
+    assert found[0] == found[1]
