@@ -77,13 +77,13 @@ class Pace:
         """So many bytes of weights were formed in this time."""
         if formed <= 0 or seconds <= 0:
             return self
-        return replace(self, forming=_between(self.forming, formed / seconds))
+        return replace(self, forming=1 / _between(1 / self.forming, seconds / formed))
 
     def after_copying(self, copied: int, seconds: float) -> Pace:
         """So many bytes were copied into slots in this time."""
         if copied <= 0 or seconds <= 0:
             return self
-        return replace(self, copying=_between(self.copying, copied / seconds))
+        return replace(self, copying=1 / _between(1 / self.copying, seconds / copied))
 
     def after_drawing(self, mode: Mode, calls: Calls, seconds: float) -> Pace:
         """A step of such calls took this time."""
