@@ -19,6 +19,9 @@ from loravault.errors import UserError
 from loravault.formats.normal import LayerKey, Place
 from loravault.formats.tensor_table import BrokenFile
 
+#: Whether a change is left to somebody else.
+Leave = Callable[[Change], bool]
+
 
 class _Step(NamedTuple):
     """One change at one strength. In each layer the steps come in the order of their numbers."""
@@ -55,12 +58,10 @@ class Patcher:
         self._same = {key: first.setdefault(id(module.weight), key) for key, module in modules.items()}
         self._originals: dict[LayerKey, _Original] = {}
         self._recipes: dict[LayerKey, _Recipe] = {}
-        self._state: tuple[State, State, bool] = ((), (), False)
+        self._state: tuple[State, State, Leave | None] = ((), (), None)
         self._blocks = Blocks(modules)
 
-    def apply(
-        self, strengths: Sequence[Strength], leave: Callable[[Change], bool] | None = None
-    ) -> tuple[State, State]:
+    def apply(self, strengths: Sequence[Strength], leave: Leave | None = None) -> tuple[State, State]:
         """Makes these adapters, and no others, be in effect. Order does not matter; the same adapter twice adds up.
 
         `leave` tells the changes that somebody else applies beside the weights: they are not merged. It answers the
@@ -69,7 +70,7 @@ class Patcher:
         """
         amounts = amounts_of(strengths)
         state = states_of(amounts)
-        if (*state, leave is not None) == self._state:
+        if (*state, leave) == self._state:
             return state
         plan, recipes = self._plan(amounts, leave)
         try:
@@ -82,19 +83,24 @@ class Patcher:
         except BaseException:
             self.restore()
             raise
-        self._state = (*state, leave is not None)
+        self._state = (*state, leave)
         return state
 
     def restore(self) -> None:
         """Puts every original tensor back."""
         for key in list(self._originals):
             self._restore(key)
-        self._state = ((), (), False)
+        self._state = ((), (), None)
+
+    @property
+    def held(self) -> int:
+        """Bytes of originals that are kept beside what is merged."""
+        return sum(one.weight.numel() * one.weight.element_size() for one in self._originals.values())
 
     # ---- what is to be done
 
     def _plan(
-        self, amounts: Sequence[Amount], leave: Callable[[Change], bool] | None
+        self, amounts: Sequence[Amount], leave: Leave | None
     ) -> tuple[dict[LayerKey, list[_Step]], dict[LayerKey, _Recipe]]:
         """The steps of every layer that is changed, and what they come to."""
         plan: dict[LayerKey, list[_Step]] = {}

@@ -51,6 +51,8 @@ class Switch:
     copied: int
     #: Of `formed`, the bytes for which the original has to be kept beside it for the first time.
     held: int = 0
+    #: Of `formed`, what slots would leave to merging.
+    left: int = 0
     #: Seconds by which earlier pictures with this combination have taken longer because it was in slots.
     lost: float = 0.0
 
@@ -141,7 +143,7 @@ def seconds(pace: Pace, mode: Mode, switch: Switch, calls: Calls) -> float:
     slower = calls.steps * (pace.step(mode, calls) - pace.step(Mode.MERGE, calls))
     if mode is Mode.MERGE:
         return switch.formed / pace.forming
-    return switch.copied / pace.copying + max(slower, 0.0)
+    return switch.copied / pace.copying + min(switch.left, switch.formed) / pace.forming + max(slower, 0.0)
 
 
 def choose(pace: Pace, switch: Switch, calls: Calls, room: int | None = None) -> Mode:
