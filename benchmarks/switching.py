@@ -32,6 +32,7 @@ from loravault.engine.apply import Patcher, Strength
 from loravault.engine.bases import Base, load_base
 from loravault.engine.cache import AdapterShelf
 from loravault.engine.devices import choose_device
+from loravault.engine.slots import Slots
 from loravault.formats.generation import AdapterUse
 from tests.formats.original_names import sgm
 from tests.tiny import use_of
@@ -42,6 +43,8 @@ WIDTHS, CROSS, POOLED = (16, 32, 32), 72, 40
 #: Alike, or hot-swapping keeps those of the first.
 RANK, ALPHA = 8, 4.0
 FILES = 4
+#: The contenders that are ours stand first, those that merge before the others.
+OURS = 4
 WEIGHT = 0.8
 
 
@@ -127,24 +130,29 @@ class Contender:
 
 
 def ours(folder: Path, uses: list[AdapterUse]) -> list[Contender]:
-    """From memory, and from the file."""
-    bases = [make_sdxl(folder / name) for name in ("warm", "cold")]
-    patchers = [Patcher(base.modules) for base in bases]
-    kept, emptied = (AdapterShelf(base) for base in bases)
-    for use in uses:
-        kept.get(use)
-
-    def warm(number: int) -> None:
-        patchers[0].apply([Strength(kept.get(uses[number]), WEIGHT, WEIGHT)])
-
-    def cold(number: int) -> None:
-        emptied.forget()
-        patchers[1].apply([Strength(emptied.get(uses[number]), WEIGHT, WEIGHT)])
-
+    """Merged and in slots, each from memory and from the file."""
     return [
-        Contender("loravault, from memory", bases[0].pipe.unet, warm),
-        Contender("loravault, from the file", bases[1].pipe.unet, cold),
+        _ours(make_sdxl(folder / f"{how}-{cold}"), uses, how, cold=cold)
+        for how in ("merged", "in slots")
+        for cold in (False, True)
     ]
+
+
+def _ours(base: Base, uses: list[AdapterUse], how: str, *, cold: bool) -> Contender:
+    shelf, patcher, slots = AdapterShelf(base), Patcher(base.modules), Slots(base.modules, "unet")
+    for use in uses:
+        shelf.get(use)
+
+    def switch(number: int) -> None:
+        if cold:
+            shelf.forget()
+        stack = [Strength(shelf.get(uses[number]), WEIGHT, WEIGHT)]
+        if how == "merged":
+            patcher.apply(stack)
+        else:
+            slots.apply([stack])
+
+    return Contender(f"loravault, {how}, {'from the file' if cold else 'from memory'}", base.pipe.unet, switch)
 
 
 def theirs(folder: Path, uses: list[AdapterUse]) -> list[Contender]:
@@ -198,11 +206,11 @@ def references(folder: Path) -> tuple[list[AdapterUse], list[Tensor], int]:
 
 
 def table(contenders: list[Contender]) -> str:
-    """Milliseconds of a switch and of a step behind it, and what the output is off by."""
+    """Milliseconds of a switch and of a step behind it, and what the output is off by; beside ours that are merged."""
     warm, cold = (statistics.median(one.seconds) for one in contenders[:2])
     step = statistics.median(contenders[0].steps)
     lines = [
-        "| | one switch | beside ours from memory | beside ours from the file | one step after it | output |",
+        "| | one switch | beside merging from memory | beside merging from the file | one step after it | output |",
         "|---|---|---|---|---|---|",
     ]
     for one in contenders:

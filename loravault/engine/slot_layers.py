@@ -40,6 +40,7 @@ class Slot:
         self.active = Active(1, self._up, self._down)
         #: For one picture: how many times the product is added.
         self.alpha = 1.0
+        self._views: dict[tuple[int, ...], Any] = {}
         self._call = self._forward()
 
     @property
@@ -55,10 +56,17 @@ class Slot:
         held, room = max(held, pictures), next(size for size in SIZES if size >= max(rank, room))
         self._up = torch.empty((held, self.outputs, room), dtype=self._precision, device=self._place)
         self._down = torch.empty((held, room, self.inputs), dtype=self._precision, device=self._place)
+        self._views.clear()
         return True
 
     def view(self, pictures: int, rank: int) -> Active:
         """What a call uses if so many pictures have stacks of at most this rank."""
+        found: Active | None = self._views.get((pictures, rank))
+        if found is None:
+            found = self._views[pictures, rank] = self._new_view(pictures, rank)
+        return found
+
+    def _new_view(self, pictures: int, rank: int) -> Active:
         if pictures == 1:
             return Active(1, self._shaped_up(self._up[0, :, :rank]), self._shaped_down(self._down[0, :rank]))
         up, down = self._up[:pictures, :, :rank], self._down[:pictures, :rank]
@@ -66,7 +74,11 @@ class Slot:
 
     def room(self, picture: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
         """(up, down) of one picture for the ranks from `begin` to `end`."""
-        return self._up[picture, :, begin:end], self._down[picture, begin:end]
+        found: tuple[Tensor, Tensor] | None = self._views.get((picture, begin, end))
+        if found is None:
+            found = self._up[picture, :, begin:end], self._down[picture, begin:end]
+            self._views[picture, begin, end] = found
+        return found
 
     def attach(self) -> None:
         """From now on the layer is called with what is in the slot."""

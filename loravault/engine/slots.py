@@ -312,9 +312,13 @@ class _Products:
             found = change.delta.product()
             assert found is not None
             self._formed[id(change)] = found
-            own = {tensor.data_ptr() for tensor in change.delta.tensors}
-            self.free = self.free and found[0].data_ptr() in own and found[1].data_ptr() in own
+            own = change.delta.tensors
+            self.free = self.free and all(any(_is_of(part, whole) for whole in own) for part in found[:2])
         return found
+
+
+def _is_of(part: Tensor, whole: Tensor) -> bool:
+    return part is whole or part.data_ptr() == whole.data_ptr()
 
 
 def _rank(pieces: Sequence[_Piece]) -> int:
