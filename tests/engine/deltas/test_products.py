@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -215,3 +217,44 @@ def test_another_layer_is_refused_even_if_it_has_as_many_numbers(shape: tuple[in
             delta.change(w0, 1.0)
         with pytest.raises(BrokenPatch, match="made for 4×3"):
             delta.add_to(w0.clone(), w0, 1.0)
+
+
+@given(widths, widths, ranks, ranks, st.sampled_from([(), (1, 1), (3, 3)]), st.sampled_from(range(5)))
+def test_every_product_is_the_change(  # noqa: PLR0917
+    out: int, into: int, rank: int, other: int, kernel: tuple[int, ...], kind: int
+) -> None:
+    """What slots apply is what is merged: LoRA, LoHa, and LoKr with whole factors and halves on either side."""
+    columns, ones = into * math.prod(kernel), [1] * len(kernel)
+    rows = (
+        ("lora", {"lora_up": (out, rank, *ones), "lora_down": (rank, into, *kernel)}),
+        (
+            "loha",
+            {
+                "hada_w1_a": (out, rank),
+                "hada_w1_b": (rank, columns),
+                "hada_w2_a": (out, other),
+                "hada_w2_b": (other, columns),
+            },
+        ),
+        ("lokr", {"lokr_w1": (2, 3), "lokr_w2": (out, into, *kernel)}),
+        ("lokr", {"lokr_w1": (3, 2), "lokr_w2_a": (out, rank), "lokr_w2_b": (rank, columns)}),
+        ("lokr", {"lokr_w1_a": (2, rank), "lokr_w1_b": (rank, 3), "lokr_w2": (out, into, *kernel)}),
+    )
+    algorithm, shapes = rows[kind]
+    tensors = {name: numbers(*shape, seed=n) for n, (name, shape) in enumerate(shapes.items())}
+    delta = delta_of(algorithm, with_alpha(tensors, 0.7))
+    factor = {2: (2, 3), 3: (3, 2), 4: (2, 3)}.get(kind, (1, 1))
+    w0 = weight(out * factor[0], into * factor[1], kernel)
+    found = delta.product()
+    assert found is not None
+    up, down, scale = found
+    assert up.shape[1] == down.shape[0] == delta.rank
+    assert same((up @ down).reshape(w0.shape) * scale, delta.change(w0, 1.0))
+
+
+def test_what_has_cores_on_both_sides_is_no_product_of_two_matrices() -> None:
+    """Its rank would be that of the whole; it is merged."""
+    tensors = {f"hada_w{n}_{side}": numbers(2, 4) for n in (1, 2) for side in "ab"}
+    delta = delta_of("loha", {**tensors, "hada_t1": numbers(2, 2, 3, 3), "hada_t2": numbers(2, 2, 3, 3)})
+    assert delta.rank is None
+    assert delta.product() is None
