@@ -57,9 +57,13 @@ class LowRank(_Product):
         return down if self.mid is None else torch.einsum("mn...,nj->mj...", fp32(self.mid, like), down)
 
     def _halves(self, w0: Tensor) -> tuple[Tensor, Tensor]:
-        """Both factors laid flat, in fp32 where `w0` is. Raises `BrokenPatch` if they are for another layer."""
-        down = self._whole_down(w0).flatten(1)
-        self._checked(w0, self.up.shape[0], down.shape[1])
+        """Both in fp32 on the device of `w0`, the second laid flat. Raises `BrokenPatch` if `w0` is another layer's."""
+        down = self._whole_down(w0)
+        if down.ndim > 2:
+            down = down.flatten(1)
+        rows, columns = self.up.shape[0], down.shape[1]
+        if w0.shape != (rows, columns):  # not always: to lay it flat takes as long as a small merge
+            self._checked(w0, rows, columns)
         return fp32(self.up, w0), down
 
     def _change(self, w0: Tensor, strength: float) -> Tensor:
