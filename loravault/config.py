@@ -64,6 +64,8 @@ class VaultConfig:
     offload: str = "auto"
     #: Whether models are compiled: a slow first picture, then faster ones.
     compile: bool = False
+    #: How adapters are applied: `auto` (whichever is expected to be faster), `merge` or `slots`.
+    adapters: str = "auto"
     #: Whether every adapter gets a note, and whether there are gallery pages.
     cards: bool = True
     galleries: bool = True
@@ -129,6 +131,7 @@ class VaultConfig:
             "LORAVAULT_DTYPE": self.dtype,
             "LORAVAULT_OFFLOAD": self.offload,
             "LORAVAULT_COMPILE": str(int(self.compile)),
+            "LORAVAULT_ADAPTERS": self.adapters,
         }
 
     @property

@@ -168,6 +168,7 @@ _REQUEST_OPTIONS: dict[str, _Check] = {
 }
 #: May stand at the top of the file or in a vault's table.
 SHARED: dict[str, _Check] = {
+    "adapters": _choice("auto", "merge", "slots"),
     "block_presets": _block_presets,
     "cards": _switch,
     "compile": _switch,

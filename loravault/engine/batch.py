@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from loravault.engine.appliers import Applier
+from loravault.engine.appliers import Applier, Stack
 from loravault.engine.bases import Base
-from loravault.engine.devices import Device, free_cache, is_out_of_memory
+from loravault.engine.devices import Device, StopWatch, free_cache, is_out_of_memory
 from loravault.engine.draw import HalfMoved, decode, draw_latents
 from loravault.engine.families import Family
 from loravault.engine.job import Job
 from loravault.engine.memory import Offload, Thrift
+from loravault.engine.modes import Calls
 from loravault.engine.offload import tiled
 from loravault.engine.samplers import make_scheduler
 from loravault.engine.saving import keep
@@ -27,6 +28,10 @@ from loravault.formats.outcome import StepReport
 
 #: Seconds of silence after which the supervisor may look whether we still live. Generous: a slow disk is no fault.
 STEP_DEADLINE_S = 180.0
+
+
+class Apart(Exception):  # noqa: N818 - only another order of work
+    """The jobs have different adapters and cannot be worked on together after all."""
 
 
 class NobodyLeft(Exception):  # noqa: N818 - being asked to stop is not an error
@@ -128,6 +133,8 @@ class Drawing:
         self._applier = applier
         self._versions = versions
         self._finish = finish
+        #: Combinations of adapters that are drawn in one call though they differ.
+        self._mixed = self._which_mix()
 
     def run(self) -> None:
         """Until every job has its end."""
@@ -156,24 +163,68 @@ class Drawing:
         first = next(pending, None)
         if first is None:
             return []
-        fitting = (one for one in pending if _go_together(drawer, first.job, one.job))
+        fitting = (
+            one for one in pending if _go_together(drawer, first.job, one.job) and self._may_mix(first.job, one.job)
+        )
         return [first, *islice(fitting, batch.thrift.together - 1)]
 
-    def _draw(self, samples: Sequence[Sample]) -> torch.Tensor:
+    def _which_mix(self) -> list[Stack]:
+        """Those that are faster in common calls."""
+        pictures: list[tuple[Stack, int]] = []
+        for stack in _each_once([job.stack for job in self._batch.live]):
+            if self._applier.mixable([stack]):
+                own = [job for job in self._batch.live if job.stack == stack]
+                pictures.append((stack, sum(len(job.spec.seeds) - job.done for job in own)))
+        stacks, counts = [stack for stack, _ in pictures], [count for _, count in pictures]
+        if len(stacks) < 2:
+            return []
+        apart, together = [self._calls(count) for count in counts], [self._calls(sum(counts))]
+        return stacks if self._applier.pays_together(stacks, apart, together) else []
+
+    def _may_mix(self, one: Job, other: Job) -> bool:
+        return one.stack == other.stack or (one.stack in self._mixed and other.stack in self._mixed)
+
+    def _calls(self, pictures: int) -> Calls:
+        """For so many pictures."""
+        spec, together = self._batch.spec, max(1, min(pictures, self._batch.thrift.together))
+        return Calls(spec.steps * -(-pictures // together), spec.width * spec.height, together)
+
+    def _apply(self, samples: Sequence[Sample]) -> bool:
+        """Has the adapters of these in effect. False: those of a job cannot be, and it has its end."""
+        stacks = [sample.job.stack for sample in samples]
+        left = sum(
+            len(job.spec.seeds) - job.done for job in self._batch.live if any(job.stack == stack for stack in stacks)
+        )
+        try:
+            self._applier.for_pictures(stacks, self._calls(left))
+        except UserError as error:
+            if len(_each_once(stacks)) > 1:
+                self._mixed = []  # each with its own, so that only whose fault it is fails
+            else:
+                for job in {sample.job: None for sample in samples}:
+                    job.end(error)
+            return False
+        return True
+
+    def _draw(self, samples: Sequence[Sample]) -> torch.Tensor | None:
+        """Their latents; None: they have to be chosen anew."""
         batch, base, spec = self._batch, self._base, self._batch.spec
         jobs = list(dict.fromkeys(sample.job for sample in samples))
-        self._applier.for_pictures([sample.job.stack for sample in samples])
+        if not self._apply(samples):
+            return None
         batch.enter("draw", STEP_DEADLINE_S, jobs)
         counts = {job: sum(sample.job is job for sample in samples) for job in jobs}
+        watch = StopWatch(self._device)
 
         def after_step(step: int) -> None:
+            watch.step()
             for job, count in counts.items():
                 if not job.ended:
                     job.wish.on_step(_report(job, count, step))
             batch.stop_if_asked()
 
         negatives = [sample.job.negative for sample in samples]
-        return draw_latents(
+        drawn = draw_latents(
             base,
             self._device,
             make_scheduler(spec.sampler, base.scheduler_config, flow=base.drawer.flow),
@@ -185,6 +236,9 @@ class Drawing:
             negative=None if negatives[0] is None else base.drawer.joined([_there(one) for one in negatives]),
             on_step=after_step,
         )
+        calls = Calls(watch.steps, spec.width * spec.height, len(samples))
+        self._applier.drawn(calls, watch.step_s(), [sample.job.stack for sample in samples])
+        return drawn
 
     def _keep(self, job: Job, latent: torch.Tensor) -> None:
         """Decodes and saves one picture; one of a job that has ended meanwhile is let go."""
@@ -210,6 +264,10 @@ class Drawing:
                 if not self._batch.again(error):
                     raise
             free_cache(self._device)  # as above
+
+
+def _each_once(stacks: Sequence[Stack]) -> list[Stack]:
+    return [stack for number, stack in enumerate(stacks) if stack not in stacks[:number]]
 
 
 #: Ends a job that has dealt with all its seeds, at this time (`time.perf_counter`).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,6 +109,35 @@ def why_not_compiled(device: Device) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "it needs the package triton, which is not installed"
     return None
+
+
+def wait_for(device: Device) -> None:
+    """Until the device has done what it was told: a card works while we go on."""
+    if device.place.type == "cuda":
+        torch.cuda.synchronize(device.place)
+
+
+class StopWatch:
+    """How long a step takes. The first one is not counted: it does what is only done once."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._first = 0.0
+        #: Steps so far.
+        self.steps = 0
+
+    def step(self) -> None:
+        """One is done."""
+        self.steps += 1
+        if self.steps == 1:
+            self._first = time.perf_counter()
+
+    def step_s(self) -> float:
+        """Seconds of one; 0: there were too few."""
+        if self.steps < 2:
+            return 0.0
+        wait_for(self._device)
+        return (time.perf_counter() - self._first) / (self.steps - 1)
 
 
 def free_cache(device: Device) -> None:

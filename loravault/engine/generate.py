@@ -14,11 +14,10 @@ import transformers
 
 from loravault.engine.adapters import Adapter, describe_unused
 from loravault.engine.ahead import ReadingAhead
-from loravault.engine.appliers import Applier, Merging
-from loravault.engine.apply import Patcher, Strength
+from loravault.engine.appliers import Applier
 from loravault.engine.bases import Base, load_base, signature
 from loravault.engine.bases.vae import VaeShelf
-from loravault.engine.batch import Batch, Drawing, NobodyLeft
+from loravault.engine.batch import Apart, Batch, Drawing, NobodyLeft
 from loravault.engine.cache import AdapterShelf
 from loravault.engine.devices import Device, choose_device, free_cache, images_at_once, is_out_of_memory
 from loravault.engine.embeddings import inserted
@@ -26,13 +25,16 @@ from loravault.engine.ends import OutOfMemory
 from loravault.engine.imagefile import SUFFIXES
 from loravault.engine.job import Job, OnPhase, OnStep
 from loravault.engine.memory import OFFLOADS, Offload, Thrift, plan
+from loravault.engine.modes import WISHES, Calls
 from loravault.engine.offload import attach, rest
 from loravault.engine.prompts import PromptEncoder
 from loravault.engine.samplers import check_sampler
+from loravault.engine.strengths import Strength
 from loravault.engine.tuning import compile_blocks, tune
 from loravault.engine.wish import End, Wish
 from loravault.errors import UserError
 from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
+from loravault.formats.grouping import drawing_of, mark_of
 from loravault.formats.outcome import GenerationOutcome, Provenance
 
 #: Seconds of silence after which the supervisor may look whether we still live. Generous: a slow disk is no fault.
@@ -49,7 +51,6 @@ class _Loaded:
     offload: Offload
     #: Why it is not compiled although it should be.
     uncompiled: str | None
-    patcher: Patcher
     applier: Applier
     encoder: PromptEncoder
     vaes: VaeShelf
@@ -62,15 +63,24 @@ class Engine:
     """Owner of the device. Not thread-safe; one per process."""
 
     def __init__(
-        self, device: str = "auto", *, dtype: str = "auto", offload: str = "auto", compiled: bool = False
+        self,
+        device: str = "auto",
+        *,
+        dtype: str = "auto",
+        offload: str = "auto",
+        compiled: bool = False,
+        adapters: str = "auto",
     ) -> None:
-        """`offload`: one of `memory.OFFLOADS`. Raises `UserError` for what there is not."""
+        """`offload`: one of `memory.OFFLOADS`; `adapters`: one of `modes.WISHES`. Raises `UserError` for others."""
         for library in (diffusers.utils.logging, transformers.logging):
             logging: Any = library
             logging.set_verbosity_error()
             logging.disable_progress_bar()
         if offload not in OFFLOADS:
             raise UserError(f"There is no way to offload called {offload!r}; use {', '.join(OFFLOADS)}.")
+        if adapters not in WISHES:
+            raise UserError(f"There is no way to apply adapters called {adapters!r}; use {', '.join(WISHES)}.")
+        self._adapters_wish = adapters
         self._device: Device = choose_device(device, dtype)
         self._compiled = compiled
         self._offload_wish = offload
@@ -128,7 +138,7 @@ class Engine:
         return end
 
     def generate_together(self, wishes: Sequence[Wish]) -> None:
-        """Makes the pictures of jobs that share what one call of the denoiser shares (`formats.grouping.mark_of`).
+        """Makes the pictures of jobs of one mark (`mark_of`).
 
         Each is told its own end by `on_end`, as soon as it has one: its pictures durably there, or what `generate`
         raises. One that fails or is cancelled leaves the others to go on.
@@ -166,6 +176,13 @@ class Engine:
             return 1
         return images_at_once(spec.width, spec.height, on_cpu=self._device.place.type == "cpu")
 
+    def mark_of(self, spec: GenerationSpec) -> Hashable:
+        """Jobs of one mark can be worked on together: with other adapters too, where they need not be merged."""
+        offloaded = self._first_plan(spec, 1).offload is not Offload.NONE
+        if self._adapters_wish == "merge" or self._compiled or offloaded:
+            return mark_of(spec)
+        return drawing_of(spec)
+
     def _batch(self, jobs: Sequence[Job]) -> Batch:
         spec, movable = jobs[0].spec, self._device.offloads and self._offload_wish != "none"
         wanted = sum(len(job.spec.seeds) - job.done for job in jobs)
@@ -194,7 +211,7 @@ class Engine:
         """Everything that is not done yet. False: memory ran out, and there is another way to try."""
         try:
             self._run(batch)
-        except NobodyLeft:
+        except (NobodyLeft, Apart):
             pass
         except UserError as error:  # of the base, which is the same for all
             for job in batch.live:
@@ -239,7 +256,8 @@ class Engine:
         batch.enter("adapters", LOAD_DEADLINE_S)
         batch.each(lambda job: self._read(job, loaded))
         # Before anything is attached: what goes to the card is a copy of what rests in ordinary memory.
-        loaded.applier.for_text(batch.live[0].stack)
+        if loaded.offload is not Offload.NONE:
+            self._apply_first(batch, loaded)
         attach(loaded.base.pipe, loaded.offload, self._device.place)
         batch.enter("prompt", LOAD_DEADLINE_S)
         batch.each(lambda job: self._encode(job, loaded))
@@ -254,6 +272,16 @@ class Engine:
             self.versions(),
             lambda job, now: self._finish(batch, job, now),
         ).run()
+
+    def _apply_first(self, batch: Batch, loaded: _Loaded) -> None:
+        """All of one combination. Raises `Apart` if there are several: they would change what is attached."""
+        stack, spec = batch.live[0].stack, batch.spec
+        if any(job.stack != stack for job in batch.live):
+            raise Apart
+        pictures = sum(len(job.spec.seeds) - job.done for job in batch.live)
+        calls = -(-pictures // batch.thrift.together) * spec.steps
+        loaded.applier.for_text(stack)
+        loaded.applier.for_pictures([stack], Calls(calls, spec.width * spec.height, batch.thrift.together))
 
     def _finish(self, batch: Batch, job: Job, now: float) -> None:
         usual = replace(self._first_plan(job.spec, len(job.spec.seeds)), offload=self._first_offload)
@@ -270,15 +298,17 @@ class Engine:
         device = self._device if offload is Offload.NONE else replace(self._device, place=torch.device("cpu"))
         base = load_base(ref, device)
         tune(base, self._device)
-        patcher = Patcher(base.modules)
+        uncompiled = compile_blocks(base, self._device, offload) if self._compiled else None
         self._loaded = _Loaded(
             key=key,
             ref=ref,
             base=base,
             offload=offload,
-            uncompiled=compile_blocks(base, self._device, offload) if self._compiled else None,
-            patcher=patcher,
-            applier=Merging(patcher),
+            uncompiled=uncompiled,
+            # Slots are where the denoiser works, wherever its weights wait.
+            applier=Applier(
+                base, self._device, wish=self._adapters_wish, beside=not self._compiled or uncompiled is not None
+            ),
             encoder=PromptEncoder(base.drawer, base.pipe),
             vaes=VaeShelf(base, device),
             adapters=AdapterShelf(base),
@@ -293,6 +323,7 @@ class Engine:
                 return
             stack.append(Strength(self._adapter(job, loaded, use), use.te, use.unet, use.blocks))
         # Jobs that name the same ones in another order are drawn together.
+        job.warn(loaded.applier.in_words(stack))
         job.stack = sorted(stack, key=lambda one: (one.adapter.key, one.te, one.unet, one.blocks))
 
     @staticmethod
@@ -316,10 +347,13 @@ class Engine:
                 job.warn(f"The {what} is too long: {cut}.")
         # Words with vectors of their own are so wherever the adapter reaches the text encoders, at whatever strength.
         spoken = {one.adapter.key: one.adapter for one in job.stack if one.adapter.embeddings and one.te != 0}
-        in_text, encode = (loaded.applier.for_text(job.stack), *spoken), loaded.encoder.encode
+        in_text, encoder = (loaded.applier.text_state(job.stack), *spoken), loaded.encoder
+        texts = {False: spec.prompt, True: spec.negative} if guided else {False: spec.prompt}
+        if not all(encoder.knows(text, spec.clip_skip, in_text, negative=no) for no, text in texts.items()):
+            loaded.applier.for_text(job.stack)
         with inserted(base, (learned for adapter in spoken.values() for learned in adapter.embeddings)):
-            job.prompt = encode(spec.prompt, spec.clip_skip, in_text)
-            job.negative = encode(spec.negative, spec.clip_skip, in_text, negative=True) if guided else None
+            found = [encoder.encode(text, spec.clip_skip, in_text, negative=no) for no, text in texts.items()]
+        job.prompt, job.negative = found[0], found[1] if guided else None
 
 
 def _check(spec: GenerationSpec) -> None:

@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 #: How much a new measurement counts beside what was known.
 NEW = 0.4
+#: Seconds that another way has to save: for less the same request is not drawn with other roundings.
+WORTH = 0.1
 #: What a penalty can be believed to be: a step beside which something else ran is not taken for slow slots.
 LEAST, GREATEST = 1.0, 4.0
 
@@ -156,7 +158,7 @@ def choose(pace: Pace, switch: Switch, calls: Calls, room: int | None = None) ->
         return Mode.SLOTS
     merging = seconds(pace, Mode.MERGE, switch, calls)
     beside = seconds(pace, Mode.SLOTS, switch, calls)
-    return Mode.MERGE if merging <= beside + switch.lost else Mode.SLOTS
+    return Mode.MERGE if merging <= beside + switch.lost + WORTH else Mode.SLOTS
 
 
 def pays_together(
@@ -171,4 +173,4 @@ def pays_together(
         mode = choose(pace, switch, calls, room)
         alone += seconds(pace, mode, switch, calls) + calls.steps * pace.step(Mode.MERGE, calls)
     common = sum(switch.copied for switch in switches) / pace.copying
-    return common + sum(calls.steps * pace.step(Mode.MIXED, calls) for calls in together) < alone
+    return common + sum(calls.steps * pace.step(Mode.MIXED, calls) for calls in together) + WORTH < alone

@@ -24,6 +24,10 @@ class PromptEncoder:
         self._pipe = pipe
         self._cache: OrderedDict[Hashable, Encoded] = OrderedDict()
 
+    def knows(self, text: str, clip_skip: int, merged: Hashable, *, negative: bool) -> bool:
+        """Whether `encode` would remember it."""
+        return (text, clip_skip, merged, negative) in self._cache
+
     def encode(self, text: str, clip_skip: int, merged: Hashable, *, negative: bool = False) -> Encoded:
         """A prompt as the arguments of the pipeline, with a batch of one.
 

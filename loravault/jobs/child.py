@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -70,6 +70,9 @@ class Engine(Protocol):
 
     def expect(self, specs: Sequence[GenerationSpec]) -> None:
         """What is likely to be asked for next, in this order. Returns at once; called from any thread."""
+
+    def mark_of(self, spec: GenerationSpec) -> Hashable:
+        """Jobs of one mark can be worked on together."""
 
     def generate_together(self, wishes: Sequence[Wish]) -> None:
         """Makes the pictures of jobs of one mark. Each is told its own end."""
@@ -128,7 +131,7 @@ class Worker:
         say(Phase(job=None, name="start", deadline_s=START_DEADLINE_S))
         engine = self._engine = make_engine()
         say(Ready(device=engine.device_name(), versions=engine.versions()))
-        while jobs := self._waiting.take(engine.pictures_at_once):
+        while jobs := self._waiting.take(engine.pictures_at_once, engine.mark_of):
             say(Taken(tuple(job.id for job in jobs)))
             engine.expect(self._waiting.next_specs())
             self._work(engine, jobs)
@@ -242,6 +245,7 @@ def real_engine() -> Engine:
         dtype=said("LORAVAULT_DTYPE", "auto"),
         offload=said("LORAVAULT_OFFLOAD", "auto"),
         compiled=said("LORAVAULT_COMPILE", "0") == "1",
+        adapters=said("LORAVAULT_ADAPTERS", "auto"),
     )
 
 

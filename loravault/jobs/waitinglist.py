@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from loravault.formats.generation import GenerationSpec
-from loravault.formats.grouping import Waiting, choose, mark_of, overtaken
+from loravault.formats.grouping import Waiting, choose, overtaken
 from loravault.jobs.protocol import Job
+
+Mark = Callable[[GenerationSpec], Hashable]
 
 
 @dataclass
@@ -16,9 +18,9 @@ class _Entry:
     job: Job
     overtaken: bool = False
 
-    def seen(self) -> Waiting:
+    def seen(self, mark: Mark) -> Waiting:
         job = self.job
-        return Waiting(mark_of(job.spec), len(job.spec.seeds), job.alone, job.background, self.overtaken)
+        return Waiting(mark(job.spec), len(job.spec.seeds), job.alone, job.background, self.overtaken)
 
 
 class WaitingList:
@@ -49,14 +51,15 @@ class WaitingList:
             self._closed = True
             self._changed.notify_all()
 
-    def take(self, together: Callable[[GenerationSpec], int]) -> list[Job]:
+    def take(self, together: Callable[[GenerationSpec], int], mark: Mark) -> list[Job]:
         """Waits for what is to be drawn next; all of it is drawn together. Empty: closed.
 
-        `together`: how many pictures of a spec's kind the device denoises at the same time.
+        `together`: how many pictures of a spec's kind the device denoises at the same time; `mark`: specs of one mark
+        can be worked on together.
         """
         with self._changed:
             while not self._closed:
-                seen = [one.seen() for one in self._entries]
+                seen = [one.seen(mark) for one in self._entries]
                 if seen:
                     turn = self._entries[choose(seen, 0)[0]].job
                     chosen = choose(seen, together(turn.spec))

@@ -13,11 +13,6 @@ import torch
 from PIL import Image
 
 from loravault.engine import batch as batch_module
-from loravault.engine.appliers import Merging
-from loravault.engine.apply import Patcher, Strength
-from loravault.engine.bases import load_base
-from loravault.engine.cache import AdapterShelf
-from loravault.engine.devices import choose_device
 from loravault.engine.ends import OutOfMemory, Stopped
 from loravault.engine.generate import Engine
 from loravault.engine.wish import End, Wish
@@ -305,18 +300,6 @@ def test_a_base_that_cannot_be_loaded_is_told_to_all(tmp_path: Path) -> None:
     nowhere = BaseRef(name="gone", path="/nowhere", family="demo")
     ends = Asked(tmp_path).together(Engine("cpu"), spec(nowhere), spec(nowhere, prompt="dogs"))
     assert all(isinstance(end, UserError) for end in ends)
-
-
-def test_merging_refuses_pictures_with_different_adapters(tiny: BaseRef, tmp_path: Path) -> None:
-    base = load_base(tiny, choose_device("cpu"))
-    make_adapter(tmp_path / "ink.safetensors")
-    adapter = AdapterShelf(base).get(use_of(tmp_path / "ink.safetensors"))
-    merging = Merging(Patcher(base.modules))
-    one = [Strength(adapter, 1.0, 1.0)]
-    merging.for_pictures([one, one])
-    with pytest.raises(ValueError, match="cannot be merged"):
-        merging.for_pictures([one, []])
-    merging.forget()
 
 
 def test_pictures_keep_their_bytes_when_drawn_alone_by_the_new_path(tiny: BaseRef, tmp_path: Path) -> None:

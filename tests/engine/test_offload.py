@@ -85,30 +85,32 @@ def test_originals_come_back_after_a_trip_to_the_card(tiny: BaseRef, tmp_path: P
     engine = offloading(wish)
     engine.generate(spec(tiny), tmp_path)
     assert engine._loaded is not None
-    base, patcher = engine._loaded.base, engine._loaded.patcher
-    numbers = {key: patcher.weight(key).data.clone() for key in base.modules}
+    base, patchers = engine._loaded.base, engine._loaded.applier.patchers
+    weights: dict[Any, Any] = {key: module.weight for key, module in base.modules.items()}
+    numbers = {key: weight.data.clone() for key, weight in weights.items()}
     places: dict[Any, int] = {}
     changed, back = set(), []
 
     def before_merging(phase: str, _deadline_s: float) -> None:
         if phase == "adapters":
-            places.update({key: patcher.weight(key).data_ptr() for key in base.modules})
+            places.update({key: weight.data_ptr() for key, weight in weights.items()})
 
     def travel(_report: StepReport) -> None:
-        changed.update(patcher._originals)
-        for key in base.modules:
-            patcher.weight(key).data = patcher.weight(key).data.clone()
+        for patcher in patchers:
+            changed.update(patcher._originals)
+        for weight in weights.values():
+            weight.data = weight.data.clone()
 
     def after_restoring(phase: str, _deadline_s: float) -> None:
         if phase == "prompt":
-            back.extend(key for key in changed if patcher.weight(key).data_ptr() == places[key])
+            back.extend(key for key in changed if weights[key].data_ptr() == places[key])
 
     ink = spec(tiny, adapters=(use_of(tmp_path / "ink.safetensors"),))
     engine.generate(ink, tmp_path, on_phase=before_merging, on_step=travel)
     engine.generate(spec(tiny), tmp_path, on_phase=after_restoring)
     assert len(changed) > 5
     assert set(back) == changed
-    assert all(torch.equal(patcher.weight(key), value) for key, value in numbers.items())
+    assert all(torch.equal(weights[key], value) for key, value in numbers.items())
 
 
 @pytest.mark.parametrize(("family", "wish"), list(zip(sorted(MAKERS), cycle(["layers", "models"]))))
@@ -239,19 +241,21 @@ def test_the_worker_hears_what_is_configured(tmp_path: Path, monkeypatch: pytest
     from loravault.config import VaultConfig
     from loravault.jobs.child import real_engine
 
-    config = VaultConfig(vault=tmp_path, dtype="bfloat16", offload="layers", compile=True)
+    config = VaultConfig(vault=tmp_path, dtype="bfloat16", offload="layers", compile=True, adapters="slots")
     assert config.worker_env == {
         "LORAVAULT_DEVICE": "auto",
         "LORAVAULT_DTYPE": "bfloat16",
         "LORAVAULT_OFFLOAD": "layers",
         "LORAVAULT_COMPILE": "1",
+        "LORAVAULT_ADAPTERS": "slots",
     }
     monkeypatch.setenv("LORAVAULT_DEVICE", "cpu")
-    for name in ("DTYPE", "OFFLOAD", "COMPILE"):
+    for name in ("DTYPE", "OFFLOAD", "COMPILE", "ADAPTERS"):
         monkeypatch.setenv(f"LORAVAULT_{name}", config.worker_env[f"LORAVAULT_{name}"])
     engine = real_engine()
     assert isinstance(engine, Engine)
     assert (engine._device.dtype, engine._offload_wish, engine._compiled) == (torch.bfloat16, "layers", True)
+    assert engine._adapters_wish == "slots"
 
 
 @needs_card

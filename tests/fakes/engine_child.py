@@ -28,7 +28,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from pathlib import Path
 
 import loravault
@@ -38,6 +38,7 @@ from loravault.engine.inscription import chunk_of
 from loravault.engine.wish import Wish
 from loravault.errors import UserError
 from loravault.formats.generation import GenerationSpec
+from loravault.formats.grouping import mark_of
 from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance, StepReport
 from loravault.jobs import child, protocol
 
@@ -66,6 +67,9 @@ class FakeEngine:
 
     def expect(self, specs: Sequence[GenerationSpec]) -> None:
         pass
+
+    def mark_of(self, spec: GenerationSpec) -> Hashable:
+        return mark_of(spec)
 
     def generate_together(self, wishes: Sequence[Wish]) -> None:
         """All of them take their steps in turn; what one does to itself is not felt by the others."""

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loravault.engine.adapters import Adapter, load_adapter
+from loravault.engine.appliers import Applier
 from loravault.engine.bases import Base, load_base
-from loravault.engine.choosing import Applier
 from loravault.engine.devices import choose_device
 from loravault.engine.modes import Calls, Mode, Pace
 from loravault.engine.strengths import Strength
