@@ -390,9 +390,11 @@ def test_adapters_that_nobody_keeps_are_not_kept_here(tiny_base: Base, tmp_path:
 def pictures_of(base: Base, prompts: tuple[Encoded, Encoded | None], seeds: tuple[int, ...]) -> list[Any]:
     """Pixels after three steps, of one call."""
     device, drawer = choose_device("cpu"), base.drawer
+    prompt, negative = (None if one is None else drawer.joined([one] * len(seeds)) for one in prompts)
+    assert prompt is not None
     latents = draw_latents(
         base, device, make_scheduler("Euler", base.scheduler_config, flow=drawer.flow), seeds=seeds, size=(64, 64),
-        steps=3, cfg=4.0, prompt=prompts[0], negative=prompts[1], on_step=lambda _step: None,
+        steps=3, cfg=4.0, prompt=prompt, negative=negative, on_step=lambda _step: None,
     )  # fmt: skip
     found = [decode(base, one) for one in torch.split(latents, 1)]
     assert all(one is not None for one in found)
