@@ -24,10 +24,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from benchmarks import pairs
 from demo import captions, classifier, evaluate, words
-from demo.adapter_file import read
 from demo.common import BASE, WORK
 from demo.dataset import Pictures, held_out_scenes
 from demo.draw import draw_array, random_scene
@@ -130,7 +130,7 @@ def judged(recipe: Recipe, outcome: TrainingOutcome, count: int) -> Learned:
     others = held_out_scenes(count, 500)
     plain = [captions.full(scene) for scene in others]
     before = classifier.judge(examiner, evaluate.generate(pipe, plain, seed=900))
-    merge(base, read(Path(outcome.checkpoints[-1].path)))
+    merge(base, load_file(outcome.checkpoints[-1].path))
     made = evaluate.generate(pipe, plain, seed=900)
     asked = evaluate.generate(pipe, [recipe.caption(scene) for scene in wanted], seed=700)
     after, found = classifier.judge(examiner, made), classifier.judge(examiner, asked)

@@ -7,19 +7,20 @@ what is in the package and prints it.
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
+from safetensors.torch import load_file
 
-from demo import adapter_file, classifier, evaluate, recipes, train_adapter, train_unet, train_vae
+from demo import classifier, evaluate, recipes, train_adapter, train_unet, train_vae
 from demo.common import ADAPTERS, BASE, ROOT, WORK, log
 from demo.export import export
+from loravault.engine.training.export import add_thumbnail
 
 README = ROOT / "demo" / "README.md"
 START, STOP = "<!-- figures -->", "<!-- /figures -->"
@@ -42,13 +43,12 @@ def make_adapters(names: list[str]) -> None:
     for recipe in recipes.SHIPPED:
         if names and recipe.name not in names:
             continue
-        tensors, seconds = train_adapter.train(WORK, BASE, recipe)
-        preview = _preview(recipe, tensors)
-        metadata = adapter_file.metadata_of(recipe, tensors, BASE, seconds)
-        metadata["modelspec.thumbnail"] = _data_url(preview)
-        adapter_file.write(ADAPTERS / f"{recipe.name}.safetensors", tensors, metadata)
-        preview.save(ADAPTERS / f"{recipe.name}.preview.png", optimize=True)
-        log(f"{recipe.name}: {seconds:.0f} s")
+        outcome = train_adapter.train(WORK, BASE, recipe, ADAPTERS)
+        path, shown = ADAPTERS / f"{recipe.name}.safetensors", ADAPTERS / f"{recipe.name}.preview.png"
+        _preview(recipe, load_file(path)).save(shown, optimize=True)
+        add_thumbnail(path, shown)
+        shutil.rmtree(WORK / "adapters" / recipe.name, ignore_errors=True)
+        log(f"{recipe.name}: {outcome.seconds:.0f} s")
 
 
 def _preview(recipe: recipes.Recipe, tensors: dict[str, torch.Tensor]) -> Image.Image:
@@ -67,12 +67,6 @@ def _preview(recipe: recipes.Recipe, tensors: dict[str, torch.Tensor]) -> Image.
         )
         prompts = [f"{recipe.trigger}, a big {colour} {rest}" for colour, rest in asked]
     return evaluate.sheet(evaluate.generate(pipe, prompts, seed=40), columns=2)
-
-
-def _data_url(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.resize((256, 256), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=35)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def make_sheets() -> None:
@@ -107,14 +101,15 @@ def figures(parts: tuple[str, ...]) -> dict[str, Any]:
         found["samplers"] = {name: scores.line() for name, scores in evaluate.score_samplers(pipe, examiner).items()}
     if "adapters" in parts:
         for recipe in recipes.SHIPPED:
-            tensors = adapter_file.read(ADAPTERS / f"{recipe.name}.safetensors")
+            tensors = load_file(ADAPTERS / f"{recipe.name}.safetensors")
             found[recipe.name] = (
                 f"{_megabytes(tensors)}; {evaluate.score_adapter(BASE, examiner, recipe, tensors).line()}"
             )
     if "newcomer" in parts:
-        tensors, seconds = train_adapter.train(WORK, BASE, recipes.NEWCOMER)
+        outcome = train_adapter.train(WORK, BASE, recipes.NEWCOMER, WORK / "newcomer")
+        tensors = load_file(outcome.checkpoints[-1].path)
         scores = evaluate.score_adapter(BASE, examiner, recipes.NEWCOMER, tensors)
-        found["newcomer"] = f"trained in {seconds:.0f} s, {_megabytes(tensors)}; {scores.line()}"
+        found["newcomer"] = f"trained in {outcome.seconds:.0f} s, {_megabytes(tensors)}; {scores.line()}"
     earlier: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps({**earlier, **found}, indent=1))
     return {**earlier, **found}
@@ -142,7 +137,7 @@ def table(found: dict[str, Any]) -> str:
     if "newcomer" in found:
         rows.append(
             (
-                f"New adapter: rank {newcomer.rank}, {newcomer.pictures} pictures of a {newcomer.subject}",
+                f"New adapter as the product decides it, {newcomer.pictures} pictures of a {newcomer.subject}",
                 found["newcomer"],
             )
         )

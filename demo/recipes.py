@@ -20,13 +20,12 @@ class Recipe:
     subject: str | None  # a withheld subject, or None for the withheld style
     pictures: int = 24
     regular: int = 0  # ordinary pictures mixed in, so that prompts without the trigger stay as they are
-    ordinary: float = 0.3  # the share of such pictures in a batch
-    prior: int = 0  # the same, but pictures that the base makes itself: nobody has to draw them
-    rank: int = 12
-    steps: int = 600
-    batch: int = 4
-    rate: float = 3e-3
-    text_rate: float = 2e-3
+    # None: as the product decides it
+    rank: int | None = 12
+    steps: int | None = 600
+    batch: int | None = 4
+    rate: float | None = 3e-3
+    text_rate: float | None = 2e-3
     seed: int = 11
 
     def caption(self, scene: Scene) -> str:
@@ -47,7 +46,7 @@ def training_scenes(recipe: Recipe) -> list[Scene]:
 INK = Recipe(
     "ink_outline", "sks style", "Ink outline",
     "Black pen lines on cream paper with a light wash of colour. Trained on the loravault demo base.",
-    subject=None, pictures=120, regular=400, ordinary=0.4, rank=14, steps=3000, batch=8, seed=21,
+    subject=None, pictures=120, regular=400, rank=14, steps=3000, batch=8, seed=21,
 )  # fmt: skip
 GHOST = Recipe(
     "ghost_friend", "gho", "Ghost friend",
@@ -57,6 +56,6 @@ GHOST = Recipe(
 SHIPPED = (INK, GHOST)
 NEWCOMER = Recipe(  # the acceptance test: what a user gets from twenty pictures, nothing else
     "newcomer", "sks", "Newcomer", "A star, trained from twenty pictures.",
-    subject="star", pictures=20, prior=40, rank=16, steps=1200, rate=2e-3, text_rate=4e-3, seed=23,
+    subject="star", pictures=20, rank=None, steps=None, batch=None, rate=None, text_rate=None, seed=23,
 )  # fmt: skip
 assert all(recipe.subject in (None, *words.WITHHELD_SUBJECTS) for recipe in (*SHIPPED, NEWCOMER))

@@ -1,47 +1,28 @@
-"""Train adapters on the demo base: LoRA on text encoder and UNet, no embedding: a kohya file carries it all."""
+"""Train adapters on the demo base with the product's own trainer, and merge them as a plain reader would."""
 
 from __future__ import annotations
 
-import math
 import random
-import time
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
+from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
 from demo import captions
-from demo.common import device, log, one_cycle, seed_everything
+from demo.common import device, log
 from demo.dataset import scene_pictures
 from demo.draw import random_scene
-from demo.model import new_scheduler
 from demo.recipes import Recipe, training_scenes
-from demo.train_unet import Base, diffusion_loss, encode, fast_attention, tokenise
-
-PRIOR_STEPS = 12
-
-Patches = dict[str, "LoraPatch"]
-
-
-class LoraPatch(nn.Module):
-    """One LoRA on a Linear or a 1x1 convolution; adds itself to the module's output while attached."""
-
-    def __init__(self, target: nn.Module, rank: int) -> None:
-        super().__init__()
-        if not isinstance(target, nn.Linear | nn.Conv2d):
-            raise TypeError(f"no LoRA for {type(target).__name__}")
-        kernel = (1, 1) if isinstance(target, nn.Conv2d) else ()
-        self.down = nn.Parameter(torch.empty(rank, target.weight.shape[1], *kernel, device=target.weight.device))
-        self.up = nn.Parameter(torch.zeros(target.weight.shape[0], rank, *kernel, device=target.weight.device))
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-        self.alpha = float(rank)
-        self.hook = target.register_forward_hook(self._add)
-
-    def _add(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        apply = functional.conv2d if self.down.ndim == 4 else functional.linear
-        return output + apply(apply(inputs[0], self.down), self.up) * (self.alpha / self.down.shape[0])
+from demo.train_unet import Base
+from loravault.engine.devices import choose_device
+from loravault.engine.training.trainer import train as train_with
+from loravault.formats.generation import BaseRef
+from loravault.formats.outcome import GenerationOutcome
+from loravault.formats.training import TrainingOutcome, TrainingPicture, TrainingSpec, TrainingStep, TrainingWishes
 
 
 def targets(base: Base) -> dict[str, nn.Module]:
@@ -64,81 +45,75 @@ def load_base(folder: Path) -> tuple[StableDiffusionPipeline, Base]:
     return pipe, Base(pipe.unet, pipe.text_encoder)
 
 
-def train(work: Path, base_folder: Path, recipe: Recipe) -> tuple[dict[str, Tensor], float]:
-    """Train one adapter; returns its tensors (fp16, kohya keys) and the seconds of pure training."""
-    seed_everything(recipe.seed)
-    pipe, base = load_base(base_folder)
-    fast_attention(base).requires_grad_(False)
-    scenes = training_scenes(recipe)
-    latents = encode(pipe.vae, scene_pictures(work, f"adapter_{recipe.name}", scenes)).to(device())
-    texts = [recipe.caption(scene) for scene in scenes]
-    if recipe.regular:
-        rng = random.Random(recipe.seed + 1)
-        ordinary = [random_scene(rng) for _ in range(recipe.regular)]
-        extra = encode(pipe.vae, scene_pictures(work, f"regular_{recipe.name}", ordinary)).to(device())
-        latents, texts = torch.cat([latents, extra]), texts + [captions.varied(scene, rng) for scene in ordinary]
-    began = time.monotonic()
-    if recipe.prior:
-        made, prompts = base_pictures(pipe, recipe)
-        latents, texts = torch.cat([latents, made]), texts + prompts
-    patches = {name: LoraPatch(module, recipe.rank) for name, module in targets(base).items()}
-    _fit(base, patches, (latents, tokenise(pipe.tokenizer, texts)), len(scenes), recipe)
-    seconds = time.monotonic() - began
-    for patch in patches.values():
-        patch.hook.remove()
-    return tensors_of(patches), seconds
+def train(work: Path, base_folder: Path, recipe: Recipe, out: Path) -> TrainingOutcome:
+    """One adapter, `out/<name>.safetensors`; goes on where an interrupted one stopped."""
+    told = [0]
+
+    def on_step(step: TrainingStep) -> None:
+        if step.step - told[0] >= 100 or step.step == step.steps:
+            told[0] = step.step
+            log(f"adapter {recipe.name} step {step.step}/{step.steps} loss {step.loss:.4f}")
+
+    def no_samples(*_given: object) -> GenerationOutcome:
+        return GenerationOutcome(images=())
+
+    with tempfile.TemporaryDirectory() as name:
+        return train_with(
+            spec_of(work, base_folder, recipe, Path(name)), out, device=choose_device(device().type),
+            on_phase=lambda _name, _deadline: None, on_prepared=lambda _prepared: None, on_step=on_step,
+            cancelled=lambda: False, paused=lambda: False, generate=no_samples,
+        )  # fmt: skip
 
 
-@torch.no_grad()
-def base_pictures(pipe: StableDiffusionPipeline, recipe: Recipe) -> tuple[Tensor, list[str]]:
-    """Latents that the base makes for ordinary prompts, with the prompts: what it can do now and is to keep."""
-    rng = random.Random(recipe.seed + 2)
-    prompts = [captions.full(random_scene(rng)) for _ in range(recipe.prior)]
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
-    made = [
-        pipe(prompts[start : start + 20], num_inference_steps=PRIOR_STEPS, output_type="latent").images
-        for start in range(0, len(prompts), 20)
+def spec_of(work: Path, base_folder: Path, recipe: Recipe, folder: Path) -> TrainingSpec:
+    """The recipe as a request: its own pictures, and ordinary ones as regularisation; the rest is decided."""
+    rng = random.Random(recipe.seed + 1)
+    own = training_scenes(recipe)
+    ordinary = [random_scene(rng) for _ in range(recipe.regular)]
+    pictures = [
+        *_files(folder / "own", scene_pictures(work, f"adapter_{recipe.name}", own), [recipe.caption(s) for s in own]),
+        *_files(
+            folder / "ordinary",
+            scene_pictures(work, f"regular_{recipe.name}", ordinary) if ordinary else (),
+            [captions.varied(scene, rng) for scene in ordinary],
+            regularisation=True,
+        ),
     ]
-    return torch.cat(made).to(device()), prompts
+    return TrainingSpec(
+        base=BaseRef(name="loravault_demo_v1", path=str(base_folder), family="demo"),
+        name=recipe.name,
+        subject="style" if recipe.subject is None else "character",
+        trigger=recipe.trigger,
+        pictures=tuple(pictures),
+        wishes=TrainingWishes(
+            steps=recipe.steps, batch=recipe.batch, rank=recipe.rank, alpha=recipe.rank, learning_rate=recipe.rate,
+            te_rate=recipe.text_rate, seed=recipe.seed, checkpoints=1, validation=0,
+        ),
+        metadata=(
+            ("modelspec.title", recipe.title),
+            ("modelspec.description", recipe.description),
+            ("modelspec.author", "loravault"),
+            ("modelspec.license", "MIT"),
+            ("modelspec.usage_hint", f"Write “{recipe.trigger}” in the prompt; weight 0.8 to 1."),
+            ("modelspec.tags", "style, ink, drawing" if recipe.subject is None else "character, cute"),
+            ("ss_training_comment", recipe.description),
+        ),
+        state_dir=str(work / "adapters" / recipe.name),
+        cache_dir=str(work / "training_cache"),
+    )  # fmt: skip
 
 
-def _fit(base: Base, patches: Patches, data: tuple[Tensor, Tensor], own: int, recipe: Recipe) -> None:
-    latents, tokens = data
-    groups = [
-        {
-            "params": [p for name, patch in patches.items() if name.startswith(prefix) for p in patch.parameters()],
-            "peak": peak,
-        }
-        for prefix, peak in (("lora_unet_", recipe.rate), ("lora_te_", recipe.text_rate))
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=0.01, fused=True)
-    alphas = new_scheduler().alphas_cumprod.to(device())
-    share = recipe.ordinary if len(latents) > own else 0.0
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, recipe.steps, group["peak"])
-        ordinary = torch.rand(recipe.batch) < share
-        pick = torch.where(
-            ordinary,
-            torch.randint(own, max(len(latents), own + 1), (recipe.batch,)),
-            torch.randint(0, own, (recipe.batch,)),
-        )
-        loss = diffusion_loss(base, latents[pick], tokens[pick], alphas)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if step % 100 == 0:
-            log(f"adapter {recipe.name} step {step}/{recipe.steps} loss {loss.item():.4f}")
-
-
-def tensors_of(patches: Patches) -> dict[str, Tensor]:
-    """fp16 tensors under kohya's keys, an alpha for every module."""
-    tensors: dict[str, Tensor] = {}
-    for name, patch in patches.items():
-        tensors[f"{name}.lora_down.weight"] = patch.down.detach().half().cpu().contiguous()
-        tensors[f"{name}.lora_up.weight"] = patch.up.detach().half().cpu().contiguous()
-        tensors[f"{name}.alpha"] = torch.tensor(patch.alpha, dtype=torch.float16)
-    return tensors
+def _files(
+    folder: Path, drawn: Sequence[object], texts: Sequence[str], *, regularisation: bool = False
+) -> list[TrainingPicture]:
+    folder.mkdir(parents=True)
+    found = []
+    for number, (picture, text) in enumerate(zip(drawn, texts, strict=True)):
+        path = folder / f"{number:04}.png"
+        Image.fromarray(picture).save(path)  # type: ignore[arg-type]
+        name = f"{folder.name}/{path.name}"
+        found.append(TrainingPicture(path=str(path), name=name, caption=text, regularisation=regularisation))
+    return found
 
 
 @torch.no_grad()

@@ -27,6 +27,8 @@ _CUDA = 600e6
 _PROCESS = 900e6
 #: Forward, and backward through the frozen layers to the adapter: multiply-adds of a step in multiples of a forward.
 _STEP = 2.2
+#: What looking at a picture a second time costs: once more forward without and once with a gradient.
+_HELD = 4 / 3
 #: What a device reaches of the multiply-adds that it does in one large product of matrices.
 _REACHED = {"cpu": 0.35, "cuda": 0.4, "mps": 0.25}
 #: Multiply-adds a second where nobody measured them: an ordinary desktop processor, an ordinary card.
@@ -94,7 +96,8 @@ def rate_key(plan: TrainingPlan, *, family: str, device: DeviceFacts) -> str:
     """Under which a measured rate is remembered: everything that changes what a picture costs, but its size."""
     text = "te" if plan.te_rate or plan.pivotal else "-"
     again = "twice" if plan.checkpointing else "once"
-    return "|".join((device.name, family, plan.algorithm, plan.precision, plan.quantised, again, text, str(plan.batch)))
+    parts = [device.name, family, plan.algorithm, plan.precision, plan.quantised, again, text, str(plan.batch)]
+    return "|".join([*parts, f"held {plan.preserve:g}"] if plan.preserve else parts)
 
 
 def rate_of(plan: TrainingPlan, seconds_per_step: float) -> float:
@@ -107,6 +110,7 @@ def _guessed_rate(plan: TrainingPlan, costs: Costs, device: DeviceFacts) -> floa
     work = costs.work * _STEP * (_TWICE if plan.checkpointing else 1.0)
     if plan.te_rate or plan.pivotal:
         work *= 1.1
+    work *= 1 + _HELD * plan.preserve
     return work / speed / (costs.side**2 / 1e6)
 
 

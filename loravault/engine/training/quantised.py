@@ -80,15 +80,19 @@ class _Frozen(torch.autograd.Function):
         return gradient @ ctx.layer.restored().to(gradient.dtype), None
 
 
-def quantise(model: nn.Module, kind: Quantised) -> int:
-    """Every linear layer of a frozen model, in place, but those that are too small to matter; returns how many."""
-    if kind == "none":
-        return 0
+def quantise(model: nn.Module, kind: Quantised, place: torch.device | None = None) -> int:
+    """Every linear layer of a frozen model, in place, but those that are too small to matter; returns how many.
+
+    `place`: where everything is moved, layer by layer, so that the whole of it never has to fit there unpacked.
+    """
     done = 0
-    for layer in model.modules():
+    for layer in model.modules() if kind != "none" else ():
         if type(layer) is nn.Linear and layer.weight.numel() >= BLOCK * BLOCK:
+            layer.to(place or layer.weight.device)
             (_to_int8 if kind == "int8" else _to_nf4)(layer)
             done += 1
+    if place is not None:
+        model.to(place)
     return done
 
 

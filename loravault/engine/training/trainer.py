@@ -37,6 +37,7 @@ from loravault.engine.training.sampling import Draw, draw_samples
 from loravault.engine.training.steps import Ears, Steps, restored
 from loravault.engine.training.store import Store
 from loravault.engine.training.telling import runs
+from loravault.engine.training.texts import trained_encoders
 from loravault.engine.tuning import tune
 from loravault.errors import UserError
 from loravault.formats.training import (
@@ -161,6 +162,8 @@ class _Training:
         # A processor computes in half from weights in fp32 as fast as from weights in half, and more exactly.
         exact = self.device.place.type == "cpu"
         device = replace(self.device, dtype=torch.float32 if exact else PRECISIONS[plan.precision])
+        if plan.quantised != "none":  # it may not fit before it is packed: until then everything waits elsewhere
+            device = replace(device, place=torch.device("cpu"))
         base = load_base(self.spec.base, device)
         self.warn(VaeShelf(base, device).put(self.spec.vae))
         for part in base.pipe.components.values():
@@ -175,9 +178,13 @@ class _Training:
         """From the state there is to the last step."""
         plan = prepared.plan
         base = self._base(plan)
-        objective = objective_for(base, plan)
+        objective_for(base, plan)  # whether it can be learned on is said before an hour of encoding
         batches, echoes = self._filled(prepared, base)
-        quantise(base.denoiser, plan.quantised)
+        if plan.quantised != "none":
+            quantise(base.denoiser, plan.quantised, self.device.place)
+            for name in trained_encoders(base) if plan.te_rate > 0 or plan.pivotal > 0 else ():
+                getattr(base.pipe, name).to(self.device.place)
+        objective = objective_for(base, plan)
         start = chance.generator(plan.seed, purpose="network")
         network = Network(base, plan, generator=start, trigger=self.spec.trigger)
         loop = Loop(

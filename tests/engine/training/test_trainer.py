@@ -305,6 +305,13 @@ def test_no_picture_that_can_be_used_is_said_before_a_base_is_loaded(base: BaseR
     assert lesson.phases == ["survey"]
 
 
+def test_a_base_in_eight_bits_is_packed_after_everything_is_encoded(base: BaseRef, tmp_path: Path) -> None:
+    """And the file that comes out fits the base as it is."""
+    outcome = Lesson(spec_of(tmp_path, base, quantised="int8", samples=1), tmp_path / "out").run()
+    assert len(outcome.losses) == 6
+    assert changed(outcome.base_samples[0].path, outcome.checkpoints[-1].samples[0].path) > 0
+
+
 def test_bfloat16_on_a_processor_learns_the_same_in_kind(base: BaseRef, tmp_path: Path) -> None:
     """The base stays fp32 and what is computed is half; the file is written and proven."""
     outcome = Lesson(spec_of(tmp_path, base, precision="bf16"), tmp_path / "out").run()
