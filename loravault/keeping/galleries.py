@@ -186,13 +186,14 @@ class GalleryKeeper:
         if wanted is None:
             with self._ctx.index.session() as session:
                 wanted = {*library.all_weight_ids(session), *self._held.weight_ids}
-        unknown: list[str] = []
-        for weight_id in sorted(wanted):
-            if (shown := self._made(weight_id)) is not None:
+        for asked in chunks(sorted(wanted), ADAPTERS):
+            made = {weight_id: shown for weight_id in asked if (shown := self._made(weight_id)) is not None}
+            for weight_id, shown in made.items():
                 self._held.put(weight_id, shown)
-            else:
-                unknown.append(weight_id)
-        for some in chunks(unknown, ADAPTERS):
+            if len(made) == len(asked):
+                yield
+                continue
+            some = [weight_id for weight_id in asked if weight_id not in made]
             with self._ctx.index.session() as session:
                 found = library.entries(session, only=some)
                 rows = cover_rows.covers(session, some)
