@@ -47,6 +47,10 @@ class VaultConfig:
     loras: tuple[Root, ...] = ()
     #: Folders in which base models are looked for, besides the demo base that comes with loravault.
     bases: tuple[Path, ...] = ()
+    #: Folders outside the vault from which training requests may take pictures.
+    datasets: tuple[Path, ...] = ()
+    #: Whether a training makes way at its next checkpoint for a picture that somebody waits for.
+    training_yields: bool = False
     #: Name of the base that is used where neither the note nor the adapters decide; None = the demo base.
     default_base: str | None = None
     #: Family → name of the base that is used for its adapters, and of the VAE that is used with its bases.

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlmodel import Session
@@ -74,14 +75,30 @@ class Control:
         if daemon.restart_wanted:
             _restart()
 
-    def run_note(self, rel: str, on_event: OnEvent) -> RunView:
-        """Run a note's blocks as a tick would, and wait for the answer to stand in the note."""
+    def run_note(self, rel: str, on_event: OnEvent, *, kind: str | None = None) -> RunView:
+        """Run a note as a tick would, and wait for the answer to stand in it. `kind`: what it must be a request for."""
         check_vault(self._config)
         if self.daemon_pid() is not None:
             asking = Asking(self._config)
-            return asking.follow([str(asking.ask("run", note=rel)["run"])], on_event)[0]
+            return asking.follow([str(asking.ask("run", note=rel, of=kind)["run"])], on_event)[0]
         with self._foreground({rel}, on_event) as daemon:
-            return self._work_off(daemon, [str(daemon.orders.obey("run", {"note": rel})["run"])])[0]
+            return self._work_off(daemon, [str(daemon.orders.obey("run", {"note": rel, "of": kind})["run"])])[0]
+
+    def train_folder(
+        self, folder: Path, properties: Mapping[str, Any], prompts: Sequence[str], on_event: OnEvent
+    ) -> RunView:
+        """Make a training note for a folder of pictures, run it, and wait for its answer."""
+        check_vault(self._config)
+        args = {"folder": str(folder), "properties": dict(properties), "prompts": list(prompts)}
+        if self.daemon_pid() is not None:
+            asking = Asking(self._config)
+            return asking.follow([str(asking.ask("train", **args)["run"])], on_event)[0]
+        only: set[str] = set()
+        with self._foreground(only, on_event) as daemon:
+            daemon.rescan()  # the names that are taken
+            reply = daemon.orders.obey("train", args)
+            only.add(str(reply["note"]))
+            return self._work_off(daemon, [str(reply["run"])])[0]
 
     def retry(self, target: str | None, on_event: OnEvent) -> list[RunView]:
         """Run failed blocks again: of a note or run, or all. A note that cannot run again is told as failed."""

@@ -31,6 +31,7 @@ from loravault.jobs.feed import NoteFeed
 from loravault.jobs.intake import Intake
 from loravault.jobs.orders import Orders
 from loravault.jobs.supervisor import Supervisor
+from loravault.jobs.trainingnotes import TrainingNotes
 from loravault.keeping.house import COMMANDS as HOUSE_COMMANDS
 from loravault.keeping.house import Housekeeper
 from loravault.keeping.keepers import Keepers
@@ -127,10 +128,13 @@ class Daemon:
         )
         self.intake = Intake(ctx, self.keepers.cards)
         self.looks = Looks(ctx, self._looked, self._came)
+        ctx.look_for_adapter = self.looks.hint
+        ctx.keeps_cards = config.cards and self._only is None
         self.dispatcher = Dispatcher(ctx, [self._supervisor], self._only)
         self.deliverer = Deliverer(ctx)
         self.board = Board(ctx, self.dispatcher, self._supervisor, self.keepers.keeping)
         more = {**dict.fromkeys(HOUSE_COMMANDS, self.housekeeper.obey), "recreate": self._recreate}
+        more["train"] = TrainingNotes(ctx, self.intake, self.feed.paths).obey
         self.orders = Orders(ctx, self.intake, self.feed, self.refresh, more)
         self.dispatcher.recover()
         self.deliverer.load()
@@ -299,6 +303,7 @@ class Daemon:
     def _prune(self) -> None:
         for sentence in self.ctx.writer.prune():
             log.info("%s", sentence)
+        self.dispatcher.trainings.prune()
 
     def _guarded(self, what: str, action: Callable[[], object]) -> None:
         """One item that goes wrong in a way nobody thought of costs that item, never the daemon.

@@ -45,6 +45,8 @@ STALLED_S = 240.0
 _LEAVING_S = 20.0
 _POLL_S = 0.3
 
+_REQUEST = re.compile(rb"(?m)^loravault:[ \t]*(?:generate|train)\b")
+_TRAINED = re.compile(rb"(?ms)^loravault:[ \t]*train\b.*?^name:[ \t]*([A-Za-z0-9_-]+)")
 _TICKED = re.compile(rb"(?m)^(run[ \t]*:[ \t]*)false(?=[ \t]*\r?$)")
 
 
@@ -112,8 +114,18 @@ def prepare(root: Path) -> DemoFolder:
 def requests_in(vault: Path) -> tuple[str, ...]:
     """The example vault's request notes, as paths in the vault."""
     notes = sorted(path for path in vault.rglob("*.md") if not _hidden(path.relative_to(vault)))
-    ours = [path for path in notes if re.search(rb"(?m)^loravault:[ \t]*generate\b", _frontmatter(path.read_bytes()))]
+    ours = [path for path in notes if _REQUEST.search(_frontmatter(path.read_bytes()))]
     return tuple(path.relative_to(vault).as_posix() for path in ours if "Templates" not in path.parts)
+
+
+def stages(vault: Path) -> tuple[tuple[str, ...], ...]:
+    """The requests in the order in which they can be answered: what uses an adapter comes after what trains it."""
+    requests = requests_in(vault)
+    texts = {rel: (vault / rel).read_bytes() for rel in requests}
+    made = {found[1] for text in texts.values() if (found := _TRAINED.search(_frontmatter(text)))}
+    later = [rel for rel in requests if any(b"<lora:" + name in texts[rel] for name in made)]
+    first = tuple(rel for rel in requests if rel not in later)
+    return (first, tuple(later)) if later else (first,)
 
 
 def tick(note: Path) -> None:
@@ -200,10 +212,11 @@ def config_of(folder: DemoFolder) -> VaultConfig:
 
 
 def pictures_in(config: VaultConfig) -> tuple[Path, ...]:
-    """Every picture that was made, oldest first by name; covers are none."""
+    """Every picture that was made, oldest first by name; covers and what tells of a training are none."""
     images = config.own_folder / "Images"
     found = (path for path in images.rglob("lv-*") if path.suffix in {".webp", ".png", ".jpg"})
-    return tuple(sorted(path for path in found if not path.name.startswith("lv-cover-")))
+    own = ("-loss", "-samples")
+    return tuple(sorted(path for path in found if path.name[:9] != "lv-cover-" and not path.stem.endswith(own)))
 
 
 def last_words(log: Path, lines: int = 5) -> str:

@@ -197,6 +197,8 @@ SHARED: dict[str, _Check] = {
     "rescan_s": _number(0.1, 86_400),
     "result_cap": _whole(1, 1000),
     "thumbnail_width": _whole(48, 512),
+    "datasets": _paths,
+    "training_yields": _switch,
     "together_s": _number(0, 3600),
     "write_quiet_s": _number(0, 600),
 }

@@ -71,7 +71,7 @@ class TestPrepare:
         assert not (tmp_path / "home").exists()
         assert demo.config_of(folder).state_dir.is_relative_to(tmp_path / "d" / ".state")
 
-    def test_the_vault_is_the_example_and_three_notes_ask(self, tmp_path: Path) -> None:
+    def test_the_vault_is_the_example_and_its_notes_ask(self, tmp_path: Path) -> None:
         folder = demo.prepare(tmp_path / "d")
 
         for path in resources.example_vault().rglob("*"):
@@ -81,7 +81,16 @@ class TestPrepare:
             "Pictures/A ghost of two LoRAs.md",
             "Pictures/A red house.md",
             "Pictures/Car in ink.md",
+            "Training/A star at night.md",
+            "Training/Train a star.md",
         )
+
+    def test_what_uses_an_adapter_comes_after_what_trains_it(self) -> None:
+        first, later = demo.stages(resources.example_vault())
+
+        assert "Training/Train a star.md" in first
+        assert len(first) == 4
+        assert later == ("Training/A star at night.md",)
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -53,6 +53,7 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
         "LoraVault/Templates/New picture.md",
         "LoraVault/Templates/Picture with a LoRA.md",
         "LoraVault/Templates/Previews.md",
+        "LoraVault/Templates/Train a LoRA.md",
     ]
 
 
@@ -151,7 +152,7 @@ class TestCommand:
 
         assert result.code == 0
         assert "LoRAs: 1 file" in result.out
-        assert "Will appear in LoraVault/: 3 notes" in result.out
+        assert "Will appear in LoraVault/: 4 notes" in result.out
         assert (tmp_path / "vault" / "LoraVault" / "Templates" / "New picture.md").is_file()
 
     def test_dry_run_writes_nothing(self, tmp_path: Path) -> None:
@@ -200,5 +201,5 @@ def test_templates_hold_properties_that_obsidian_shows_and_no_comments_that_it_w
         assert front is not None
         assert front.problem is None, template.name
         assert b"#" not in note.data[front.yaml_start : front.yaml_end], template.name
-        assert front.get("loravault") in ("generate", "preview")
+        assert front.get("loravault") in ("generate", "preview", "train")
         assert front.get("run") is False

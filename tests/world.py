@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from loravault.control import Control
 from loravault.daemon import Daemon
 from loravault.jobs.context import Event
 from loravault.vault.note import parse_note
+from tests.fakes.adapter_file import adapter_bytes
 
 FAKE_ENGINE = [sys.executable, str(Path(__file__).parent / "fakes" / "engine_child.py")]
 
@@ -184,25 +183,3 @@ def yaml_scalar(value: Any) -> str:
     if isinstance(value, Iterable):
         return "".join(f"\n  - {json.dumps(item, ensure_ascii=False)}" for item in value)
     return str(value)
-
-
-def adapter_bytes(width: int, rank: int, metadata: dict[str, str], seed: str = "") -> bytes:
-    """A safetensors file with two attention modules, filled with bytes that depend on `seed`."""
-    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
-    shapes: dict[str, tuple[int, ...]] = {}
-    for module, inner in (("attn2_to_k", width), ("attn2_to_v", width)):
-        shapes[f"{stem}_{module}.alpha"] = ()
-        shapes[f"{stem}_{module}.lora_down.weight"] = (rank, inner)
-        shapes[f"{stem}_{module}.lora_up.weight"] = (64, rank)
-    table: dict[str, Any] = {"__metadata__": metadata}
-    at = 0
-    for name, shape in shapes.items():
-        size = 4
-        for dimension in shape:
-            size *= dimension
-        table[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, at + size]}
-        at += size
-    header = json.dumps(table).encode()
-    header += b" " * (-len(header) % 8)
-    letter = struct.pack("<f", 0.001 * (1 + zlib.crc32(seed.encode()) % 9973 / 100))
-    return struct.pack("<Q", len(header)) + header + letter * (at // 4)

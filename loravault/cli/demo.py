@@ -40,18 +40,22 @@ def command(app: App, ctx: click.Context, directory: Path, watch: bool) -> None:
     if watch:
         _serve(app, ctx, folder)
         return
-    notes = demo.requests_in(folder.vault)
+    stages = demo.stages(folder.vault)
     click.echo(plain(f"The vault: {folder.vault}"))
     click.echo("Starting `loravault watch` on it and ticking run in its request notes …")
     before = set(demo.pictures_in(demo.config_of(folder)))
     with _sigterm_as_ctrl_c(), demo.daemon(folder) as process:
-        for rel in notes:
-            demo.tick(folder.vault / rel)
         control = app.open_control(demo.config_of(folder))
-        states: Sequence[NoteState] = ()
+        states: list[NoteState] = []
         with control.open_queue() as queue, _showing() as show:
-            for states in demo.follow(folder, notes, process, queue):
-                show(states)
+            for notes in stages:  # what uses a LoRA comes after what trains it
+                for rel in notes:
+                    demo.tick(folder.vault / rel)
+                done: list[NoteState] = list(states)
+                now: Sequence[NoteState] = ()
+                for now in demo.follow(folder, notes, process, queue):
+                    show([*done, *now])
+                states = [*done, *now]
     made = [path for path in demo.pictures_in(demo.config_of(folder)) if path not in before]
     _tell(folder, states, made, time.monotonic() - began)
     if any(state.status != "done" for state in states):

@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Set up a vault: where your LoRAs are, and our folder in it."),
     "watch": ("watch", "Serve the vault: answer requests until stopped."),
     "run": ("run", "Run one request note now and wait for its pictures."),
+    "train": ("train", "Train a LoRA from a note or a folder of pictures."),
     "queue": ("queue", "Show what is running and what waits."),
     "cancel": ("cancel", "Cancel a request, or the one that is running."),
     "retry": ("retry", "Run failed requests again."),

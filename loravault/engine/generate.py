@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from loravault.engine.embeddings import inserted
 from loravault.engine.ends import OutOfMemory
 from loravault.engine.imagefile import SUFFIXES
 from loravault.engine.job import Job, OnPhase, OnStep
+from loravault.engine.lesson import Lesson
 from loravault.engine.memory import OFFLOADS, Offload, Thrift, plan
 from loravault.engine.modes import WISHES, Calls
 from loravault.engine.offload import attach, rest
@@ -36,6 +38,7 @@ from loravault.errors import UserError
 from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
 from loravault.formats.grouping import drawing_of, mark_of
 from loravault.formats.outcome import GenerationOutcome, Provenance
+from loravault.formats.training import TrainingOutcome
 
 #: Seconds of silence after which the supervisor may look whether we still live. Generous: a slow disk is no fault.
 LOAD_DEADLINE_S = 300.0
@@ -169,6 +172,31 @@ class Engine:
         self._ahead.forget()
         self._loaded = None
         free_cache(self._device)
+
+    def train(self, lesson: Lesson) -> TrainingOutcome:
+        """Trains an adapter. Raises `UserError`, `OutOfMemory`, `Stopped`, `Paused`."""
+        from loravault.engine.training.trainer import train  # noqa: PLC0415 - most workers never train
+
+        self._unload()
+        return train(
+            lesson.spec,
+            lesson.out_dir,
+            device=self._device,
+            on_phase=lesson.on_phase,
+            on_prepared=lesson.on_prepared,
+            on_step=lesson.on_step,
+            cancelled=lesson.cancelled,
+            paused=lesson.paused,
+            generate=partial(self._sample, lesson),
+        )
+
+    def _sample(self, lesson: Lesson, spec: GenerationSpec, folder: Path, stem: str) -> GenerationOutcome:
+        """Pictures of a training, by the way every picture is made: they stand for the adapter that is in them."""
+        adapter = spec.adapters[-1].weight_id if spec.adapters else ""
+        origin = replace(lesson.provenance, stands_for=adapter)
+        return self.generate(
+            spec, folder, stem=stem, provenance=origin, on_phase=lesson.on_phase, cancelled=lesson.cancelled
+        )
 
     def pictures_at_once(self, spec: GenerationSpec) -> int:
         """How many pictures of this kind are denoised at the same time, as far as memory is known to bear it."""

@@ -15,7 +15,7 @@ _MANY = {"character": 50, "object": 50}
 #: A picture of which the short side is below this share of the resolution teaches blur.
 _TINY = 0.75
 #: A picture with less even surface than this counts as a photograph. A base of drawings is refused only if most are.
-PHOTO = 0.05
+PHOTO = 0.1
 _NAMED = 5
 
 

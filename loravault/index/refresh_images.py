@@ -109,6 +109,14 @@ def _picture_trouble(home: Path, known: Mapping[str, tuple[int, int, bool]], gon
     return None if trouble is None else f"{home} {trouble}"
 
 
+def image_row_of(vault: Path, rel: str) -> ImageRow | None:
+    """The row of one picture, from its own chunk; None if it cannot be read."""
+    try:
+        return _image_row(vault, rel, key_of(os.stat(vault / rel))[:2])
+    except OSError:
+        return None
+
+
 def _image_row(vault: Path, rel: str, key: tuple[int, int]) -> ImageRow | None:
     """What the picture's chunk says, as `dispatch` records it; without a job if it is none of ours.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlmodel import Field, SQLModel
 
 #: Written into `PRAGMA user_version`.
-SCHEMA = 6
+SCHEMA = 7
 
 
 class AdapterRow(SQLModel, table=True):
@@ -127,9 +127,12 @@ class RunRow(SQLModel, table=True):
 
 
 class JobRow(SQLModel, table=True):
-    """One block of one run."""
+    """One block of one run, or one training."""
 
     __tablename__ = "job"
+
+    #: `generate` or `train`.
+    kind: str = "generate"
 
     id: str = Field(primary_key=True)
     run: str = Field(index=True)
@@ -147,7 +150,7 @@ class JobRow(SQLModel, table=True):
     named: bool = False
     #: Nobody waits for it: it starts when nothing else does.
     background: bool = False
-    #: JSON of a `GenerationSpec`; empty for a block that was refused.
+    #: JSON of a `GenerationSpec` or, of a training, of a `TrainingSpec`; empty for what was refused.
     spec: str = ""
     #: JSON list of sentences that belong into the result.
     remarks: str = "[]"
@@ -173,6 +176,14 @@ class JobRow(SQLModel, table=True):
     #: JSON list: vault-relative paths of the pictures, in the order of the seeds.
     pictures: str = "[]"
     delivered: bool = Field(default=False, index=True)
+    #: Of a training: the folder below the loras folder; JSON list of the lines of its first answer, and whether that is
+    #: in the note; its steps, the step it is at, and the one that a try before this one had come to.
+    category: str = ""
+    plan: str | None = None
+    plan_delivered: bool = False
+    steps: int = 0
+    now_at: int = 0
+    reached: int = 0
 
 
 class ImageRow(SQLModel, table=True):

@@ -112,10 +112,11 @@ _CLAIM = text(
     WITH waiting AS (
         SELECT *, attempts > interrupted AS lost FROM job
         WHERE state = 'queued' AND (:notes IS NULL OR note IN (SELECT value FROM json_each(:notes)))
+            AND (kind <> 'train' OR :trainings)
     ),
     head AS (
         SELECT * FROM waiting
-        ORDER BY background, (created < :tired) DESC, (setup = :setup AND created >= :tired) DESC,
+        ORDER BY background, kind = 'train', (created < :tired) DESC, (setup = :setup AND created >= :tired) DESC,
             (substr(setup, 1, 16) = substr(:setup, 1, 16) AND created >= :tired) DESC, created, run, seq
         LIMIT 1
     ),
@@ -143,27 +144,36 @@ def claim(
     *,
     orders: int = 1,
     pictures: int = 1,
+    trainings: bool = True,
 ) -> list[JobRow]:
     """Take the next job and its companions, in one statement, so that two claimers can never take the same.
 
     Jobs of the loaded setup go first, then those of its base (switching costs), but nobody waits longer than
-    `PATIENCE_S` for that. What nobody waits for comes last. Companions are alike, at most `orders` jobs with `pictures`
+    `PATIENCE_S` for that. Pictures go before trainings (which are left out unless asked for), and what nobody waits for
+    comes last. Companions are alike, at most `orders` jobs with `pictures`
     pictures in all; a job over which a worker was lost has none.
     `only` limits it to some notes: `loravault run NOTE` without a daemon starts nothing else that waits.
     """
     notes = None if only is None else json.dumps(sorted(only))
-    values = {"setup": loaded_setup, "tired": now - PATIENCE_S, "notes": notes, "orders": orders, "pictures": pictures}
+    values = {
+        "setup": loaded_setup,
+        "tired": now - PATIENCE_S,
+        "notes": notes,
+        "orders": orders,
+        "pictures": pictures,
+        "trainings": trainings,
+    }
     taken = [row[0] for row in session.execute(_CLAIM, values)]
     rows = [session.get(JobRow, job_id, populate_existing=True) for job_id in taken]
     return sorted((row for row in rows if row is not None), key=lambda row: (row.created, row.run, row.seq))
 
 
-def queued(session: Session, only: Collection[str] | None = None) -> Sequence[tuple[str, bool]]:
-    """Setup of each job that nobody has claimed, and whether nobody waits for it; in the order of the queue."""
-    query = select(JobRow.setup, JobRow.background).where(JobRow.state == "queued")
+def queued(session: Session, only: Collection[str] | None = None) -> Sequence[tuple[str, bool, str]]:
+    """Setup and kind of each job that nobody has claimed, and whether nobody waits for it; in the queue's order."""
+    query = select(JobRow.setup, JobRow.background, JobRow.kind).where(JobRow.state == "queued")
     if only is not None:
         query = query.where(col(JobRow.note).in_(sorted(only)))
-    order = (col(JobRow.background), col(JobRow.created), col(JobRow.run), col(JobRow.seq))
+    order = (col(JobRow.background), col(JobRow.kind) == "train", col(JobRow.created), col(JobRow.run), col(JobRow.seq))
     return session.exec(query.order_by(*order)).all()
 
 

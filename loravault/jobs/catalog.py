@@ -91,6 +91,15 @@ class IndexCatalog:
     def _look(self) -> base_folders.Shelf:
         return base_folders.look(self.config.bases, resources.demo_base())
 
+    def trigger_words(self) -> dict[str, list[str]]:
+        """Every trigger word of the library → the names of the adapters that have it."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.state == "ok":
+                for word in self._known(row).trigger_words:
+                    found.setdefault(str(word), []).append(row.name)
+        return found
+
     def vocabulary(self, base: BaseRef) -> frozenset[str] | None:
         """All words a base knows, if it knows only some."""
         return base_folders.vocabulary(base)

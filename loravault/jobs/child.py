@@ -38,15 +38,18 @@ from loravault.jobs.protocol import (
     LineSplitter,
     Log,
     Order,
+    Pause,
     Phase,
     Progress,
     ProtocolError,
     Ready,
     Returned,
     Taken,
+    Train,
     decode_order,
     encode,
 )
+from loravault.jobs.trainingchild import Trainer, train
 from loravault.jobs.waitinglist import WaitingList
 from loravault.osdep import parent_death_signal
 
@@ -56,7 +59,7 @@ START_DEADLINE_S = 300.0
 LAST_STEP_S = 1.0
 
 
-class Engine(Protocol):
+class Engine(Trainer, Protocol):
     """What the worker needs of an engine."""
 
     def device_name(self) -> str:
@@ -120,6 +123,7 @@ class Worker:
         self._channel = channel
         self._waiting = WaitingList()
         self._cancelled: set[str] = set()
+        self._paused: set[str] = set()
         self._leaving = threading.Event()
         self._engine: Engine | None = None
 
@@ -133,8 +137,11 @@ class Worker:
         say(Ready(device=engine.device_name(), versions=engine.versions()))
         while jobs := self._waiting.take(engine.pictures_at_once, engine.mark_of):
             say(Taken(tuple(job.id for job in jobs)))
-            engine.expect(self._waiting.next_specs())
-            self._work(engine, jobs)
+            if isinstance(lesson := jobs[0], Train):
+                self._teach(engine, lesson)
+            else:
+                engine.expect(self._waiting.next_specs())
+                self._work(engine, [job for job in jobs if isinstance(job, Job)])
 
     def _listen(self) -> None:
         lines = LineSplitter(MAX_ORDER_LINE)
@@ -153,14 +160,17 @@ class Worker:
 
     def _obey(self, orders: Sequence[Order]) -> None:
         """In their order; the jobs of one piece are seen together, so that they can be drawn so."""
-        new: dict[str, Job] = {}
+        new: dict[str, Job | Train] = {}
         for order in orders:
-            if isinstance(order, Job):
+            if isinstance(order, Job | Train):
                 # A cancel that crossed the answer of an earlier try must not stop this one.
                 self._cancelled.discard(order.id)
+                self._paused.discard(order.id)
                 new[order.id] = order
             elif isinstance(order, Leave):
                 self._waiting.close()
+            elif isinstance(order, Pause):
+                self._paused.add(order.id)
             elif new.pop(order.id, None) is not None or self._waiting.remove(order.id):
                 gone = Cancelled(job=order.id) if isinstance(order, Cancel) else Returned(order.id)
                 self._channel.say(gone)
@@ -169,6 +179,22 @@ class Worker:
         self._waiting.put(new.values())
         if self._engine is not None:
             self._engine.expect(self._waiting.next_specs())
+
+    def _teach(self, engine: Engine, order: Train) -> None:
+        """One training, which is answered once, whatever the engine does."""
+        try:
+            answer: Answer = train(
+                engine,
+                order,
+                self._channel.say,
+                cancelled=lambda: order.id in self._cancelled or self._leaving.is_set(),
+                paused=lambda: order.id in self._paused,
+            )
+        except Exception as error:  # an exception is an answer
+            answer = _answer(order.id, error)
+        self._cancelled.discard(order.id)
+        self._paused.discard(order.id)
+        self._channel.say(answer)
 
     def _work(self, engine: Engine, jobs: Sequence[Job]) -> None:
         """Every one of them is answered once, whatever the engine does."""

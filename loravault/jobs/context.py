@@ -58,6 +58,10 @@ class Context:
     to_cancel: set[str] = field(default_factory=set)
     #: Jobs that a worker has and should give back, unless it is at them already: what they ask for has changed.
     to_withdraw: set[str] = field(default_factory=set)
+    #: Asks for a look at one adapter file: the name of its root, and its path there.
+    look_for_adapter: Callable[[str, str], None] = lambda _root, _rel: None
+    #: Whether new adapters get a card while this process runs.
+    keeps_cards: bool = False
     #: Asks for a look at a note whose text was not read yet, whatever its stat says.
     look: Callable[[str], None] = lambda _rel: None
     #: Troubles of the moment for the dashboard: key -> sentence.

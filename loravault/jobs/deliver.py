@@ -64,6 +64,11 @@ class Pending:
         ]
 
     @property
+    def plans(self) -> list[JobRow]:
+        """Trainings that have not ended, of which the first answer is not delivered."""
+        return [job for job in self.open_jobs if job.plan is not None and not job.plan_delivered]
+
+    @property
     def open_jobs(self) -> list[JobRow]:
         """Jobs that still wait or run."""
         return [job for run in self.runs for job in self.jobs[run.id] if job.state in work.OPEN_STATES]
@@ -164,6 +169,7 @@ class Deliverer:
         """The note is on disk: now the index may say so."""
         stuck = {"run", "cancel"} & composed.unset.keys()
         delivered = {job.id for job in pending.answers}
+        planned = {job.id: job.plan for job in pending.plans}
         with self._ctx.index.session() as session:
             for run in pending.runs:
                 row = work.run_by_id(session, run.id)
@@ -176,7 +182,9 @@ class Deliverer:
                 for job in work.jobs_of(session, run.id):
                     if job.id in delivered:
                         job.delivered = True
-                        session.add(job)
+                    if job.id in planned and job.plan == planned[job.id]:
+                        job.plan_delivered = True
+                    session.add(job)
             note = notes.note_at(session, pending.note)
             if note is not None:
                 # a box that cannot be reset was obeyed all the same: the same properties are not a new wish
@@ -239,12 +247,16 @@ class Deliverer:
 
 def has_something_to_say(pending: Pending) -> bool:
     """Whether anything of this note waits to be written, now or soon. Pure."""
-    return pending.receipt_due or bool(pending.answers) or any(pending.is_over(run) for run in pending.runs)
+    return (
+        pending.receipt_due
+        or bool(pending.answers or pending.plans)
+        or any(pending.is_over(run) for run in pending.runs)
+    )
 
 
 def is_due(pending: Pending, now: float, together_s: float) -> bool:
     """Whether there is something to write now. Blocks that finish within `together_s` are written together. Pure."""
-    if pending.receipt_due:
+    if pending.receipt_due or pending.plans:
         return True
     answers = pending.answers
     if any(pending.is_over(run) for run in pending.runs):
@@ -304,6 +316,7 @@ def answers_of(pending: Pending) -> list[Answer]:
         mine = [job for job in waiting if job.run == run.id]
         answers += [answer_of(job) for job in mine if not job.sheet and json.loads(job.answer or "[]")]
         answers += sheet_answers([job for job in mine if job.sheet])
+        answers += [plan_of(job) for job in pending.plans if job.run == run.id]
     return answers
 
 
@@ -319,9 +332,24 @@ def answer_of(job: JobRow) -> Answer:
         job=job.id,
         block_hash=job.block_hash,
         ordinal=job.ordinal,
-        kind="failure" if job.state == "failed" else "result",  # a cancelled job shows what it had finished
+        kind=_kind_of(job),
         lines=tuple(json.loads(job.answer or "[]")),
         prompt_first_line=job.first_line,
+        whole=job.kind == "train",
+    )
+
+
+def _kind_of(job: JobRow) -> str:
+    """A cancelled job shows what it had finished; a training that was stopped may still go on."""
+    if job.state == "failed":
+        return "failure"
+    return "plan" if job.kind == "train" and job.state == "cancelled" else "result"
+
+
+def plan_of(job: JobRow) -> Answer:
+    """The first answer of a training; its end takes the place of it."""
+    return Answer(
+        job=job.id, block_hash=None, ordinal=0, kind="plan", lines=tuple(json.loads(job.plan or "[]")), whole=True
     )
 
 
@@ -356,4 +384,8 @@ def properties(pending: Pending, machine: str) -> dict[str, str | bool | None]:
 def waiting_message(pending: Pending) -> str:
     """What a person who looks at the note meanwhile wants to know."""
     count = len(pending.open_jobs)
+    trainings = [job for job in pending.open_jobs if job.kind == "train"]
+    if trainings and len(trainings) == count:
+        known = f", {trainings[0].steps:,} steps" if trainings[0].steps else ""
+        return f"{trainings[0].first_line}{known}; the dashboard shows how far it is"
     return "1 block to make" if count == 1 else f"{count} blocks to make"

@@ -18,11 +18,12 @@ from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import Provenance
 from loravault.index import adapters, images, work
 from loravault.index.tables import JobRow
-from loravault.jobs import planning, words
+from loravault.jobs import planning, trainingwords, words
 from loravault.jobs import supervisor as sup
 from loravault.jobs.context import Context, Event, log
 from loravault.jobs.lanes import Held, Lane
 from loravault.jobs.publishing import Publisher, spec_of
+from loravault.jobs.trainings import Trainings
 from loravault.vault.names import image_stem
 from loravault.vault.paths import VaultGone
 
@@ -32,6 +33,8 @@ PAUSE_S = 60.0
 AHEAD_S = 0.25
 #: A job that a worker has.
 HELD_STATES = ("claimed", "running")
+#: What is said of a training whose adapter is made.
+TAKEN_IN = "adding it to the library"
 
 
 class Dispatcher:
@@ -43,6 +46,7 @@ class Dispatcher:
         self._ctx = ctx
         self._only = only
         self._publisher = Publisher(ctx)
+        self.trainings = Trainings(ctx, self._publisher)
         self.lanes = [Lane(one) for one in supervisors]
         self._not_before = 0.0
         self._ask_ahead_at = 0.0
@@ -62,7 +66,9 @@ class Dispatcher:
     @property
     def shown(self) -> list[Held]:
         """The jobs that are worked on, for the dashboard and the queue; that for which a worker starts among them."""
-        return [held for lane in self.lanes for held in (lane.begun or lane.waiting[:1])]
+        found = [held for lane in self.lanes for held in (lane.begun or lane.waiting[:1])]
+        taken_in = [Held(job, "", 0, False, True, begun=True, phase=TAKEN_IN) for job in self.trainings.busy]
+        return [*found, *taken_in]
 
     @property
     def staging(self) -> Path:
@@ -76,13 +82,18 @@ class Dispatcher:
         try of its own, or whoever kills us three times would make it fail.
         """
         shutil.rmtree(self.staging, ignore_errors=True)
+        trainings = []
         with self._ctx.index.session() as session:
             orphans = []
             for job in work.orphans(session):
                 if job.state == "claimed":
                     work.give_back(session, job)
+                elif job.kind == "train":
+                    trainings.append(job.id)
                 else:
                     orphans.append((job.id, spec_of(job)))
+        for job_id in trainings:
+            self._recover_training(job_id)
         for job_id, spec in orphans:
             cards = self._publisher.cards(spec)
             with self._ctx.index.session() as session:
@@ -97,6 +108,16 @@ class Dispatcher:
                 self._ctx.to_deliver.add(found.note)
             self._lost(job_id, "loravault was stopped while it ran")
 
+    def _recover_training(self, job_id: str) -> None:
+        """What it has made is taken in; else it goes on from its state."""
+        with self._ctx.index.session() as session:
+            job = work.job_by_id(session, job_id)
+            if job is None or self.trainings.take_up(job):
+                return
+            job.interrupted += 1
+            session.add(job)
+        self._lost(job_id, "loravault was stopped while it ran")
+
     def step(self) -> None:
         """Handle what the workers said, then give them the next jobs if they have room."""
         for lane in self.lanes:
@@ -106,6 +127,7 @@ class Dispatcher:
             if self._ctx.steady() >= self._not_before:
                 self._events.popleft()  # only now: what fails on the way is handled again
         self._pass_on_wishes()
+        self.trainings.step()
         if self._to_be_read:
             self._to_be_read = False  # before that they would only be claimed again as they were
         elif not self._events and self._ctx.steady() >= self._not_before:
@@ -149,9 +171,9 @@ class Dispatcher:
         if not waiting:
             self._share(free)
             return False
-        setup, background = waiting[0]
-        if not background:
-            self._make_way()
+        setup, background, kind = waiting[0]
+        if not background and kind != "train":
+            self._make_way(pause=not free and self._ctx.config.training_yields)
         lane = max(free or self.lanes, key=lambda one: (one.room(background=background), one.fits(setup)))
         orders, pictures = lane.room(background=background)
         if not free and not (orders and pictures):
@@ -159,7 +181,9 @@ class Dispatcher:
         if free:
             orders = min(orders, -(-len(waiting) // len(free)))
         with ctx.index.session() as session:
-            jobs = work.claim(session, lane.setup, ctx.now(), self._only, orders=orders, pictures=pictures)
+            jobs = work.claim(
+                session, lane.setup, ctx.now(), self._only, orders=orders, pictures=pictures, trainings=bool(free)
+            )
             for job in jobs if free else ():
                 work.begin(session, job)  # nothing is before it: what the note says of it need not wait for the worker
         if not jobs:
@@ -167,10 +191,16 @@ class Dispatcher:
         reach("job.claimed")
         return self._hand_over(lane, jobs)
 
-    def _make_way(self) -> None:
-        """A person waits: what nobody waits for leaves the workers again, where it is not begun."""
+    def _make_way(self, *, pause: bool) -> None:
+        """A person waits: what nobody waits for leaves the workers again, where it is not begun.
+
+        With `pause` a training stops at its next checkpoint, and goes on when nobody waits any more.
+        """
         for lane in self.lanes:
             self._ask_back(lane, [held for held in lane.waiting if held.background])
+            for held in lane.begun if pause else ():
+                if held.training and not held.paused:
+                    held.paused = lane.supervisor.pause(held.id)
 
     def _share(self, free: Sequence[Lane]) -> None:
         """A worker has nothing to do and nothing is queued: what the others are not at goes back for it."""
@@ -189,8 +219,11 @@ class Dispatcher:
         """Give these to a worker. False: no process could be made, or none of them can be said."""
         orders = []
         for job in jobs:
+            if job.kind == "train" and self.trainings.take_up(job):
+                self._begun(lane, job.id)  # the index was lost after it was made: only its end is missing
+                continue
             try:
-                orders.append(self._order(job))
+                orders.append(self.trainings.order(job) if job.kind == "train" else self._order(job))
             except UserError as error:  # its paths cannot be said
                 self._publisher.end(job, "failed", words.failure_lines([error.message]))
                 continue
@@ -259,9 +292,14 @@ class Dispatcher:
             self._progress(held, event.name, None)
         elif isinstance(event, sup.Stepped):
             self._progress(held, f"step {event.step} of {event.steps}", event.fraction)
+        elif isinstance(event, sup.TrainingPlanned):
+            self.trainings.planned(event.job, event.prepared)
+        elif isinstance(event, sup.TrainingStepped):
+            self.trainings.stepped(event.job, event.step)
+            self._progress(held, trainingwords.progress(event.step), event.step.step / max(1, event.step.steps))
         elif isinstance(event, sup.VersionMismatch):
             self._upgraded(event)
-        elif isinstance(event, sup.JobReturned):
+        elif isinstance(event, (sup.JobReturned, sup.JobPaused)):
             self._returned(event.job)
             self._free(lane, event.job)
         elif isinstance(event, sup.WorkerDied):
@@ -322,7 +360,8 @@ class Dispatcher:
                 return
             ctx.to_deliver.add(job.note)
             if job.cancel:
-                work.finish(session, job, "cancelled", [], now=ctx.now())
+                lines = self.trainings.stopped_lines(job) if job.kind == "train" else []
+                work.finish(session, job, "cancelled", lines, now=ctx.now())
             else:
                 work.give_back(session, job)
             note = job.note
@@ -330,15 +369,19 @@ class Dispatcher:
             ctx.look(note)
             self._to_be_read = True
 
-    def _on_end(self, lane: Lane, event: sup.Finished | sup.JobFailed | sup.JobCancelled) -> None:
+    def _on_end(self, lane: Lane, event: sup.Finished | sup.TrainingDone | sup.JobFailed | sup.JobCancelled) -> None:
         with self._ctx.index.session() as session:
             job = work.job_by_id(session, event.job)
         if job is None or job.state not in HELD_STATES:
             self._free(lane, event.job)
             return
         try:
-            if isinstance(event, sup.Finished):
+            if isinstance(event, sup.TrainingDone):
+                self.trainings.done(job, event)
+            elif isinstance(event, sup.Finished):
                 self._publisher.finished(job, event.outcome)
+            elif job.kind == "train":
+                self._end_training(job, event)
             elif isinstance(event, sup.JobCancelled):
                 self._publisher.cancelled(job, event.images)
             else:
@@ -354,6 +397,12 @@ class Dispatcher:
             return
         self._free(lane, event.job)
 
+    def _end_training(self, job: JobRow, event: sup.JobCancelled | sup.JobFailed) -> None:
+        if isinstance(event, sup.JobCancelled):
+            self.trainings.stopped(job)
+        else:
+            self.trainings.failed(job, event.message)
+
     def _lost(self, job_id: str, reason: str) -> None:
         """A worker died or hung over it: the job is tried again, at most twice, then failed in words."""
         with self._ctx.index.session() as session:
@@ -362,19 +411,22 @@ class Dispatcher:
                 return
             if job.cancel:
                 self._ctx.to_deliver.add(job.note)
-                work.finish(session, job, "cancelled", [], now=self._ctx.now())
+                lines = self.trainings.stopped_lines(job) if job.kind == "train" else []
+                work.finish(session, job, "cancelled", lines, now=self._ctx.now())
                 return
             if job.state == "claimed":  # the worker died before it could say what it was at
                 work.begin(session, job)
+            if job.kind == "train" and self.trainings.has_moved(job):
+                job.attempts = job.interrupted = 0  # it goes on from where it was: that is no failure
             survived = job.attempts - job.interrupted < work.MAX_ATTEMPTS
             if survived and job.interrupted < work.MAX_INTERRUPTIONS:
                 work.requeue(session, job)
                 log.warning("job %s is queued again: %s", job_id, reason)
                 return
         message = f"It was tried {job.attempts} times and never came to its end: {reason}."
-        self._publisher.end(
-            job, "failed", words.failure_lines([message, "`loravault retry` tries again; the worker's log says more."])
-        )
+        told = [message, "`loravault retry` tries again; the worker's log says more."]
+        lines = trainingwords.failure_lines(told) if job.kind == "train" else words.failure_lines(told)
+        self._publisher.end(job, "failed", lines)
 
     def _cannot_publish(self, job: JobRow, reason: str) -> None:
         """The pictures are made but cannot be put into the vault: they wait, and the dashboard says why."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loravault.formats.outcome import GenerationOutcome, MadeImage
+from loravault.formats.training import Prepared, TrainingOutcome, TrainingStep
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,39 @@ class Finished:
 
     job: str
     outcome: GenerationOutcome
+
+
+@dataclass(frozen=True)
+class TrainingPlanned:
+    """What a training will be, before anything of it was trained."""
+
+    job: str
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class TrainingStepped:
+    """How far a training is."""
+
+    job: str
+    step: TrainingStep
+
+
+@dataclass(frozen=True)
+class TrainingDone:
+    """The adapter is durably on disk, beside it what tells how it went (absolute paths)."""
+
+    job: str
+    outcome: TrainingOutcome
+    chart: str | None = None
+    strip: str | None = None
+
+
+@dataclass(frozen=True)
+class JobPaused:
+    """A training made way, as it was asked to. It goes on from its state when it is handed over again."""
+
+    job: str
 
 
 @dataclass(frozen=True)
@@ -93,5 +127,17 @@ class VersionMismatch:
 
 
 Event = (
-    Started | PhaseChanged | Stepped | Finished | JobFailed | JobCancelled | JobReturned | WorkerDied | VersionMismatch
+    Started
+    | PhaseChanged
+    | Stepped
+    | TrainingPlanned
+    | TrainingStepped
+    | TrainingDone
+    | Finished
+    | JobFailed
+    | JobCancelled
+    | JobPaused
+    | JobReturned
+    | WorkerDied
+    | VersionMismatch
 )

@@ -14,12 +14,13 @@ from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.index import commands, images, notes, work
 from loravault.index.tables import JobRow, NoteRow, RunRow
-from loravault.jobs import planning
+from loravault.jobs import planning, trainingplans, trainingwords
 from loravault.jobs.catalog import IndexCatalog
 from loravault.jobs.context import Context, Event, log
 from loravault.jobs.previews import Previews
 from loravault.jobs.reading import CardReader, NoteReader, ReadNote
 from loravault.jobs.showing import Showing
+from loravault.jobs.trainings import spec_of
 from loravault.requests.model import Request
 from loravault.requests.parse import parse_request
 from loravault.vault.paths import inside
@@ -143,8 +144,8 @@ class Intake:
 
     # ---- what commands call
 
-    def start(self, rel: str) -> str:
-        """Run a note now, as if it were ticked. Returns the run's id. Raises `UserError`."""
+    def start(self, rel: str, kind: str | None = None) -> str:
+        """Run a note now (of this kind), as if it were ticked. Returns the run's id. Raises `UserError`."""
         inside(self._ctx.config.vault, rel)
         read = self._reader.read(rel)
         if read is None:
@@ -155,8 +156,11 @@ class Intake:
         request = parse_request(read.note)
         if request is None:
             raise UserError(
-                f"{rel} is not a request: it needs the property `loravault: generate` and a ```prompt block."
+                f"{rel} is not a request: it needs the property `loravault: {kind or 'generate'}` and "
+                + ("pictures to learn from." if kind == "train" else "a ```prompt block.")
             )
+        if kind is not None and request.kind != kind:
+            raise UserError(f"{rel} is a request of the kind `{request.kind}`, not `{kind}`: `loravault run` runs it.")
         with self._ctx.index.session() as session:
             self._remember(session, read, request, None)
             return self._tick(session, read, request, ticked=request.run)
@@ -238,7 +242,9 @@ class Intake:
 
     def _cancel_job(self, session: Session, job: JobRow) -> None:
         if job.state == "queued":
-            work.finish(session, job, "cancelled", [], now=self._ctx.now())
+            begun = job.kind == "train" and job.plan is not None
+            lines = trainingwords.stopped_lines(spec_of(job), job.now_at, job.steps) if begun else []
+            work.finish(session, job, "cancelled", lines, now=self._ctx.now())
         else:
             job.cancel = True  # for the case that the worker or we die before it is obeyed
             session.add(job)
@@ -277,7 +283,7 @@ class Intake:
             run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)
         plan = self._plan_tick(session, read, request)
-        while any(work.job_by_id(session, planning.id_of(run_id, item)) for item in plan.items):
+        while any(work.job_by_id(session, job) for job in (*_ids(run_id, plan), trainingplans.training_id(run_id))):
             run_id = secrets.token_hex(4)  # ids are short, for the block ids' sake; they must not meet
         self._insert(session, read, run_id, plan, ticked=ticked)
         return run_id
@@ -298,6 +304,11 @@ class Intake:
     def _plan_tick(self, session: Session, read: ReadNote, request: Request) -> planning.Plan:
         if request.kind == "preview":
             return Previews(session, request, self.catalog(session)).tick()
+        if request.kind == "train" and not request.problems:
+            known = self._fingerprints(session, read).values()
+            under_way = [job.fingerprint for job in work.open_jobs(session) if job.note == read.rel]
+            catalog, config = self.catalog(session), self._ctx.config
+            return trainingplans.tick(request, read, catalog, config, known=known, under_way=under_way)
         return planning.plan_tick(request, self._look_up(session, read, request))
 
     def _auto_previews(self, session: Session, read: ReadNote, request: Request) -> None:
@@ -311,6 +322,8 @@ class Intake:
         if request.kind == "preview":
             self._auto_previews(session, read, request)
             return
+        if request.kind == "train":
+            return  # hours of work begin because a person asks for them
         looked = self._look_up(session, read, request)
         known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
         plan = planning.plan_auto(looked, known)
@@ -330,6 +343,8 @@ class Intake:
             return False
         if request.kind == "preview":
             plan = Previews(session, request, self.catalog(session)).recover(run_id, read.note.regions)
+        elif request.kind == "train":
+            plan = trainingplans.recover(request, read, self.catalog(session), self._ctx.config, run_id)
         else:
             plan = planning.plan_recovery(request, self._look_up(session, read, request), run_id, read.note.regions)
         self._insert(session, read, run_id, plan, ticked=False, found_again=True)
@@ -338,9 +353,13 @@ class Intake:
 
     def _look_up(self, session: Session, read: ReadNote, request: Request) -> list[planning.Looked]:
         """Every block with what it comes to, and what its intact results came from."""
+        return planning.look_up(request, read.note, self.catalog(session), self._fingerprints(session, read))
+
+    @staticmethod
+    def _fingerprints(session: Session, read: ReadNote) -> dict[str, str]:
+        """Job → fingerprint of the intact results that stand in a note."""
         answered = [region.job for region in read.note.regions if region.intact and region.kind == "result"]
-        fingerprints = images.fingerprints_of_jobs(session, answered)
-        return planning.look_up(request, read.note, self.catalog(session), fingerprints)
+        return images.fingerprints_of_jobs(session, answered)
 
     def catalog(self, session: Session) -> IndexCatalog:
         """The adapters and bases as names."""
@@ -369,6 +388,8 @@ class Intake:
             message=plan.message,
         )
         jobs = planning.job_rows(plan, run, draw_seed)
+        if plan.training is not None:
+            jobs.append(trainingplans.row_of(plan.training, run))
         if found_again:
             for job in jobs:
                 planning.adopt_pictures(job, images.images_of_job(session, job.id))
@@ -389,6 +410,10 @@ class Intake:
         with self._ctx.index.session() as session:
             if work.run_by_id(session, run_id) is None:
                 self._insert(session, read, run_id, planning.plan_invalid(front.problem or ""), ticked=False)
+
+
+def _ids(run_id: str, plan: planning.Plan) -> list[str]:
+    return [planning.id_of(run_id, item) for item in plan.items]
 
 
 def _is_called(job: JobRow, target: str) -> bool:

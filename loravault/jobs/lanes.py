@@ -20,6 +20,10 @@ class Held:
     note: str
     pictures: int
     background: bool
+    #: It is a training: the worker does nothing else meanwhile.
+    training: bool = False
+    #: It was asked to make way.
+    paused: bool = False
     #: The worker is at it.
     begun: bool = False
     #: What it does now, and how far it is (0 … 1).
@@ -62,6 +66,8 @@ class Lane:
 
     def room(self, *, background: bool) -> tuple[int, int]:
         """How many more orders and pictures it takes; a free one takes any number of pictures in one order."""
+        if any(one.training for one in self.held.values()):
+            return 0, 0
         most = MOST_BACKGROUND if background else MOST_ORDERS
         pictures = sum(one.pictures for one in self.held.values())
         return max(0, most - len(self.held)), max(0, MOST_PICTURES - pictures)
@@ -69,7 +75,7 @@ class Lane:
     def hold(self, job: JobRow) -> None:
         """It has this job from now on."""
         self.setup = job.setup
-        self.held[job.id] = Held(job.id, job.note, job.count, job.background, phase="starting")
+        self.held[job.id] = Held(job.id, job.note, job.count, job.background, job.kind == "train", phase="starting")
 
     def fits(self, setup: str) -> int:
         """How much of this setup is loaded: 2 all, 1 the base, 0 nothing."""

@@ -83,7 +83,7 @@ class Orders:
         if kind in self._more:
             return self._more[kind](kind, args)
         if kind == "run":
-            return {"run": self._start(str(args["note"]))}
+            return {"run": self._start(str(args["note"]), args.get("of"))}
         if kind == "cancel":
             return self._cancel(args.get("target"), everything=bool(args.get("all")))
         if kind == "retry":
@@ -120,7 +120,7 @@ class Orders:
                 "troubles": list(result.troubles.values()),
             }
 
-    def _start(self, rel: str) -> str:
+    def _start(self, rel: str, kind: str | None = None) -> str:
         """Run a note of the vault now. A command is reason enough to try a write again that was refused before."""
         ctx = self._ctx
         if not os.path.isfile(inside(ctx.config.vault, rel)):
@@ -131,7 +131,7 @@ class Orders:
                 row.write_problem = None
                 session.add(row)
         ctx.deliver_later.pop(rel, None)
-        return self._intake.start(rel)
+        return self._intake.start(rel, kind)
 
     def _cancel(self, target: str | None, *, everything: bool) -> dict[str, Any]:
         """Stop what is called so; without a name the note that is running, never all that waits unless that is said."""

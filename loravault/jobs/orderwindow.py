@@ -9,6 +9,7 @@ from pathlib import Path
 from loravault.errors import UserError
 from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import Provenance
+from loravault.formats.training import TrainingSpec
 from loravault.jobs import protocol
 
 
@@ -50,8 +51,18 @@ def order(
         alone=alone,
         background=background,
     )
+    return Order(job_id, _encoded(message))
+
+
+def training_order(job_id: str, spec: TrainingSpec, out_dir: Path, provenance: Provenance) -> Order:
+    """A training as an order. Raises `UserError` if a path cannot be said in JSON."""
+    message = protocol.Train(id=job_id, spec=spec, out_dir=str(out_dir), provenance=provenance)
+    return Order(job_id, _encoded(message))
+
+
+def _encoded(message: protocol.Job | protocol.Train) -> bytes:
     try:
-        return Order(job_id, protocol.encode(message))
+        return protocol.encode(message)
     except protocol.ProtocolError as error:
         raise UserError(f"The name of a file of this job is not readable text; rename it ({error}).") from error
 

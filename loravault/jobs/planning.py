@@ -12,10 +12,11 @@ import msgspec
 from loravault.formats import grouping
 from loravault.formats.generation import GenerationSpec
 from loravault.index.tables import ImageRow, JobRow, RunRow
-from loravault.jobs import words
+from loravault.jobs import trainingwords, words
 from loravault.requests.decide import blocks_to_run
 from loravault.requests.model import Block, Catalog, Refusal, Request, Resolved
 from loravault.requests.resolve import resolve_block, with_seeds
+from loravault.requests.training import ResolvedTraining
 from loravault.vault.note import Note, parse_note
 from loravault.vault.regions import Region
 
@@ -61,6 +62,10 @@ class Plan:
     remarks: tuple[str, ...] = ()
     #: Nobody waits for it.
     background: bool = False
+    #: An adapter to be trained.
+    training: ResolvedTraining | None = None
+    #: Kind of its jobs.
+    kind: str = "generate"
 
 
 def look_up(request: Request, note: Note, catalog: Catalog, fingerprints: Mapping[str, str]) -> list[Looked]:
@@ -134,6 +139,7 @@ def job_rows(plan: Plan, run: RunRow, draw: Callable[[int], int]) -> list[JobRow
     if plan.refusals:
         whole = JobRow(
             id=job_id(run.id, "", 0),
+            kind=plan.kind,
             run=run.id,
             seq=len(rows),
             note=run.note,
@@ -176,7 +182,8 @@ def _row(run: RunRow, seq: int, item: Looked, draw: Callable[[int], int]) -> Job
 
 def _refused(row: JobRow, messages: Sequence[str], now: float) -> JobRow:
     row.state = "failed"
-    row.answer = json.dumps(words.failure_lines(messages), ensure_ascii=False)
+    lines = trainingwords.failure_lines(messages) if row.kind == "train" else words.failure_lines(messages)
+    row.answer = json.dumps(lines, ensure_ascii=False)
     row.finished = now
     return row
 
@@ -186,7 +193,7 @@ def adopt_pictures(job: JobRow, found: Sequence[ImageRow], cards: Mapping[str, s
 
     `cards`: adapter name -> its card, as in `words.Made`. Returns whether the job is answered so.
     """
-    if job.state != "queued" or not job.spec:
+    if job.state != "queued" or not job.spec or job.kind == "train":
         return False
     spec = msgspec.json.decode(job.spec, type=GenerationSpec)
     if len(found) != len(spec.seeds) or any(image.fingerprint != job.fingerprint for image in found):

@@ -15,12 +15,14 @@ import msgspec
 
 from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import GenerationOutcome, MadeImage, Provenance
+from loravault.formats.training import Prepared, TrainingOutcome, TrainingSpec, TrainingStep
 
 #: Changes with every change of a message; both sides refuse another number.
-PROTOCOL = 3
+PROTOCOL = 4
 
-#: Longest line the daemon accepts from a worker. An outcome of 1000 images with warnings is 200 KiB.
-MAX_ANSWER_LINE = 1 << 20
+#: Longest line the daemon accepts from a worker. An outcome of 1000 images with warnings is 200 KiB, the survey of the
+#: 20,000 pictures of the largest training 3 MiB.
+MAX_ANSWER_LINE = 8 << 20
 
 #: Longest line a worker accepts: a prompt can be as long as a note (1 MiB), and JSON may escape every character of it.
 MAX_ORDER_LINE = 16 << 20
@@ -46,6 +48,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job"
     alone: bool = False
     #: Nobody waits for it: it begins when nothing else waits.
     background: bool = False
+
+
+class Train(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="train"):
+    """Train an adapter. Its state in `spec.state_dir` outlives the worker: the same order again goes on from there."""
+
+    id: str
+    spec: TrainingSpec
+    #: Absolute folder for what is made, made by the worker if missing.
+    out_dir: str
+    #: Of the samples: which request they answer.
+    provenance: Provenance
+
+
+class Pause(msgspec.Struct, frozen=True, tag_field="type", tag="pause"):
+    """Stop this training at its next checkpoint and keep its state (`Paused`). Everything else ignores it."""
+
+    id: str
 
 
 class Cancel(msgspec.Struct, frozen=True, tag_field="type", tag="cancel"):
@@ -115,6 +134,37 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
         return min(1.0, (self.image * self.steps + self.batch * self.step) / whole)
 
 
+class Planned(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="planned"):
+    """What a training will be. Nothing of it has been trained yet."""
+
+    job: str
+    prepared: Prepared
+    deadline_s: float
+
+
+class TrainingProgress(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="training-progress"):
+    """Some steps of a training are done."""
+
+    job: str
+    step: TrainingStep
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="trained"):
+    """The adapter is durably on disk, proven to read back. Of its losses and pictures only what is shown is said."""
+
+    job: str
+    outcome: TrainingOutcome
+    #: Absolute paths of the pictures that tell how it went.
+    chart: str | None = None
+    strip: str | None = None
+
+
+class Paused(msgspec.Struct, frozen=True, tag_field="type", tag="paused"):
+    """A training was stopped as asked, and goes on from its state when it is ordered again."""
+
+    job: str
+
+
 class Done(msgspec.Struct, frozen=True, tag_field="type", tag="done"):
     """The pictures are durably on disk."""
 
@@ -150,10 +200,10 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="log"
     text: str
 
 
-Order = Job | Cancel | Withdraw | Leave
+Order = Job | Train | Cancel | Pause | Withdraw | Leave
 #: What ends a job.
-End = Done | Failed | Cancelled | Returned
-AboutJob = Phase | Progress | End
+End = Done | Trained | Failed | Cancelled | Paused | Returned
+AboutJob = Phase | Progress | Planned | TrainingProgress | End
 Answer = Hello | Ready | Log | Taken | AboutJob
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)

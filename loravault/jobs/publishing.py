@@ -72,7 +72,7 @@ class Publisher:
         Names come from the job, so a second try after a crash replaces its own file instead of leaving two.
         """
         ctx = self._ctx
-        folder = self._folder_of(job)
+        folder = self.folder_of(job)
         published = []
         for image in made:
             source = Path(image.path)
@@ -93,7 +93,7 @@ class Publisher:
             ctx.covers_due.add(job.stands_for)
         return tuple(published)
 
-    def _folder_of(self, job: JobRow) -> str:
+    def folder_of(self, job: JobRow) -> str:
         """The vault-relative folder for the pictures of a job; the vault's root is `""`."""
         ctx = self._ctx
         ctx.troubles.pop("attachments", None)

@@ -21,14 +21,18 @@ from loravault.jobs.events import (
     Finished,
     JobCancelled,
     JobFailed,
+    JobPaused,
     JobReturned,
     PhaseChanged,
     Started,
     Stepped,
+    TrainingDone,
+    TrainingPlanned,
+    TrainingStepped,
     VersionMismatch,
     WorkerDied,
 )
-from loravault.jobs.orderwindow import Order, OrderWindow, order
+from loravault.jobs.orderwindow import Order, OrderWindow, order, training_order
 from loravault.jobs.process import End, Garbage, Spawned, WorkerProcess, activity, death_in_words
 from loravault.jobs.workerenv import environment
 
@@ -37,15 +41,20 @@ __all__ = [
     "Finished",
     "JobCancelled",
     "JobFailed",
+    "JobPaused",
     "JobReturned",
     "Order",
     "PhaseChanged",
     "Started",
     "Stepped",
     "Supervisor",
+    "TrainingDone",
+    "TrainingPlanned",
+    "TrainingStepped",
     "VersionMismatch",
     "WorkerDied",
     "order",
+    "training_order",
 ]
 
 #: Noise on stdout before the hello that is forgiven (a site hook that prints), in lines.
@@ -147,6 +156,14 @@ class Supervisor:
             self._wake()
         elif self._worker is not None:
             self._worker.process.send(protocol.encode(protocol.Cancel(job_id)))
+        return True
+
+    def pause(self, job_id: str) -> bool:
+        """Asks a training to make way at its next checkpoint (`JobPaused`). False if the worker is not at it."""
+        held = self._window.get(job_id)
+        if held is None or not held.begun or self._worker is None:
+            return False
+        self._worker.process.send(protocol.encode(protocol.Pause(job_id)))
         return True
 
     def withdraw(self, job_id: str) -> bool:
@@ -253,7 +270,7 @@ class Supervisor:
             self._begun(worker, message)
         elif message.job is None or message.job in self._window:
             self._work(worker, message)
-        elif isinstance(message, protocol.Done | protocol.Failed | protocol.Cancelled | protocol.Returned):
+        elif isinstance(message, protocol.End):
             self._accuse(worker, f"The worker answered the job {message.job[:40]!r}, which it was not given.")
 
     def _greet(self, worker: Spawned, hello: protocol.Hello) -> None:
@@ -291,12 +308,18 @@ class Supervisor:
             self._expect(worker, message.deadline_s)
             step = (message.image, message.images, message.step, message.steps, message.fraction)
             self._events.append(Stepped(message.job, *step))
+        elif isinstance(message, protocol.Planned):
+            self._expect(worker, message.deadline_s)
+            self._events.append(TrainingPlanned(message.job, message.prepared))
+        elif isinstance(message, protocol.TrainingProgress):
+            self._expect(worker, message.step.deadline_s)
+            self._events.append(TrainingStepped(message.job, message.step))
         elif isinstance(message, protocol.Returned):
             self._answer(message.job, JobReturned(message.job))  # by who listens there; it says nothing of the work
         else:
             self._ended_job(worker, message)
 
-    def _ended_job(self, worker: Spawned, message: protocol.Done | protocol.Failed | protocol.Cancelled) -> None:
+    def _ended_job(self, worker: Spawned, message: protocol.End) -> None:
         held = self._window.get(message.job)
         if held is not None and held.begun:  # else it was called off while it waited, which says nothing of the work
             self._expect(worker, max(worker.deadline - self._now(), self._start_deadline_s))
@@ -304,7 +327,11 @@ class Supervisor:
             self._answer(message.job, Finished(message.job, message.outcome))
         elif isinstance(message, protocol.Cancelled):
             self._answer(message.job, JobCancelled(message.job, message.images))
-        else:
+        elif isinstance(message, protocol.Trained):
+            self._answer(message.job, TrainingDone(message.job, message.outcome, message.chart, message.strip))
+        elif isinstance(message, protocol.Paused):
+            self._answer(message.job, JobPaused(message.job))
+        elif isinstance(message, protocol.Failed):
             self._answer(message.job, JobFailed(message.job, message.message, message.kind))
             if message.kind != "user":
                 self._dismiss()  # after running out of memory, or after a bug, nobody knows what state it is in

@@ -156,9 +156,14 @@ def failure_lines(messages: Sequence[str]) -> list[str]:
 def unchanged_message(name: str) -> str:
     """For `lv_message` of a tick that would give the same adapter again."""
     return (
-        f"nothing changed: {inert(name)} was trained from exactly this. Change something, or add `again: 2` to train it "
-        "once more"
+        f"nothing changed: {inert(name)} was trained from exactly this. Change something, or add `again: 2` to train "
+        "it once more"
     )
+
+
+def under_way_message(name: str) -> str:
+    """For `lv_message` of a tick while exactly this is being trained."""
+    return f"{inert(name)} is being trained from exactly this already"
 
 
 def about(seconds: float) -> str:

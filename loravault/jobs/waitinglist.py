@@ -8,18 +8,20 @@ from dataclasses import dataclass
 
 from loravault.formats.generation import GenerationSpec
 from loravault.formats.grouping import Waiting, choose, overtaken
-from loravault.jobs.protocol import Job
+from loravault.jobs.protocol import Job, Train
 
 Mark = Callable[[GenerationSpec], Hashable]
 
 
 @dataclass
 class _Entry:
-    job: Job
+    job: Job | Train
     overtaken: bool = False
 
     def seen(self, mark: Mark) -> Waiting:
         job = self.job
+        if isinstance(job, Train):  # with nothing else, and after everything else
+            return Waiting(job.id, 1, alone=True, background=True, overtaken=self.overtaken)
         return Waiting(mark(job.spec), len(job.spec.seeds), job.alone, job.background, self.overtaken)
 
 
@@ -31,7 +33,7 @@ class WaitingList:
         self._entries: list[_Entry] = []
         self._closed = False
 
-    def put(self, jobs: Iterable[Job]) -> None:
+    def put(self, jobs: Iterable[Job | Train]) -> None:
         """These wait from now on; they are seen together."""
         with self._changed:
             self._entries += [_Entry(job) for job in jobs]
@@ -51,7 +53,7 @@ class WaitingList:
             self._closed = True
             self._changed.notify_all()
 
-    def take(self, together: Callable[[GenerationSpec], int], mark: Mark) -> list[Job]:
+    def take(self, together: Callable[[GenerationSpec], int], mark: Mark) -> list[Job | Train]:
         """Waits for what is to be drawn next; all of it is drawn together. Empty: closed.
 
         `together`: how many pictures of a spec's kind the device denoises at the same time; `mark`: specs of one mark
@@ -62,7 +64,7 @@ class WaitingList:
                 seen = [one.seen(mark) for one in self._entries]
                 if seen:
                     turn = self._entries[choose(seen, 0)[0]].job
-                    chosen = choose(seen, together(turn.spec))
+                    chosen = choose(seen, 1 if isinstance(turn, Train) else together(turn.spec))
                     for n in overtaken(seen, chosen):
                         self._entries[n].overtaken = True
                     taken = [self._entries[n].job for n in chosen]
@@ -74,5 +76,5 @@ class WaitingList:
     def next_specs(self) -> list[GenerationSpec]:
         """What waits, in the order in which it is likely to be taken."""
         with self._changed:
-            jobs = sorted((one.job for one in self._entries), key=lambda job: job.background)
-            return [job.spec for job in jobs]
+            jobs = [one.job for one in self._entries if isinstance(one.job, Job)]
+            return [job.spec for job in sorted(jobs, key=lambda job: job.background)]

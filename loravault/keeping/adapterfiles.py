@@ -11,6 +11,7 @@ from sqlmodel import Session
 
 from loravault.config import Root
 from loravault.formats.generation import GenerationSpec
+from loravault.formats.training import TrainingSpec
 from loravault.index import work
 from loravault.index.tables import AdapterRow
 from loravault.library.housekeeping import AdapterFile, beside
@@ -51,8 +52,11 @@ def busy_files(session: Session, roots: Iterable[Root]) -> set[tuple[str, str]]:
     used = set()
     for job in work.open_jobs(session):
         if job.spec:
-            spec = msgspec.json.decode(job.spec, type=GenerationSpec)
-            used |= {os.path.normpath(use.path) for use in spec.adapters}
+            if job.kind == "train":
+                specs = msgspec.json.decode(job.spec, type=TrainingSpec).samples
+            else:
+                specs = (msgspec.json.decode(job.spec, type=GenerationSpec),)
+            used |= {os.path.normpath(use.path) for spec in specs for use in spec.adapters}
     return {
         (root.name, os.path.relpath(path, root.path).replace(os.sep, "/"))
         for root in roots

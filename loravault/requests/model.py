@@ -11,7 +11,7 @@ from loravault.formats.prompt_block import PromptBlock
 
 #: The kinds of requests there will be; those of `BUILT` can be run.
 KINDS = ("generate", "train", "dataset", "preview", "merge", "fetch")
-BUILT = frozenset({"generate", "preview"})
+BUILT = frozenset({"generate", "preview", "train"})
 
 #: What may be set in the properties of a note and in `#|` lines.
 OPTIONS = (

@@ -44,9 +44,16 @@ class FakeControl:
     def watch(self, stop: threading.Event) -> None:
         self._ask("watch")
 
-    def run_note(self, rel: str, on_event: Callable[[Event], None]) -> RunView:
-        self._ask("run", rel)
+    def run_note(self, rel: str, on_event: Callable[[Event], None], *, kind: str | None = None) -> RunView:
+        self._ask("run" if kind is None else kind, rel)
         on_event(Event("progress", "step 1 of 2", 0.5))
+        return self.runs[0]
+
+    def train_folder(
+        self, folder: Path, properties: dict[str, Any], prompts: tuple[str, ...], on_event: Callable[[Event], None]
+    ) -> RunView:
+        self._ask("train", folder, properties, prompts)
+        on_event(Event("progress", "step 1 of 2, loss 0.1, 1 s left", 0.5))
         return self.runs[0]
 
     def retry(self, target: str | None, on_event: Callable[[Event], None]) -> list[RunView]:

@@ -64,7 +64,7 @@ def test_the_pictures_carry_how_they_were_made(demo_run: tuple[demo.DemoFolder, 
     pictures = demo.pictures_in(demo.config_of(folder))
     metas = [read_meta(picture) for picture in pictures]
 
-    assert len(pictures) == 6
+    assert len(pictures) == 14, "six, two samples of the training, six with what it made"
     assert all(meta is not None and meta.infotext and meta.chunk for meta in metas)
     assert sum("<lora:ink_outline" in (meta.infotext or "") for meta in metas if meta is not None) >= 1
 

@@ -13,6 +13,7 @@ Run as `python tests/fakes/engine_child.py`. What goes wrong is said by words in
     fake:slow    0.05 s per step                   fake:slow=S  S seconds per step
     fake:warn    a warning in the outcome          fake:nan     no image for the first seed
     fake:late    its end is told after all others of its batch
+    (of a training: in its `class_word`)
     fake:once    with any of these: only the first time (needs LORAVAULT_FAKE_STATE, a folder)
 
 and at the start by LORAVAULT_FAKE: `version`, `protocol`, `mute` (no hello), `crash`, `noise` (prints before the
@@ -31,6 +32,8 @@ import time
 from collections.abc import Callable, Generator, Hashable, Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for the other fakes, wherever this is run from
+
 import loravault
 from loravault.engine.ends import OutOfMemory, Stopped
 from loravault.engine.imagefile import SUFFIXES, save_image
@@ -41,6 +44,7 @@ from loravault.formats.generation import GenerationSpec
 from loravault.formats.grouping import mark_of
 from loravault.formats.outcome import AdapterHashes, GenerationOutcome, MadeImage, Provenance, StepReport
 from loravault.jobs import child, protocol
+from tests.fakes.training import FakeTrainer
 
 MODE = os.environ.get("LORAVAULT_FAKE", "")
 STEP_S = float(os.environ.get("LORAVAULT_FAKE_STEP_S", "0"))
@@ -48,7 +52,7 @@ DEADLINE_S = float(os.environ.get("LORAVAULT_FAKE_DEADLINE_S", "60"))
 TOGETHER = int(os.environ.get("LORAVAULT_FAKE_TOGETHER", "4"))
 
 
-class FakeEngine:
+class FakeEngine(FakeTrainer):
     """Makes small real image files of one colour that depends on prompt, seed and adapters."""
 
     def __init__(self, channel_write: Callable[[bytes], None]) -> None:

@@ -25,9 +25,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 #: Points that a plain answer never passes: a ledger is rewritten when it is large (test_ledger kills there), many files
 #: are made at once for cards and pages (tests/vault/test_bulk kills there), files are moved when a person asks for it
-#: (tests/keeping/test_trash kills there).
+#: (tests/keeping/test_trash kills there), and adapters are trained (test_training_kill).
 NOT_ON_THIS_PATH = frozenset(
     {"ledger.rewritten", "bulk.written", "bulk.synced", "bulk.linked", "move.intent", "move.renamed", "move.synced"}
+    | {name for name in failpoints.NAMES if name.startswith("training.")}
 )
 
 COMMIT_POINTS = [name for name in failpoints.NAMES if name not in NOT_ON_THIS_PATH]

@@ -211,7 +211,7 @@ def test_pasted_parameters_and_options_of_the_block_count(world: World) -> None:
 
 
 def test_a_kind_that_is_not_built_yet_is_answered_in_words(world: World) -> None:
-    world.note("Train.md", "---\nloravault: train\nrun: true\n---\n![[cat.jpg]]\n\n```prompt\na cat\n```\n")
+    world.note("Train.md", "---\nloravault: merge\nrun: true\n---\n![[cat.jpg]]\n\n```prompt\na cat\n```\n")
     world.note("Empty.md", "---\nloravault: generate\nrun: true\n---\nNo block here.\n")
     with running(world) as daemon:
         world.finish(daemon, "Train.md", "Empty.md")

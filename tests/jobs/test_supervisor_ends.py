@@ -31,7 +31,7 @@ from tests.jobs.supervising import ROOT, answer, gone, run, spec, supervisor, un
         ("exit", "left in the phase “draw” without an answer"),
         ("half", "half a line"),
         ("garbage", "not a message: 'loading"),
-        ("long", "a line of more than 1048576 bytes"),
+        ("long", "a line of more than 8388608 bytes"),
         ("stranger", "'somebody-else', which it was not given"),
     ],
 )

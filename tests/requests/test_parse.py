@@ -56,7 +56,7 @@ def test_a_checkbox(text: str, value: bool) -> None:
 def test_a_kind_that_is_not_built_is_answered_in_words() -> None:
     assert request("---\nloravault: merge\n---\n").problems == (
         'Requests of the kind "merge" are not built yet in this version; '
-        "`loravault: generate` and `loravault: preview` are.",
+        "`loravault: generate`, `loravault: train` and `loravault: preview` are.",
     )
 
 
