@@ -61,7 +61,7 @@ _UNET_CHARACTER = Recipe(resolutions=(512,), rank=16, alpha=8, te_rate=5e-5, bat
 _SDXL_CHARACTER = Recipe(resolutions=(1024,), rank=16, alpha=8, batch=4, min_snr=5.0)
 _FLOW = Recipe(resolutions=(1024,), rank=16, alpha=16, schedule="constant", long=True)
 _DEMO = Recipe(
-    resolutions=(128,), rank=16, alpha=16, rate=2e-3, te_rate=4e-3, batch=4, often=3.2, preserve=0.5,
+    resolutions=(128,), rank=16, alpha=16, rate=2e-3, te_rate=4e-3, batch=4, often=2.0, preserve=0.5,
 )  # fmt: skip
 
 
