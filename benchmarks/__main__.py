@@ -8,7 +8,7 @@ import sys
 from benchmarks import lora_manager
 
 #: Each in a process of its own: what one has loaded is not another's memory or speed.
-ALL = ("overhead", "library", "hashing", "algorithms", "matrix", "switching", "switching_real")
+ALL = ("overhead", "library", "hashing", "algorithms", "matrix", "switching", "switching_real", "serving")
 
 if __name__ == "__main__":
     for name in ALL:

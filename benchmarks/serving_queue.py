@@ -115,8 +115,8 @@ def _sdxl(folder: Path) -> tuple[str, BaseRef, list[AdapterUse], int]:
 
 def _spec(base: BaseRef, use: AdapterUse, number: int, side: int) -> GenerationSpec:
     return GenerationSpec(
-        base=base, prompt=PROMPTS[number % len(PROMPTS)], seeds=(number,), width=side, height=side, steps=STEPS, cfg=4.0,
-        sampler="DDIM", adapters=(use,), image_format="png",
+        base=base, prompt=PROMPTS[number % len(PROMPTS)], seeds=(number,), width=side, height=side, steps=STEPS,
+        cfg=4.0, sampler="DDIM", adapters=(use,), image_format="png",
     )  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def _called(pipe: Any, switch: Callable[[AdapterUse], None], spec: GenerationSpe
     switch(spec.adapters[0])
     generator = torch.Generator("cpu").manual_seed(spec.seeds[0])
     found = pipe(
-        spec.prompt, negative_prompt="", width=spec.width, height=spec.height, num_inference_steps=spec.steps,
+        spec.prompt, width=spec.width, height=spec.height, num_inference_steps=spec.steps,
         guidance_scale=spec.cfg, generator=generator,
     )  # fmt: skip
     return np.asarray(found.images[0])
