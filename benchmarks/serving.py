@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 from benchmarks import pairs
-from loravault.jobs.supervisor import GENTLE, QUIET
+from loravault.jobs.workerenv import GENTLE, QUIET
 
 
 def main() -> int:

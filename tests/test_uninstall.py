@@ -18,8 +18,9 @@ from loravault.pages import bases, own
 from loravault.pages.cards import CardNames, render_card
 from loravault.uninstall import UninstallPlan, carry_out, plan_uninstall
 from loravault.untouched import is_untouched, without_ours
-from loravault.vault.answers import WRITTEN_KEYS, Answer, apply_answers
+from loravault.vault.answers import WRITTEN_KEYS, Answer
 from loravault.vault.note import parse_note
+from tests.answering import apply_answers
 from tests.world import World
 
 F = "LoraVault"

@@ -47,17 +47,6 @@ class _Found:
     exif: bytes = b""
 
 
-def read_meta(path: str | os.PathLike[str]) -> ImageMeta | None:
-    """Format, size, infotext and chunk; None if this is no readable PNG, JPEG or WebP file."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return None
-        with open(path, "rb") as file:
-            return _read(file)
-    except (OSError, ValueError, struct.error, zlib.error):
-        return None
-
-
 def read_chunk(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Our chunk of an image (`v: 1`, job, fingerprint, …), or None if it carries none.
 
@@ -67,7 +56,7 @@ def read_chunk(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
     try:
         with open(path, "rb") as file:
-            meta = _read(file)
+            meta = meta_of(file)
     except (ValueError, struct.error, zlib.error):
         return None
     return meta.chunk if meta else None
@@ -81,7 +70,11 @@ def is_made_here(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _read(file: BinaryIO) -> ImageMeta | None:
+def meta_of(file: BinaryIO) -> ImageMeta | None:
+    """Format, size, infotext and chunk of an open file; None if it is none of the three kinds.
+
+    Raises what reading raises, and `ValueError`, `struct.error` or `zlib.error` for a damaged one.
+    """
     head = file.read(12)
     file.seek(0)
     if head.startswith(_PNG):

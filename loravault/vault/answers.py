@@ -61,18 +61,6 @@ class Applied:
     unset: dict[str, str]
 
 
-def apply_answers(
-    data: bytes,
-    answers: Sequence[Answer],
-    properties: Mapping[str, Value] | None = None,
-    *,
-    cap: int | None = None,
-    linked: Collection[str] | None = None,
-) -> bytes:
-    """Like `apply_answers_told`, for callers that need not know which properties could not be set."""
-    return apply_answers_told(data, answers, properties, cap=cap, linked=linked).data
-
-
 def apply_answers_told(
     data: bytes,
     answers: Sequence[Answer],

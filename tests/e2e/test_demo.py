@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from loravault import demo, resources
-from loravault.library.imagemeta import read_meta
 from loravault.vault.answers import strip_ours
 from loravault.vault.note import parse_note
+from tests.imagemeta import read_meta
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engine, pytest.mark.timeout(420)]
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageChops, ImageStat
 from loravault import resources
 from loravault.config import Root, VaultConfig
 from loravault.daemon import Daemon
-from loravault.library.imagemeta import read_meta
 from loravault.vault.note import parse_note
+from tests.imagemeta import read_meta
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engine, pytest.mark.timeout(300)]
 

@@ -19,8 +19,8 @@ from loravault.engine.wish import End, Wish
 from loravault.errors import UserError
 from loravault.formats.generation import BaseRef, GenerationSpec
 from loravault.formats.outcome import GenerationOutcome, Provenance, StepReport
-from loravault.library.imagemeta import read_meta
 from tests.engine.test_generate import pixels, replaced, spec
+from tests.imagemeta import read_meta
 from tests.tiny import make_adapter, use_of
 from tests.tiny_families import MAKERS, make_family
 

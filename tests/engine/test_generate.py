@@ -27,7 +27,7 @@ from loravault.errors import UserError
 from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
 from loravault.formats.outcome import GenerationOutcome, Provenance, StepReport
 from loravault.formats.samplers import SAMPLERS
-from loravault.library.imagemeta import read_meta
+from tests.imagemeta import read_meta
 from tests.tiny import PARTS, make_adapter, make_base, use_of
 
 pytestmark = pytest.mark.engine

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from loravault.engine.generate import Engine
 from loravault.errors import UserError
 from loravault.formats.generation import BaseRef, GenerationSpec, VaeRef
-from loravault.library.imagemeta import read_meta
 from tests import original
+from tests.imagemeta import read_meta
 from tests.tiny import make_base
 from tests.tiny_families import kl_vae, make_family
 

@@ -23,11 +23,12 @@ from hypothesis.stateful import (
 )
 
 from loravault import failpoints
-from loravault.vault.answers import Answer, apply_answers, strip_ours
+from loravault.vault.answers import Answer, strip_ours
 from loravault.vault.ledger import Ledger
 from loravault.vault.note import block_hash, parse_note
 from loravault.vault.properties import EditRefused
 from loravault.vault.safewrite import NoteChanged, VaultWriter
+from tests.answering import apply_answers
 from tests.faults.editors import in_child
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]  # a loaded machine is slow, not wrong

@@ -8,9 +8,10 @@ import random
 import pytest
 import yaml
 
-from loravault.vault.answers import Answer, apply_answers, strip_ours
+from loravault.vault.answers import Answer, strip_ours
 from loravault.vault.note import parse_note
 from loravault.vault.properties import EditRefused
+from tests.answering import apply_answers
 from tests.synth_vault import BLOCKS, FRONTMATTERS, make_note
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]  # a loaded machine is slow, not wrong

@@ -24,7 +24,7 @@ from loravault.jobs.events import (
     WorkerDied,
 )
 from loravault.jobs.supervisor import Supervisor, order
-from loravault.library.imagemeta import read_meta
+from tests.imagemeta import read_meta
 from tests.jobs.supervising import FAKE, ROOT, answer, gone, until
 
 REAL = [sys.executable, "-m", "loravault.jobs.child"]

@@ -13,8 +13,9 @@ from sqlmodel import select
 from loravault.daemon import Daemon
 from loravault.index import covers, notes, work
 from loravault.index.tables import AdapterRow, ImageRow, JobRow
-from loravault.library.imagemeta import read_chunk, read_meta
+from loravault.library.imagemeta import read_chunk
 from loravault.vault.note import parse_note
+from tests.imagemeta import read_meta
 from tests.jobs.test_path import retick, running
 from tests.world import World
 

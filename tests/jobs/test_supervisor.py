@@ -26,7 +26,7 @@ from loravault.jobs.events import (
     WorkerDied,
 )
 from loravault.jobs.supervisor import Supervisor
-from loravault.library.imagemeta import read_meta
+from tests.imagemeta import read_meta
 from tests.jobs.supervising import answer, run, spec, supervisor, until
 
 

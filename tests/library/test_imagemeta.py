@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from loravault.engine.imagefile import SUFFIXES, encode_image, save_image
-from loravault.library.imagemeta import read_chunk, read_meta
+from loravault.library.imagemeta import read_chunk
+from tests.imagemeta import read_meta
 
 INFOTEXT = "a cat, <lora:tüsch:0.8> 猫 🐈\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, Seed: 1, Size: 64x40"
 CHUNK = {"v": 1, "job": "3fa81c20", "adapters": [{"id": "w1-0123456789abcdef", "name": "tüsch 🐈"}], "index": 0}

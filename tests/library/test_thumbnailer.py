@@ -21,8 +21,9 @@ from PIL import Image
 
 from loravault.library import decode
 from loravault.library.decode import Order, Small
-from loravault.library.imagemeta import read_chunk, read_meta
+from loravault.library.imagemeta import read_chunk
 from loravault.library.thumbnailer import DIED, Thumbnailer
+from tests.imagemeta import read_meta
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loravault.vault import answers as room
-from loravault.vault.answers import Answer, apply_answers, apply_answers_told, strip_ours
+from loravault.vault.answers import Answer, apply_answers_told, strip_ours
 from loravault.vault.note import block_hash, parse_note
 from loravault.vault.properties import EditRefused
+from tests.answering import apply_answers
 from tests.synth_vault import make_note
 
 HEAD = "---\nloravault: generate\nrun: true\n---\n"

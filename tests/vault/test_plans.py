@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from loravault.vault.answers import Answer, apply_answers, strip_ours
+from loravault.vault.answers import Answer, strip_ours
 from loravault.vault.note import parse_note
+from tests.answering import apply_answers
 
 NOTE = b"---\nloravault: train\n---\n![[cat.jpg]]\nasleep\n\n```prompt\na cat\n```\n"
 MARKS = {"result": "[!lora-result]+", "failure": "[!failure]", "plan": "[!lora-training]+"}
