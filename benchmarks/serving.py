@@ -41,10 +41,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         many = serving_many.measure(folder / "many", options.adapters, options.notes)
+        print(many[0], flush=True)
         one = serving_one.measure(folder / "one", options.pairs, sd1=options.sd1)
+        print(one[0], flush=True)
         queue = serving_queue.measure(folder / "queue", max(3, options.pairs // 2))
+        print(queue[0], flush=True)
     text = "\n\n".join([*(table for table, _ in (many, one, queue)), f"({pairs.machine()})"])
-    print(text)
     if options.write:
         pairs.paste("serving", text)
     return int(not all(kept for _, kept in (many, one, queue)))
