@@ -29,6 +29,8 @@ from loravault.errors import UserError
 Stack = Sequence[Strength]
 #: Combinations for which it is remembered what they lost to slots.
 REMEMBERED = 64
+#: Bytes that slots keep when pictures are no more drawn with different adapters.
+SPARE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,10 @@ class Applier:
         cannot be `mixed`, `ValueError`.
         """
         if all(list(stack) == list(stacks[0]) for stack in stacks):
-            self._mode = self._choice(stacks[0], calls)
+            before, self._mode = self._mode, self._choice(stacks[0], calls)
+            if before is Mode.MIXED and self._slots.bytes > SPARE:
+                self._slots.forget()
+                self._inside = ()
             self._put_or_beside(stacks[0])
             return
         if not self.mixable(stacks):
@@ -124,8 +129,9 @@ class Applier:
         self._put(stacks)
 
     def drawn(self, calls: Calls, step_s: float, stacks: Sequence[Stack]) -> None:
-        """A step of such calls took so long."""
+        """A step of the calls that were drawn, of this kind, took so long; 0: nobody knows."""
         self._pace = self._pace.after_drawing(self._mode, calls, step_s)
+        step_s = step_s or self._pace.step(self._mode, calls)  # 0: it could not be measured
         if self._mode is Mode.SLOTS:
             mark = _in_denoiser(stacks[0])
             slower = step_s - step_s / self._pace.penalty[Mode.SLOTS]
@@ -180,6 +186,11 @@ class Applier:
         return self._beside and something and self._slots.fits(stack)
 
     def _refuse_merging(self, stack: Stack) -> None:
+        if not self._slots.fits(stack):
+            raise UserError(
+                f"These adapters cannot be used together with the base “{self._base.name}”, whose weights are kept in "
+                "few bits: their ranks are too high together. Take fewer."
+            )
         for one in stack:
             left = [change for change in one.adapter.changes if not _of_text(change) and not self._slots.takes(change)]
             if left and one.unet:

@@ -171,7 +171,8 @@ class Drawing:
     def _which_mix(self) -> list[Stack]:
         """Those that are faster in common calls."""
         pictures: list[tuple[Stack, int]] = []
-        for stack in _each_once([job.stack for job in self._batch.live]):
+        found = _each_once([job.stack for job in self._batch.live])
+        for stack in found if len(found) > 1 else ():
             if self._applier.mixable([stack]):
                 own = [job for job in self._batch.live if job.stack == stack]
                 pictures.append((stack, sum(len(job.spec.seeds) - job.done for job in own)))
@@ -190,7 +191,9 @@ class Drawing:
         return Calls(spec.steps * -(-pictures // together), spec.width * spec.height, together)
 
     def _apply(self, samples: Sequence[Sample]) -> bool:
-        """Has the adapters of these in effect. False: those of a job cannot be, and it has its end."""
+        """Has the adapters of these in effect. False: those of a job cannot be, or not so: choose anew."""
+        if self._batch.thrift.offload is not Offload.NONE:  # they are; what is attached may not be changed
+            return True
         stacks = [sample.job.stack for sample in samples]
         left = sum(
             len(job.spec.seeds) - job.done for job in self._batch.live if any(job.stack == stack for stack in stacks)
@@ -203,6 +206,11 @@ class Drawing:
             else:
                 for job in {sample.job: None for sample in samples}:
                     job.end(error)
+            return False
+        except Exception as error:
+            if len(_each_once(stacks)) == 1 or not is_out_of_memory(error):
+                raise
+            self._mixed = []  # there is no room for all of them in slots
             return False
         return True
 

@@ -162,6 +162,36 @@ def test_a_wish_that_cannot_be_met_is_told(base: Base, tmp_path: Path) -> None:
         applier(base, "both")
 
 
+def test_room_for_many_pictures_is_given_back_when_there_are_no_more(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = [Strength(file_for(base, tmp_path / "a.safetensors", seed=0), 1.0, 1.0)]
+    one = applier(base, "slots")
+    one.for_pictures([a], FEW)
+    small = one.bytes
+    one.for_pictures([a, [], a, a], FEW)
+    assert one.bytes == 4 * small
+    one.for_pictures([a, []], FEW)
+    assert one.bytes == 4 * small
+    monkeypatch.setattr("loravault.engine.appliers.SPARE", small)
+    one.for_pictures([a], FEW)
+    assert one.bytes == small
+    one.forget()
+
+
+def test_what_could_not_be_measured_is_still_lost(base: Base, tmp_path: Path) -> None:
+    """Pictures of one step: their time is only guessed, but slots cost it every time."""
+    stack = [Strength(file_for(base, tmp_path / "a.safetensors", seed=0), 1.0, 1.0)]
+    one = applier(base, pace=replace(PACE, megapixel=1e3))
+    ways = []
+    for _ in range(200):
+        one.for_pictures([stack], FEW)
+        ways.append(one.mode)
+        one.drawn(FEW, 0.0, [stack])
+    assert (ways[0], ways[-1]) == (Mode.SLOTS, Mode.MERGE)
+    one.forget()
+
+
 class FewBits(torch.nn.Linear):
     """A layer whose weights are kept in eight bits, as quantisers make them."""
 

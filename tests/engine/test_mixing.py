@@ -257,6 +257,44 @@ def test_slots_work_while_models_are_offloaded(
     assert thrifty._loaded.applier.bytes > 0
 
 
+@pytest.mark.parametrize("wish", ["models", "layers"])
+def test_the_way_is_not_changed_while_models_are_attached(
+    tiny: BaseRef, uses: list[AdapterUse], tmp_path: Path, wish: str
+) -> None:
+    """What the first call loses to slots would speak for merging before the second; but weights are on the card."""
+    engine = offloading(wish)
+    engine.generate(spec(tiny), tmp_path)
+    assert engine._loaded is not None
+    applier, seen = engine._loaded.applier, modes(engine)
+    applier._pace = Pace(forming=1e3, copying=1e9, megapixel=20.0)
+    real = applier.drawn
+    applier.drawn = lambda calls, _step, stacks: real(calls, 1e6, stacks)  # type: ignore[method-assign]
+    wanted = spec(tiny, adapters=(uses[0],), seeds=tuple(range(9)))
+    found = pixels(engine.generate(wanted, tmp_path / "thrifty"))
+    assert seen == [Mode.SLOTS]
+    usual = pixels(Engine("cpu", adapters="merge").generate(wanted, tmp_path / "usual"))
+    assert all(same(one, other) for one, other in zip(found, usual, strict=True))
+    engine.generate(wanted, tmp_path / "thrifty")
+    assert seen == [Mode.SLOTS, Mode.MERGE]
+
+
+def test_no_room_for_many_stacks_means_one_after_the_other(
+    tiny: BaseRef, uses: list[AdapterUse], tmp_path: Path
+) -> None:
+    real = Applier.for_pictures
+
+    def tight(self: Applier, stacks: Any, asked: Any) -> None:
+        if any(stack != stacks[0] for stack in stacks):
+            raise NO_MEMORY
+        real(self, stacks, asked)
+
+    specs = [spec(tiny, seeds=(n,), adapters=(use,)) for n, use in enumerate(uses)]
+    with replaced(Applier, "for_pictures", tight), calls() as seen:
+        ends = Asked(tmp_path).together(Engine("cpu", adapters="slots"), *specs)
+    assert seen == [(0,), (1,), (2,)]
+    assert all(len(drawn(end)) == 1 for end in ends)
+
+
 def test_a_wish_for_slots_that_has_no_effect_is_told(tiny: BaseRef, tmp_path: Path) -> None:
     part = {"lora_unet_mid_block_attentions_0_proj_in": Part((64, 64, 1, 1), rank=200)}
     found = []
