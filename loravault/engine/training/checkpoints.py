@@ -121,6 +121,11 @@ class StateFolder:
     def _plan(self) -> Path:
         return self.folder / f"plan-{self._mark}.json"
 
+    def set_aside(self) -> None:
+        """The states of this training are not what it can go on from; they stay until it succeeds."""
+        for path in self.mine():
+            path.replace(self.folder / f"unusable-{path.name.rsplit('-', 1)[-1]}")
+
     def forget_others(self) -> None:
         """After a success nobody goes back to an earlier plan."""
         for path in (*self.folder.glob("*-*.safetensors"), *self.folder.glob("plan-*.json")):

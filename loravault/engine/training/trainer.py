@@ -199,7 +199,13 @@ class _Training:
             write=lambda path, step: self._write(network, base, prepared, path, run_at(step)),
         )
         if (state := states.read()) is not None:
-            steps.go_on_from(state)
+            try:
+                steps.go_on_from(state)
+            except (UserError, KeyError, ValueError, TypeError, RuntimeError):
+                network.detach()
+                states.set_aside()
+                self.warn("The state of an earlier version of this program could not be gone on with: it began anew.")
+                return self._learn(prepared, states, facts)
         run_at = runs(self.spec, prepared, objective, batches, began=steps.began)
         small = self.device.place.type == "cpu" and plan.precision == "bf16"
         with small_attention(base.denoiser) if small else nullcontext():

@@ -19,6 +19,7 @@ from PIL import Image
 from loravault.engine.ends import Paused, Stopped
 from loravault.engine.training import loop as loop_module
 from loravault.engine.training import steps as steps_module
+from loravault.engine.training.checkpoints import StateFolder
 from loravault.engine.training.facts import RATES
 from loravault.errors import UserError
 from loravault.formats.generation import BaseRef
@@ -233,6 +234,26 @@ def test_another_plan_begins_anew_and_the_old_one_waits(base: BaseRef, tmp_path:
     fourth = Lesson(other, tmp_path / "out2").run()
     assert not same(fourth, outcome)
     assert len(list((tmp_path / "state").glob("state-*"))) == 1
+
+
+def test_a_state_of_another_layout_is_set_aside_and_it_begins_anew(
+    base: BaseRef, whole: TrainingOutcome, tmp_path: Path
+) -> None:
+    """As a newer version may find it: said, not an error that comes again with every try."""
+    spec = spec_of(tmp_path, base)
+    first = Lesson(spec, tmp_path / "out", cancelled=lambda one: bool(one.steps))
+    with pytest.raises(Stopped):
+        first.run()
+    (path,) = (tmp_path / "state").glob("state-*")
+    folder = StateFolder(tmp_path / "state", path.name.split("-")[1])
+    state = folder.read()
+    assert state is not None
+    tensors = {name: one for name, one in state.tensors.items() if "mid_block" not in name}
+    folder.write(dataclasses.replace(state, tensors=tensors))
+    outcome = Lesson(spec, tmp_path / "out").run()
+    assert same(outcome, whole)
+    assert any("began anew" in one for one in outcome.warnings)
+    assert list((tmp_path / "state").glob("unusable-*")) == []
 
 
 def test_what_was_interrupted_before_a_change_is_told(base: BaseRef, tmp_path: Path) -> None:
