@@ -63,7 +63,7 @@ class Notes:
         self._times[name] = (time.perf_counter(), self._cpu())
 
     def _cpu(self) -> float:
-        pid = self._daemon._supervisor.pid
+        pid = self._daemon.dispatcher.lanes[0].supervisor.pid
         worker = psutil.Process(pid).cpu_times() if pid is not None else None
         return time.process_time() + (float(worker.user + worker.system) if worker else 0.0)
 

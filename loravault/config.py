@@ -60,8 +60,8 @@ class VaultConfig:
     block_presets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: Name of this machine, as in `lv_job: <id>@<machine>`.
     machine: str = "here"
-    #: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
-    device: str = "auto"
+    #: `auto` (every NVIDIA card there is), `cpu`, `cuda`, `cuda:<n>` or `mps`; or several, with a worker each.
+    device: str | tuple[str, ...] = "auto"
     #: Precision of the models: `auto` (what the device is good at), `float32`, `float16` or `bfloat16`.
     dtype: str = "auto"
     #: What waits in ordinary memory while it is not in use: `auto` (what has to), `none`, `models` or `layers`.
@@ -129,9 +129,8 @@ class VaultConfig:
 
     @property
     def worker_env(self) -> dict[str, str]:
-        """What the worker is told about the device."""
+        """What every worker is told; which device is its own comes on top of that (`jobs.workerenv`)."""
         return {
-            "LORAVAULT_DEVICE": self.device,
             "LORAVAULT_DTYPE": self.dtype,
             "LORAVAULT_OFFLOAD": self.offload,
             "LORAVAULT_COMPILE": str(int(self.compile)),

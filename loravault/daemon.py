@@ -25,12 +25,12 @@ from loravault.index.database import Index, is_passing, set_aside
 from loravault.index.refresh import Refreshed
 from loravault.jobs.board import Board
 from loravault.jobs.context import Context, log
+from loravault.jobs.crew import Crew
 from loravault.jobs.deliver import Deliverer
 from loravault.jobs.dispatch import Dispatcher
 from loravault.jobs.feed import NoteFeed
 from loravault.jobs.intake import Intake
 from loravault.jobs.orders import Orders
-from loravault.jobs.supervisor import Supervisor
 from loravault.jobs.trainingnotes import TrainingNotes
 from loravault.keeping.house import COMMANDS as HOUSE_COMMANDS
 from loravault.keeping.house import Housekeeper
@@ -108,12 +108,13 @@ class Daemon:
         if index.rebuilt_because:
             log.warning("the index was rebuilt because %s", index.rebuilt_because)
         self.ctx = ctx = Context(config=config, index=index, ledger=ledger, writer=writer, rules=rules)
-        self._supervisor = Supervisor(
+        self._crew = Crew(
             self._worker_command,
-            env={**os.environ, **config.worker_env},
-            idle_exit_s=config.idle_exit_s,
-            log_path=state / "worker.log",
-            wake=self._wake.set,
+            {**os.environ, **config.worker_env},
+            config.device,
+            state / "worker.log",
+            self._wake.set,
+            config.idle_exit_s,
         )
         self.housekeeper = Housekeeper(ctx, self.refresh, self._tidied)
         for sentence in self.housekeeper.recover():
@@ -130,9 +131,9 @@ class Daemon:
         self.looks = Looks(ctx, self._looked, self._came)
         ctx.look_for_adapter = self.looks.hint
         ctx.keeps_cards = config.cards and self._only is None
-        self.dispatcher = Dispatcher(ctx, [self._supervisor], self._only)
+        self.dispatcher = Dispatcher(ctx, self._crew, self._only)
         self.deliverer = Deliverer(ctx)
-        self.board = Board(ctx, self.dispatcher, self._supervisor, self.keepers.keeping)
+        self.board = Board(ctx, self.dispatcher, self._crew, self.keepers.keeping)
         more = {**dict.fromkeys(HOUSE_COMMANDS, self.housekeeper.obey), "recreate": self._recreate}
         more["train"] = TrainingNotes(ctx, self.intake, self.feed.paths).obey
         self.orders = Orders(ctx, self.intake, self.feed, self.refresh, more)
@@ -225,7 +226,7 @@ class Daemon:
 
     def _build_anew(self) -> None:
         """Open everything again over an empty index; open runs are found again in the notes that wait for them."""
-        self._supervisor.close()
+        self._crew.close()
         self.keepers.close()
         if self._watcher is not None:
             self._watcher.stop()
@@ -328,7 +329,7 @@ class Daemon:
         look = self.looks.due_in
         if look <= 0 or self._more_to_keep:
             return 0.0
-        due = self._supervisor.due_in()  # what the worker says wakes the loop by itself
+        due = self._crew.due_in()  # what the worker says wakes the loop by itself
         return min(IDLE_S, look) if due is None else min(IDLE_S, look, due)
 
     def rescan(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import loravault
 from loravault import osdep
@@ -23,6 +24,9 @@ from loravault.library.bases import list_bases
 from loravault.pages import bases as base_files
 from loravault.pages import own
 from loravault.resources import demo_base
+
+if TYPE_CHECKING:
+    from loravault.jobs.supervisor import Supervisor
 
 #: The worker's first import of torch from a cold disk takes its time (seconds).
 DEVICE_WAIT_S = 120.0
@@ -46,7 +50,9 @@ class Finding:
 
 def examine(config: VaultConfig | None, ask_device: Callable[[str], Finding] | None = None) -> Iterator[Finding]:
     """The device first, then the vault's part if one is meant."""
-    yield (ask_device or device)(config.device if config else "auto")
+    wishes = config.device if config else "auto"
+    for wish in (wishes,) if isinstance(wishes, str) else wishes:
+        yield (ask_device or device)(wish)
     ours, python = loravault.__version__, sys.version.split()[0]
     yield Finding("versions", f"loravault {ours}, Python {python}, torch {version('torch')}")
     if config is None:
@@ -63,22 +69,29 @@ def examine(config: VaultConfig | None, ask_device: Callable[[str], Finding] | N
 
 def device(wish: str, worker_command: Sequence[str] | None = None) -> Finding:
     """What the worker chooses: it is started and asked, because only it may import torch."""
-    from loravault.jobs.supervisor import Supervisor, WorkerDied  # noqa: PLC0415 - for this line only
+    from loravault.jobs import supervisor as sup  # noqa: PLC0415 - for this line only
 
-    supervisor = Supervisor(worker_command, {**os.environ, "LORAVAULT_DEVICE": wish})
+    supervisor = sup.Supervisor(worker_command, {**os.environ, "LORAVAULT_DEVICE": wish})
     try:
         supervisor.warm_up()
         give_up = time.monotonic() + DEVICE_WAIT_S
         while time.monotonic() < give_up:
             for event in supervisor.poll():
-                if isinstance(event, WorkerDied):
+                if isinstance(event, sup.WorkerDied):
                     return Finding("device", "none", f"The worker could not start: {event.reason}")
             if supervisor.device:
-                return Finding("device", supervisor.device, _advice(supervisor.device))
+                return Finding("device", _of_many(wish, supervisor), _advice(supervisor.device))
             time.sleep(0.05)
         return Finding("device", "none", f"The worker did not answer within {DEVICE_WAIT_S:.0f} s.")
     finally:
         supervisor.close()
+
+
+def _of_many(wish: str, supervisor: Supervisor) -> str:
+    """The device, and that others beside it are used too."""
+    cards = supervisor.cards or 0
+    others = f" and {cards - 1} more: a worker for each of the {cards} cards" if wish == "auto" and cards > 1 else ""
+    return supervisor.device + others
 
 
 def _advice(chosen: str) -> str | None:

@@ -153,6 +153,21 @@ def _block_presets(raw: Any) -> Mapping[str, str]:
     return MappingProxyType({str(name): text.strip() for name, text in raw.items()})
 
 
+_DEVICE = _matching(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:<number> or mps")
+_ONE_OF_SEVERAL = _matching(r"cpu|mps|cuda:\d{1,3}", "cpu, mps or cuda:<number> in a list")
+
+
+def _devices(raw: Any) -> str | tuple[str, ...]:
+    """One, or several with a worker each."""
+    if not isinstance(raw, list):
+        found: str = _DEVICE(raw)
+        return found
+    several = tuple(_ONE_OF_SEVERAL(one) for one in raw)
+    if not several or len(set(several)) < len(several):
+        raise NotThis('must name each device once: ["cuda:0", "cuda:1"]')
+    return several if len(several) > 1 else several[0]
+
+
 #: What a root may be called: it stands in front of a colon or slash in cards, so nothing that could be either.
 ROOT_NAME = r"[\w][\w .-]{0,63}"
 
@@ -174,7 +189,7 @@ SHARED: dict[str, _Check] = {
     "compile": _switch,
     "cover_level": _choice(*COVER_LEVELS),
     "defaults": _defaults,
-    "device": _matching(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:<number> or mps"),
+    "device": _devices,
     "dtype": _choice("auto", "float32", "float16", "bfloat16"),
     "default_base": _matching(r"\S.*", "the name of a base"),
     "default_bases": _by_family("bases"),

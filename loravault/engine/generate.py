@@ -98,6 +98,10 @@ class Engine:
         """The device in words."""
         return self._device.name
 
+    def cards(self) -> int:
+        """NVIDIA cards that can be used, its own included; 0 if it draws on something else."""
+        return torch.cuda.device_count() if self._device.place.type == "cuda" else 0
+
     def versions(self) -> dict[str, str]:
         """Library name → version."""
         return {

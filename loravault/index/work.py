@@ -15,6 +15,9 @@ MAX_ATTEMPTS = 3
 #: A job that was begun so often and every time ended with the daemon may well be what ends it.
 MAX_INTERRUPTIONS = 10
 
+#: Of a long queue only so many are looked at to decide who takes what.
+QUEUED_MOST = 64
+
 #: A job that has no answer yet.
 OPEN_STATES = ("queued", "claimed", "running")
 
@@ -169,12 +172,12 @@ def claim(
 
 
 def queued(session: Session, only: Collection[str] | None = None) -> Sequence[tuple[str, bool, str]]:
-    """Setup and kind of each job that nobody has claimed, and whether nobody waits for it; in the queue's order."""
+    """Setup of jobs that nobody has claimed, whether nobody waits for it, and kind; the first ones of the queue."""
     query = select(JobRow.setup, JobRow.background, JobRow.kind).where(JobRow.state == "queued")
     if only is not None:
         query = query.where(col(JobRow.note).in_(sorted(only)))
     order = (col(JobRow.background), col(JobRow.kind) == "train", col(JobRow.created), col(JobRow.run), col(JobRow.seq))
-    return session.exec(query.order_by(*order)).all()
+    return session.exec(query.order_by(*order).limit(QUEUED_MOST)).all()
 
 
 def begin(session: Session, job: JobRow) -> None:

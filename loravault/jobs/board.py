@@ -11,9 +11,10 @@ from loravault.errors import UserError
 from loravault.index import commands, notes, work
 from loravault.index.tables import JobRow, NoteRow, RunRow
 from loravault.jobs.context import Context, log
+from loravault.jobs.crew import Crew
 from loravault.jobs.dispatch import Dispatcher
+from loravault.jobs.lanes import Held
 from loravault.jobs.libraryboard import LINES, Keeping, library, notes_to_look_at
-from loravault.jobs.supervisor import Supervisor
 from loravault.pages import own
 from loravault.pages.dashboard import Dashboard, NoteLine, QueueLine, render
 
@@ -34,13 +35,13 @@ class Board:
         self,
         ctx: Context,
         dispatcher: Dispatcher,
-        supervisor: Supervisor,
+        crew: Crew,
         keeping: Callable[[], Keeping] = Keeping,
     ) -> None:
         self._ctx = ctx
         self._keeping = keeping
         self._dispatcher = dispatcher
-        self._supervisor = supervisor
+        self._crew = crew
         self._shown: Dashboard | None = None
         self._written_at = float("-inf")
         self._is_theirs = False
@@ -81,7 +82,7 @@ class Board:
 
     def _write_progress(self) -> None:
         dispatcher = self._dispatcher
-        progress = {held.id: {"phase": held.phase, "fraction": held.fraction} for held in dispatcher.shown}
+        progress = {held.id: {"phase": _doing(held), "fraction": held.fraction} for held in dispatcher.shown}
         if progress == self._progress or self._ctx.steady() - self._progress_at < PROGRESS_S:
             return
         self._progress, self._progress_at = progress, self._ctx.steady()
@@ -106,7 +107,7 @@ class Board:
             keeping = Keeping(notices=keeping.notices)
         with ctx.index.session() as session:
             jobs = work.open_jobs(session)
-            shown = {held.id: held.phase for held in self._dispatcher.shown}
+            shown = {held.id: _doing(held) for held in self._dispatcher.shown}
             running = [job for job in jobs if job.id in shown]
             waiting = [job for job in jobs if job.id not in shown]
             needy = [_problem_line(row) for row in notes.notes_with_problems(session)]
@@ -115,7 +116,7 @@ class Board:
                 heartbeat="stopped" if stopped else "running",
                 when=datetime.fromtimestamp(ctx.now()).strftime("%Y-%m-%d %H:%M"),
                 machine=ctx.config.machine,
-                device=self._supervisor.device or "the worker starts when there is work",
+                device=self._crew.devices or "the worker starts when there is work",
                 vault_name=ctx.config.vault.name,
                 running=tuple(QueueLine(job.note, _short(job), shown[job.id]) for job in running),
                 waiting=tuple(QueueLine(job.note, _short(job)) for job in waiting[:LINES]),
@@ -126,6 +127,11 @@ class Board:
                 recent=tuple(_run_line(run) for run in work.last_runs(session, 5, "done")),
                 library=library(session, ctx, keeping),
             )
+
+
+def _doing(held: Held) -> str:
+    """What is done for a job, and where, if there are several workers."""
+    return f"{held.phase} on {held.worker}" if held.worker else held.phase
 
 
 def _and_more(waiting: int) -> tuple[str, ...]:

@@ -68,6 +68,9 @@ class Engine(Trainer, Protocol):
     def versions(self) -> dict[str, str]:
         """Library name → version."""
 
+    def cards(self) -> int:
+        """NVIDIA cards that can be used, its own included; 0 if it draws on something else."""
+
     def pictures_at_once(self, spec: GenerationSpec) -> int:
         """How many pictures of this kind are denoised at the same time."""
 
@@ -134,7 +137,7 @@ class Worker:
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
         say(Phase(job=None, name="start", deadline_s=START_DEADLINE_S))
         engine = self._engine = make_engine()
-        say(Ready(device=engine.device_name(), versions=engine.versions()))
+        say(Ready(device=engine.device_name(), versions=engine.versions(), cards=engine.cards()))
         while jobs := self._waiting.take(engine.pictures_at_once, engine.mark_of):
             say(Taken(tuple(job.id for job in jobs)))
             if isinstance(lesson := jobs[0], Train):

@@ -21,6 +21,7 @@ from loravault.index.tables import JobRow
 from loravault.jobs import planning, trainingwords, words
 from loravault.jobs import supervisor as sup
 from loravault.jobs.context import Context, Event, log
+from loravault.jobs.crew import Crew
 from loravault.jobs.lanes import Held, Lane
 from loravault.jobs.publishing import Publisher, spec_of
 from loravault.jobs.trainings import Trainings
@@ -40,14 +41,12 @@ TAKEN_IN = "adding it to the library"
 class Dispatcher:
     """Keeps the workers busy: each holds what it draws, and what comes next."""
 
-    def __init__(
-        self, ctx: Context, supervisors: Sequence[sup.Supervisor], only: Collection[str] | None = None
-    ) -> None:
+    def __init__(self, ctx: Context, crew: Crew, only: Collection[str] | None = None) -> None:
         self._ctx = ctx
         self._only = only
         self._publisher = Publisher(ctx)
         self.trainings = Trainings(ctx, self._publisher)
-        self.lanes = [Lane(one) for one in supervisors]
+        self._crew = crew
         self._not_before = 0.0
         self._ask_ahead_at = 0.0
         self._events: deque[tuple[Lane, sup.Event]] = deque()
@@ -55,6 +54,11 @@ class Dispatcher:
         self._to_be_read = False
         #: The installed package is newer than this process.
         self.restart_wanted = False
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The workers with what they hold."""
+        return self._crew.lanes
 
     @property
     def job(self) -> str | None:
@@ -122,6 +126,7 @@ class Dispatcher:
         """Handle what the workers said, then give them the next jobs if they have room."""
         for lane in self.lanes:
             self._events.extend((lane, event) for event in lane.supervisor.poll())
+        self._crew.grow()
         while self._events and self._ctx.steady() >= self._not_before:
             self._handle(*self._events[0])
             if self._ctx.steady() >= self._not_before:
@@ -147,8 +152,8 @@ class Dispatcher:
 
     def stop(self) -> None:
         """The daemon leaves: the workers are closed, what they had goes back to the queue."""
+        self._crew.close()
         for lane in self.lanes:
-            lane.supervisor.close()
             self._give_back(lane)
 
     # ---- claiming
@@ -174,7 +179,8 @@ class Dispatcher:
         setup, background, kind = waiting[0]
         if not background and kind != "train":
             self._make_way(pause=not free and self._ctx.config.training_yields)
-        lane = max(free or self.lanes, key=lambda one: (one.room(background=background), one.fits(setup)))
+        able = free or [one for one in self.lanes if not any(held.training for held in one.held.values())] or self.lanes
+        lane = max(able, key=lambda one: (one.room(background=background), one.fits(setup)))
         orders, pictures = lane.room(background=background)
         if not free and not (orders and pictures):
             return False

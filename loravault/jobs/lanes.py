@@ -31,17 +31,29 @@ class Held:
     fraction: float | None = None
     #: It was asked back.
     withdrawn: bool = False
+    #: The device of its worker; empty while there is only one.
+    worker: str = ""
 
 
 class Lane:
     """A worker with the jobs that it holds."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, name: str = "") -> None:
         self.supervisor = supervisor
+        #: The device as the configuration calls it; empty while there is only one worker.
+        self.name = name
         #: Setup of the job that was claimed last: what will be loaded when it is free.
         self.setup = ""
         #: Oldest first.
         self.held: dict[str, Held] = {}
+
+    @property
+    def device(self) -> str:
+        """The device in words, once a worker has chosen it."""
+        said = self.supervisor.device
+        kind, _, rest = said.partition(" ")
+        seen_alone = self.name.startswith("cuda") and kind == "cuda"  # it sees no other card, and numbers none
+        return f"{self.name} {rest}".strip() if seen_alone else said
 
     @property
     def is_free(self) -> bool:
@@ -75,7 +87,12 @@ class Lane:
     def hold(self, job: JobRow) -> None:
         """It has this job from now on."""
         self.setup = job.setup
-        self.held[job.id] = Held(job.id, job.note, job.count, job.background, job.kind == "train", phase="starting")
+        training = job.kind == "train"
+        self.held[job.id] = Held(
+            job.id, job.note, job.count, job.background, training, phase="starting", worker=self.name
+        )
+            job.id, job.note, job.count, job.background, job.kind == "train", phase="starting", worker=self.name
+        )
 
     def fits(self, setup: str) -> int:
         """How much of this setup is loaded: 2 all, 1 the base, 0 nothing."""

@@ -98,6 +98,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="re
     device: str
     #: Library versions: torch, diffusers, transformers.
     versions: dict[str, str]
+    #: NVIDIA cards that the worker sees: the daemon imports no torch and learns it here.
+    cards: int = 0
 
 
 class Taken(msgspec.Struct, frozen=True, tag_field="type", tag="taken"):

@@ -97,6 +97,8 @@ class Supervisor:
         self._window = OrderWindow()
         self._idle_since = now()
         self._events: list[Event] = []
+        #: NVIDIA cards that the last worker saw; None: none has been ready yet.
+        self.cards: int | None = None
 
     # ---- what the daemon asks for
 
@@ -114,6 +116,10 @@ class Supervisor:
     def device(self) -> str:
         """The device in words, once the worker has chosen one."""
         return self._worker.device if self._worker else ""
+
+    def set_environment(self, env: Mapping[str, str]) -> None:
+        """For the next worker that is started; the present one is what it is."""
+        self._env = environment(env)
 
     def warm_up(self) -> None:
         """Starts the worker before there is a job: its imports take seconds."""
@@ -264,7 +270,7 @@ class Supervisor:
         elif isinstance(message, protocol.Log):
             worker.process.log(f"{message.level}: {message.text}")
         elif isinstance(message, protocol.Ready):
-            worker.device, worker.versions = message.device, message.versions
+            worker.device, worker.versions, self.cards = message.device, message.versions, message.cards
             worker.process.log(f"ready on {message.device}, {message.versions}")
         elif isinstance(message, protocol.Taken):
             self._begun(worker, message)

@@ -25,6 +25,29 @@ QUIET = {
 GENTLE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 
+#: The cards that a process may use, as NVIDIA's driver reads it.
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
 def environment(ours: Mapping[str, str]) -> dict[str, str]:
     """What a worker is started with, where `ours` is what we have and what it is to be told."""
     return {**GENTLE, **ours, **QUIET}
+
+
+def for_device(device: str, ours: Mapping[str, str], *, several: bool) -> dict[str, str]:
+    """What the worker of one device is told. Where there are several, each sees only its own card.
+
+    torch keeps a context of some hundred megabytes on every card that it sees, and takes the first one for what is not
+    told where to go.
+    """
+    kind, _, number = device.partition(":")
+    if not several or kind != "cuda" or not number:
+        return {**ours, "LORAVAULT_DEVICE": device}
+    seen = [card.strip() for card in ours.get(VISIBLE, "").split(",") if card.strip()]
+    if not seen:
+        card = number
+    elif int(number) < len(seen):
+        card = seen[int(number)]  # of those that we may use, as whoever started us has decided
+    else:
+        return {**ours, "LORAVAULT_DEVICE": device}  # torch says that it is not there
+    return {**ours, "LORAVAULT_DEVICE": "cuda", VISIBLE: card}

@@ -243,7 +243,6 @@ def test_the_worker_hears_what_is_configured(tmp_path: Path, monkeypatch: pytest
 
     config = VaultConfig(vault=tmp_path, dtype="bfloat16", offload="layers", compile=True, adapters="slots")
     assert config.worker_env == {
-        "LORAVAULT_DEVICE": "auto",
         "LORAVAULT_DTYPE": "bfloat16",
         "LORAVAULT_OFFLOAD": "layers",
         "LORAVAULT_COMPILE": "1",

@@ -49,6 +49,7 @@ from tests.fakes.training import FakeTrainer
 MODE = os.environ.get("LORAVAULT_FAKE", "")
 STEP_S = float(os.environ.get("LORAVAULT_FAKE_STEP_S", "0"))
 DEADLINE_S = float(os.environ.get("LORAVAULT_FAKE_DEADLINE_S", "60"))
+CARDS = int(os.environ.get("LORAVAULT_FAKE_CARDS", "0"))
 TOGETHER = int(os.environ.get("LORAVAULT_FAKE_TOGETHER", "4"))
 
 
@@ -61,7 +62,12 @@ class FakeEngine(FakeTrainer):
             time.sleep(0.3)
 
     def device_name(self) -> str:
-        return "fake"
+        return "cuda (Fake)" if self.cards() else "fake"
+
+    def cards(self) -> int:
+        """As torch counts them: only those that may be seen."""
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return CARDS if seen is None else min(CARDS, len(seen.split(",")))
 
     def versions(self) -> dict[str, str]:
         return {"fake": "1"}

@@ -125,7 +125,7 @@ def test_thirty_random_kills_of_the_worker(world: World, monkeypatch: pytest.Mon
             if kills < 30 and all(world.is_answered(rel) for rel in originals):
                 originals |= ask(world, 6, 2, prefix=f"More {kills}")
             daemon.tick()
-            pid = daemon._supervisor.pid
+            pid = daemon.dispatcher.lanes[0].supervisor.pid
             if kills < 30 and pid is not None and time.monotonic() >= next_kill:
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
@@ -181,7 +181,7 @@ def test_a_worker_killed_at_a_commit_point_of_the_daemon_loses_and_doubles_nothi
     def kill(name: str) -> None:
         if name == point and len(reached) < 2:
             reached.append(name)
-            pid = daemon._supervisor.pid
+            pid = daemon.dispatcher.lanes[0].supervisor.pid
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
 

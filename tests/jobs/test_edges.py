@@ -165,7 +165,7 @@ def test_pictures_that_cannot_be_published_are_not_drawn_again(world: World, mon
     world.request("Cat.md", "a red cat", seed=1)
     with running(world) as daemon:
         publish, starts = daemon.ctx.writer.publish, 0
-        start = daemon._supervisor.start
+        start = daemon.dispatcher.lanes[0].supervisor.start
 
         def counted(*args: object, **kwargs: object) -> None:
             nonlocal starts
@@ -175,7 +175,7 @@ def test_pictures_that_cannot_be_published_are_not_drawn_again(world: World, mon
         def full(*_args: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(daemon._supervisor, "start", counted)
+        monkeypatch.setattr(daemon.dispatcher.lanes[0].supervisor, "start", counted)
         monkeypatch.setattr(daemon.ctx.writer, "publish", full)
         world.work(daemon, lambda: "publish" in daemon.ctx.troubles)
         spin(daemon, 0.8)

@@ -169,7 +169,9 @@ def test_a_daemon_that_is_killed_blames_only_what_was_begun(world: World, monkey
         world.request(name, f"a red cat {name}", seed=1, steps=30 + int(name[5]))
     with running(world) as daemon:
         world.work(daemon, lambda: sum(row.state == "claimed" for row in rows(daemon).values()) == 2)
-        monkeypatch.setattr(daemon.dispatcher, "stop", daemon._supervisor.close)  # as a kill leaves the rows
+        monkeypatch.setattr(
+            daemon.dispatcher, "stop", daemon.dispatcher.lanes[0].supervisor.close
+        )  # as a kill leaves the rows
     with running(world) as daemon:
         told = sorted((row.state, row.attempts, row.interrupted) for row in rows(daemon).values())
         assert told == [("queued", 0, 0), ("queued", 0, 0), ("queued", 1, 1)]
