@@ -228,6 +228,9 @@ class Dispatcher:
             if job.kind == "train" and self.trainings.take_up(job):
                 self._begun(lane, job.id)  # the index was lost after it was made: only its end is missing
                 continue
+            if owner := next((one for one in self.lanes if one.supervisor.holds(job.id)), None):
+                owner.hold(job)  # given back by a bug of ours, not by its worker, which will answer
+                continue
             try:
                 orders.append(self.trainings.order(job) if job.kind == "train" else self._order(job))
             except UserError as error:  # its paths cannot be said

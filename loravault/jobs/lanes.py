@@ -91,8 +91,6 @@ class Lane:
         self.held[job.id] = Held(
             job.id, job.note, job.count, job.background, training, phase="starting", worker=self.name
         )
-            job.id, job.note, job.count, job.background, job.kind == "train", phase="starting", worker=self.name
-        )
 
     def fits(self, setup: str) -> int:
         """How much of this setup is loaded: 2 all, 1 the base, 0 nothing."""

@@ -140,7 +140,7 @@ class Supervisor:
         self.start([order(job_id, spec, out_dir, stem=stem, provenance=provenance, originals=originals)])
 
     def start(self, orders: Sequence[Order]) -> None:
-        """Hands jobs to the worker, all at once, so that it can draw them together. It is started if need be.
+        """Hands jobs to the worker, all at once, so that it can draw them together; starts one if need be.
 
         Raises `RuntimeError` if one of them has no answer yet, `UserError` if no process can be made.
         """
@@ -149,13 +149,15 @@ class Supervisor:
         self._window.add(orders)
         self._send_orders()
 
+    def holds(self, job_id: str) -> bool:
+        """Whether it was handed over and has no answer."""
+        return job_id in self._window
+
     def cancel(self, job_id: str) -> bool:
         """Asks the worker to stop the job between two steps. False if it is not held here."""
         held = self._window.get(job_id)
-        if held is None:
-            return False
-        if held.cancelled_at is not None:
-            return True
+        if held is None or held.cancelled_at is not None:
+            return held is not None
         held.cancelled_at = self._now()
         if not held.sent:
             self._answer(job_id, JobCancelled(job_id))

@@ -198,6 +198,27 @@ def test_a_path_that_cannot_be_said_fails_its_own_job(world: World, monkeypatch:
     assert world.status("B good.md") == "done"
 
 
+def test_a_bug_while_an_event_is_handled_ends_neither_the_job_nor_the_daemon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job was queued again while its worker still had it, and handing it over a second time raised."""
+    monkeypatch.setenv("LORAVAULT_FAKE_STEP_S", "0.02")
+    world.request("Cat.md", "a red cat", seed=1, steps=20)
+    with running(world) as daemon:
+        progress, left = daemon.dispatcher._progress, [1]
+
+        def buggy(held: object, phase: str, fraction: float | None) -> None:
+            if fraction is not None and left[0]:
+                left[0] -= 1
+                raise ZeroDivisionError
+            progress(held, phase, fraction)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(daemon.dispatcher, "_progress", buggy)
+        world.finish(daemon, "Cat.md")
+    assert left == [0]
+    assert (world.status("Cat.md"), world.results("Cat.md")) == ("done", 1)
+
+
 def test_a_batch_that_ran_out_of_memory_is_answered_note_by_note(world: World) -> None:
     names = ["A.md", "B oom.md", "C.md"]
     for name in names:
