@@ -201,7 +201,7 @@ def _answered(daemon: Daemon, vault: Path, rel: str, run: Run) -> set[int]:
     daemon.feed.hint(rel)
     for _ in range(2000):
         daemon.tick()
-        if (pid := daemon._supervisor.pid) is not None and pid not in pids:
+        if (pid := daemon.dispatcher.lanes[0].supervisor.pid) is not None and pid not in pids:
             pids.add(pid)
         note = parse_note((vault / rel).read_bytes()).frontmatter
         if note is not None and note.properties.get("lv_status") in ("done", "failed"):

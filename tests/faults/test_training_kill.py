@@ -96,7 +96,7 @@ def test_twenty_random_kills_of_the_worker(world: World) -> None:
             assert time.monotonic() < give_up, world.story()
             daemon.tick()
             at = max(daemon.dispatcher.trainings.reached.values(), default=0)
-            pid = daemon._supervisor.pid
+            pid = daemon.dispatcher.lanes[0].supervisor.pid
             if kills < 20 and pid is not None and at >= last + wait:  # three without any step would be a failure
                 os.kill(pid, signal.SIGKILL)
                 kills, last, wait = kills + 1, at, chance.randint(1, 14)

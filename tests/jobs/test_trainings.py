@@ -145,7 +145,7 @@ def test_what_is_wrong_with_a_note_is_its_answer_and_nothing_starts(world: World
     world.note("T.md", "---\nloravault: train\nrun: true\nsteps: many\n---\n![[gone.png]]\n")
     with running(world) as daemon:
         world.finish(daemon, "T.md")
-        assert daemon._supervisor.pid is None
+        assert daemon.dispatcher.lanes[0].supervisor.pid is None
     said = lines(world, "T.md")
     assert "[!failure] Nothing was trained" in said
     assert "gone.png" in said
@@ -157,7 +157,7 @@ def test_photographs_on_the_demo_base_and_other_refusals_of_the_worker_are_answe
     ask(world, class_word="fake:user")
     with running(world) as daemon:
         world.finish(daemon, NOTE)
-        pid = daemon._supervisor.pid
+        pid = daemon.dispatcher.lanes[0].supervisor.pid
     assert pid is not None, "a refusal is no reason to end the worker"
     assert "told to refuse this" in lines(world)
     assert regions(world) == [("failure", False)], "the plan has given way"
@@ -242,7 +242,7 @@ def test_a_worker_that_dies_while_it_makes_progress_is_no_failure(world: World, 
         def killed_often() -> bool:
             nonlocal kills, last
             at = max(daemon.dispatcher.trainings.reached.values(), default=0)
-            pid = daemon._supervisor.pid
+            pid = daemon.dispatcher.lanes[0].supervisor.pid
             if kills < 6 and at >= last + 5 and pid is not None and daemon.dispatcher.trainings.reached:
                 os.kill(pid, signal.SIGKILL)
                 kills, last = kills + 1, at
@@ -396,7 +396,7 @@ def test_a_lost_index_costs_no_answer_and_no_second_adapter(world: World, monkey
 
 def _abandon(daemon: Daemon) -> None:
     """As a crash leaves it: nothing is put in order, but what holds the vault is gone."""
-    daemon._supervisor.close()
+    daemon.dispatcher.lanes[0].supervisor.close()
     daemon.keepers.close()
     daemon.ctx.index.close()
     assert daemon._lock is not None
