@@ -314,10 +314,20 @@ def answers_of(pending: Pending) -> list[Answer]:
     answers: list[Answer] = []
     for run in pending.runs:
         mine = [job for job in waiting if job.run == run.id]
-        answers += [answer_of(job) for job in mine if not job.sheet and json.loads(job.answer or "[]")]
+        told = [job for job in mine if not job.sheet and not _is_superseded(pending, job)]
+        answers += [answer_of(job) for job in told if json.loads(job.answer or "[]")]
         answers += sheet_answers([job for job in mine if job.sheet])
         answers += [plan_of(job) for job in pending.plans if job.run == run.id]
     return answers
+
+
+def _is_superseded(pending: Pending, job: JobRow) -> bool:
+    """Whether a training was stopped for a later one of the same note: that takes the place of its plan."""
+    if job.kind != "train" or job.state != "cancelled":
+        return False
+    later = [run.id for run in pending.runs]
+    later = later[later.index(job.run) + 1 :]
+    return any(one.kind == "train" for run in later for one in pending.jobs[run])
 
 
 def stuck_message(unset: Mapping[str, str]) -> str:

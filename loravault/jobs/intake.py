@@ -283,10 +283,18 @@ class Intake:
             run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)
         plan = self._plan_tick(session, read, request)
+        if plan.training is not None:
+            self._stop_earlier(session, read.rel)
         while any(work.job_by_id(session, job) for job in (*_ids(run_id, plan), trainingplans.training_id(run_id))):
             run_id = secrets.token_hex(4)  # ids are short, for the block ids' sake; they must not meet
         self._insert(session, read, run_id, plan, ticked=ticked)
         return run_id
+
+    def _stop_earlier(self, session: Session, rel: str) -> None:
+        """A note has one training: what it asked for before, and asks otherwise now, is stopped; its state is kept."""
+        for job in work.open_jobs(session):
+            if job.note == rel and job.kind == "train":
+                self._cancel_job(session, job)
 
     def _is_another_wish(
         self, session: Session, earlier: RunRow, read: ReadNote, request: Request, *, ticked: bool

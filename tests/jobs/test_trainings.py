@@ -197,6 +197,18 @@ def test_a_tick_while_it_is_trained_trains_it_once(world: World, monkeypatch: An
     assert trained(world) == ["my-cat"]
 
 
+def test_a_changed_note_that_is_ticked_again_stops_what_it_asked_for_before(world: World, monkeypatch: Any) -> None:
+    monkeypatch.setenv("LORAVAULT_FAKE_STEP_S", "0.03")
+    note = ask(world, steps=300)
+    with running(world) as daemon:
+        world.work(daemon, lambda: ("plan", False) in regions(world))
+        changed = note.read_bytes().replace(b"steps: 300", b"steps: 7").replace(b"run: false", b"run: true")
+        note.write_bytes(changed)
+        world.work(daemon, lambda: "7 steps" in lines(world) and world.is_answered(NOTE))
+    assert trained(world) == ["my-cat"]
+    assert regions(world) == [("result", False)]
+
+
 def test_cancel_keeps_what_was_learned_and_the_next_tick_goes_on(world: World, monkeypatch: Any) -> None:
     monkeypatch.setenv("LORAVAULT_FAKE_STEP_S", "0.03")
     note = ask(world, steps=80)
