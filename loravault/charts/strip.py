@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from loravault.charts.canvas import INK, cut_to, font, save, text_width
 
-#: Longest side of one sample, and most pixels of the whole picture.
-CELL = 320
+#: Longest side of one sample in pixels: at most, and at least (small ones are made larger, for dense screens).
+CELL, LEAST = 320, 256
 MOST_ROWS = 6
 _GAP, _LETTERS = 12, 22
 
@@ -32,7 +32,8 @@ def draw_strip(rows: Sequence[Row], titles: Sequence[str], path: Path) -> bool:
     if not sizes:
         return False
     width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
-    scale = min(1.0, CELL / max(width, height))
+    longest = max(width, height)
+    scale = min(CELL, max(LEAST, longest)) / longest
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     margin = max(text_width(probe, row.label, _LETTERS) for row in shown) + 2 * _GAP
@@ -66,6 +67,5 @@ def _size(file: Path) -> tuple[int, int]:
 
 def _place(image: Image.Image, file: Path, at: tuple[int, int], size: tuple[int, int]) -> None:
     with Image.open(file) as sample:
-        small = sample.convert("RGB")
-        small.thumbnail(size, Image.Resampling.LANCZOS)
+        small = ImageOps.contain(sample.convert("RGB"), size, Image.Resampling.LANCZOS)
     image.paste(small, (at[0] + (size[0] - small.width) // 2, at[1] + (size[1] - small.height) // 2))

@@ -21,8 +21,8 @@ def test_a_row_for_the_base_and_for_each_checkpoint(tmp_path: Path) -> None:
     with Image.open(tmp_path / "strip.webp") as image:
         seen = image.convert("RGBA")
         assert seen.getpixel((1, 1))[3] == 0  # type: ignore[index]
-        left, top = seen.width - 2 * (128 + 12), seen.height - 3 * (96 + 12)
-        middle = [[seen.getpixel((left + 64 + 140 * x, top + 48 + 108 * y)) for x in (0, 1)] for y in (0, 1, 2)]
+        left, top = seen.width - 2 * (256 + 12), seen.height - 3 * (192 + 12)
+        middle = [[seen.getpixel((left + 128 + 268 * x, top + 96 + 204 * y)) for x in (0, 1)] for y in (0, 1, 2)]
     named = [["red" if p[0] > 200 else "blue" if p[2] > 200 else "-" for p in row] for row in middle]  # type: ignore[index]
     assert named == [["red", "blue"], ["blue", "-"], ["-", "red"]]
 
