@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 @click.command("bases")
 @click.option("--json", "as_data", is_flag=True, help="Print it as JSON.")
+@click.option("--fetch", metavar="OWNER/NAME", help="Fetch this base from the Hub first, if `network` is allowed.")
 @pass_app
-def command(app: App, as_data: bool) -> None:
+def command(app: App, as_data: bool, fetch: str | None) -> None:
     """List the base models, and why one cannot be used.
 
     A request names one with `base: NAME`, and a VAE from the same folders with `vae: NAME`.
@@ -29,6 +30,9 @@ def command(app: App, as_data: bool) -> None:
     from loravault.resources import demo_base
 
     config = app.config()
+    if fetch is not None:
+        _fetch(fetch, config)
+        return
     shelf = look(config.bases, demo_base())
     if as_data:
         fields = {"default": _default(config), "default_bases": config.default_bases}
@@ -46,6 +50,27 @@ def command(app: App, as_data: bool) -> None:
         click.echo(plain(f"VAEs: {', '.join(vae.name for vae in shelf.vaes)}"))
     for line in _folders(config):
         click.echo(plain(line))
+
+
+def _fetch(name: str, config: VaultConfig) -> None:
+    """A base from the Hub, file by file."""
+    from loravault.errors import UserError
+    from loravault.library.hubfetch import HubFile, fetch_base
+
+    if not config.network:
+        raise UserError(
+            f"{name} was not fetched, because nothing may be: say `network = true` in config.toml "
+            "(`loravault config` shows where it is) and try again."
+        )
+
+    def files(found: tuple[HubFile, ...]) -> None:
+        click.echo(plain(f"{name}: {len(found)} files, {size(sum(one.bytes for one in found))}"))
+
+    def file(one: HubFile) -> None:
+        click.echo(plain(f"  {one.name}  {size(one.bytes)}"))
+
+    base = fetch_base(name, on_files=files, on_file=file)
+    click.echo(plain(f"{name} is here ({base.family}). A request names it with `base: {name}`."))
 
 
 def _default(config: VaultConfig) -> str:

@@ -1,4 +1,4 @@
-"""Bases that other programs have already fetched from the Hub: found by their id in its cache, never fetched."""
+"""Bases that were fetched from the Hub: found by their id in its cache. `hubfetch` is what fetches."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ def _named(name: str, bases: Sequence[BaseRef], reasons: Mapping[str, str]) -> B
     if is_hub_id(name.strip()):
         return NotFound(near, (
             f"There is no base \"{name.strip()}\" on this machine, and a request does not download one: fetch it with "
-            f"`hf download {name.strip()}`, or put its .safetensors file into one of the folders with bases."
+            f"`loravault bases --fetch {name.strip()}`, or put its .safetensors file into one of the folders with "
+            "bases."
         ))  # fmt: skip
     return NotFound(near)
 

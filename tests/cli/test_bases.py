@@ -44,3 +44,9 @@ def test_they_are_listed_with_what_is_wrong_and_where_they_were_looked_for(tmp_p
 def test_without_folders_it_says_how_to_name_some(tmp_path: Path) -> None:
     result = call(app_in(tmp_path), "bases")
     assert "No folders with bases are configured" in result.out
+
+
+def test_nothing_is_fetched_unless_the_network_is_allowed(tmp_path: Path) -> None:
+    result = call(app_in(tmp_path), "bases", "--fetch", "some/base")
+    assert result.code != 0
+    assert "some/base was not fetched, because nothing may be: say `network = true` in config.toml" in result.err

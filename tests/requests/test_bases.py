@@ -48,7 +48,10 @@ def test_a_name_of_the_hub_is_explained() -> None:
     found = choose_base("stabilityai/sdxl-turbo", set(), ALL, Defaults())
     assert isinstance(found, NotFound)
     assert found.reason is not None
-    assert "a request does not download one: fetch it with `hf download stabilityai/sdxl-turbo`" in found.reason
+    assert (
+        "a request does not download one: fetch it with `loravault bases --fetch stabilityai/sdxl-turbo`"
+        in found.reason
+    )
 
 
 def test_a_vae_goes_by_its_name() -> None:
