@@ -12,7 +12,7 @@ from loravault import resources
 from loravault.config import load, save_vault
 from loravault.errors import AlreadyRunning
 from loravault.index.library import entries
-from loravault.jobs import deliver
+from loravault.jobs import pending
 from loravault.keeping.cardnames import CallNames
 from loravault.pages import bases, own
 from loravault.pages.cards import CardNames, render_card
@@ -303,7 +303,7 @@ def test_properties_that_only_look_like_ours_stay() -> None:
 
 def test_what_goes_is_what_answers_write() -> None:
     """A property that answers learn to write must be one that leaves again."""
-    written = {name for name in deliver.properties.__code__.co_consts if str(name).startswith("lv_")}
+    written = {name for name in pending.properties.__code__.co_consts if str(name).startswith("lv_")}
     assert written == WRITTEN_KEYS
 
 

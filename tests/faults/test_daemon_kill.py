@@ -143,7 +143,7 @@ def test_thirty_random_kills_of_the_worker(world: World, monkeypatch: pytest.Mon
 def test_teeth_a_delivery_that_does_not_look_first_is_caught(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin appends its answer without asking whether it is there; a kill after the write must show it twice."""
     from loravault.index import work
-    from loravault.jobs import deliver
+    from loravault.jobs import pending
 
     originals = ask(world, 1, 1)
     finish(world)
@@ -156,13 +156,13 @@ def test_teeth_a_delivery_that_does_not_look_first_is_caught(world: World, monke
                 job.delivered = False
     daemon.close()
 
-    honest = deliver.apply_answers_told
+    honest = pending.apply_answers_told
 
     def careless(data: bytes, answers: object, *args: object, **kwargs: object) -> Applied:
-        renamed = [deliver.Answer(**{**vars(answer), "job": f"{answer.job[:6]}ff"}) for answer in answers]  # type: ignore[attr-defined]
+        renamed = [pending.Answer(**{**vars(answer), "job": f"{answer.job[:6]}ff"}) for answer in answers]  # type: ignore[attr-defined]
         return honest(data, renamed, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(deliver, "apply_answers_told", careless)
+    monkeypatch.setattr(pending, "apply_answers_told", careless)
     daemon = world.daemon()
     try:
         world.work(daemon, lambda: not daemon.ctx.to_deliver and daemon.dispatcher.job is None)

@@ -14,7 +14,6 @@ from PIL import Image
 from loravault.daemon import Daemon
 from loravault.failpoints import NAMES
 from loravault.index import work
-from loravault.jobs import deliver
 from loravault.vault.answers import strip_ours
 from loravault.vault.note import parse_note
 from tests.jobs.test_path import retick, running
@@ -413,13 +412,3 @@ def _abandon(daemon: Daemon) -> None:
     daemon.ctx.index.close()
     assert daemon._lock is not None
     daemon._lock.release()
-
-
-def test_the_message_of_a_waiting_training_is_told(world: World) -> None:
-    from loravault.index.tables import JobRow
-
-    values = {"id": "a", "kind": "train", "run": "r", "note": "n", "first_line": "training my-cat", "steps": 750}
-    job = JobRow(seq=0, block_hash=None, ordinal=0, fingerprint="", created=0.0, **values)
-    pending = deliver.Pending("n", None, [])
-    pending.runs, pending.jobs = [type("R", (), {"id": "r"})()], {"r": [job]}  # type: ignore[list-item]
-    assert deliver.waiting_message(pending) == "training my-cat, 750 steps; the dashboard shows how far it is"
