@@ -20,6 +20,8 @@ QUEUED_MOST = 64
 
 #: A job that has no answer yet.
 OPEN_STATES = ("queued", "claimed", "running")
+#: A job that a worker has.
+HELD_STATES = ("claimed", "running")
 
 #: The queue prefers jobs of the setup that is loaded, unless another has waited this long (seconds).
 PATIENCE_S = 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -16,14 +15,15 @@ from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.formats.generation import GenerationSpec
 from loravault.formats.outcome import Provenance
-from loravault.index import adapters, images, work
+from loravault.index import adapters, work
 from loravault.index.tables import JobRow
-from loravault.jobs import planning, trainingwords, words
 from loravault.jobs import supervisor as sup
+from loravault.jobs import trainingwords, words
 from loravault.jobs.context import Context, Event, log
 from loravault.jobs.crew import Crew
 from loravault.jobs.lanes import Held, Lane
 from loravault.jobs.publishing import Publisher, spec_of
+from loravault.jobs.recovery import Recovery
 from loravault.jobs.trainings import Trainings
 from loravault.vault.names import image_stem
 from loravault.vault.paths import VaultGone
@@ -32,8 +32,6 @@ from loravault.vault.paths import VaultGone
 PAUSE_S = 60.0
 #: Whether there is something to claim ahead of the work is asked this often while a worker is busy (seconds).
 AHEAD_S = 0.25
-#: A job that a worker has.
-HELD_STATES = ("claimed", "running")
 #: What is said of a training whose adapter is made.
 TAKEN_IN = "adding it to the library"
 
@@ -46,6 +44,7 @@ class Dispatcher:
         self._only = only
         self._publisher = Publisher(ctx)
         self.trainings = Trainings(ctx, self._publisher)
+        self._recovery = Recovery(ctx, self._publisher, self.trainings)
         self._crew = crew
         self._not_before = 0.0
         self._ask_ahead_at = 0.0
@@ -80,47 +79,8 @@ class Dispatcher:
         return self._publisher.staging
 
     def recover(self) -> None:
-        """At the start every job that a worker had has lost it, because we ended.
-
-        One that was begun is answered with the pictures that it had made already, else queued again; and that is no
-        try of its own, or whoever kills us three times would make it fail.
-        """
-        shutil.rmtree(self.staging, ignore_errors=True)
-        trainings = []
-        with self._ctx.index.session() as session:
-            orphans = []
-            for job in work.orphans(session):
-                if job.state == "claimed":
-                    work.give_back(session, job)
-                elif job.kind == "train":
-                    trainings.append(job.id)
-                else:
-                    orphans.append((job.id, spec_of(job)))
-        for job_id in trainings:
-            self._recover_training(job_id)
-        for job_id, spec in orphans:
-            cards = self._publisher.cards(spec)
-            with self._ctx.index.session() as session:
-                found = work.job_by_id(session, job_id)
-                if found is None:
-                    continue
-                found.interrupted += 1
-                found.state = "queued"
-                if not planning.adopt_pictures(found, images.images_of_job(session, job_id), cards):
-                    found.state = "running"
-                session.add(found)
-                self._ctx.to_deliver.add(found.note)
-            self._lost(job_id, "loravault was stopped while it ran")
-
-    def _recover_training(self, job_id: str) -> None:
-        """What it has made is taken in; else it goes on from its state."""
-        with self._ctx.index.session() as session:
-            job = work.job_by_id(session, job_id)
-            if job is None or self.trainings.take_up(job):
-                return
-            job.interrupted += 1
-            session.add(job)
-        self._lost(job_id, "loravault was stopped while it ran")
+        """At the start every job that a worker had has lost it, because we ended."""
+        self._recovery.recover()
 
     def step(self) -> None:
         """Handle what the workers said, then give them the next jobs if they have room."""
@@ -147,7 +107,7 @@ class Dispatcher:
         except Exception as error:
             log.exception("what the worker said could not be handled: %r", event)
             if event.job is not None:
-                self._lost(event.job, f"a bug in loravault ({type(error).__name__}: {error})")
+                self._recovery.lost(event.job, f"a bug in loravault ({type(error).__name__}: {error})")
                 self._free(lane, event.job)
 
     def stop(self) -> None:
@@ -309,12 +269,11 @@ class Dispatcher:
         elif isinstance(event, sup.VersionMismatch):
             self._upgraded(event)
         elif isinstance(event, (sup.JobReturned, sup.JobPaused)):
-            self._returned(event.job)
-            self._free(lane, event.job)
+            self._returned(lane, event.job)
         elif isinstance(event, sup.WorkerDied):
             lane.setup = ""
             if event.job is not None:
-                self._lost(event.job, event.reason)
+                self._recovery.lost(event.job, event.reason)
                 self._free(lane, event.job)
         else:
             self._on_end(lane, event)
@@ -324,7 +283,7 @@ class Dispatcher:
         ctx = self._ctx
         with ctx.index.session() as session:
             job = work.job_by_id(session, job_id)
-            if job is None or job.state not in HELD_STATES:
+            if job is None or job.state not in work.HELD_STATES:
                 return
             if job.state == "claimed":
                 work.begin(session, job)
@@ -357,31 +316,17 @@ class Dispatcher:
     def _give_back(self, lane: Lane) -> None:
         """What it has goes back to the queue and its attempts are not counted: it was not its fault."""
         for job_id in tuple(lane.held):
-            self._returned(job_id)
-            self._free(lane, job_id)
+            self._returned(lane, job_id)
 
-    def _returned(self, job_id: str) -> None:
-        """A worker gave it back, or left through no fault of the job's."""
-        ctx = self._ctx
-        with ctx.index.session() as session:
-            job = work.job_by_id(session, job_id)
-            if job is None or job.state not in HELD_STATES:
-                return
-            ctx.to_deliver.add(job.note)
-            if job.cancel:
-                lines = self.trainings.stopped_lines(job) if job.kind == "train" else []
-                work.finish(session, job, "cancelled", lines, now=ctx.now())
-            else:
-                work.give_back(session, job)
-            note = job.note
-        if job_id in ctx.to_withdraw:
-            ctx.look(note)
+    def _returned(self, lane: Lane, job_id: str) -> None:
+        if self._recovery.returned(job_id):
             self._to_be_read = True
+        self._free(lane, job_id)
 
     def _on_end(self, lane: Lane, event: sup.Finished | sup.TrainingDone | sup.JobFailed | sup.JobCancelled) -> None:
         with self._ctx.index.session() as session:
             job = work.job_by_id(session, event.job)
-        if job is None or job.state not in HELD_STATES:
+        if job is None or job.state not in work.HELD_STATES:
             self._free(lane, event.job)
             return
         try:
@@ -411,31 +356,6 @@ class Dispatcher:
             self.trainings.stopped(job)
         else:
             self.trainings.failed(job, event.message)
-
-    def _lost(self, job_id: str, reason: str) -> None:
-        """A worker died or hung over it: the job is tried again, at most twice, then failed in words."""
-        with self._ctx.index.session() as session:
-            job = work.job_by_id(session, job_id)
-            if job is None or job.state not in HELD_STATES:
-                return
-            if job.cancel:
-                self._ctx.to_deliver.add(job.note)
-                lines = self.trainings.stopped_lines(job) if job.kind == "train" else []
-                work.finish(session, job, "cancelled", lines, now=self._ctx.now())
-                return
-            if job.state == "claimed":  # the worker died before it could say what it was at
-                work.begin(session, job)
-            if job.kind == "train" and self.trainings.has_moved(job):
-                job.attempts = job.interrupted = 0  # it goes on from where it was: that is no failure
-            survived = job.attempts - job.interrupted < work.MAX_ATTEMPTS
-            if survived and job.interrupted < work.MAX_INTERRUPTIONS:
-                work.requeue(session, job)
-                log.warning("job %s is queued again: %s", job_id, reason)
-                return
-        message = f"It was tried {job.attempts} times and never came to its end: {reason}."
-        told = [message, "`loravault retry` tries again; the worker's log says more."]
-        lines = trainingwords.failure_lines(told) if job.kind == "train" else words.failure_lines(told)
-        self._publisher.end(job, "failed", lines)
 
     def _cannot_publish(self, job: JobRow, reason: str) -> None:
         """The pictures are made but cannot be put into the vault: they wait, and the dashboard says why."""
