@@ -13,14 +13,13 @@ from sqlmodel import Session
 from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.index import commands, images, notes, work
-from loravault.index.tables import JobRow, NoteRow, RunRow
-from loravault.jobs import planning, trainingplans, trainingwords
-from loravault.jobs.catalog import IndexCatalog
+from loravault.index.tables import NoteRow, RunRow
+from loravault.jobs import planning, trainingplans
+from loravault.jobs.cancelling import Cancelling
 from loravault.jobs.context import Context, Event, log
-from loravault.jobs.previews import Previews
+from loravault.jobs.plans import Plans
 from loravault.jobs.reading import CardReader, NoteReader, ReadNote
 from loravault.jobs.showing import Showing
-from loravault.jobs.trainings import spec_of
 from loravault.requests.model import Request
 from loravault.requests.parse import parse_request
 from loravault.vault.paths import inside
@@ -36,7 +35,8 @@ class Intake:
     def __init__(self, ctx: Context, cards: CardReader | None = None) -> None:
         self._ctx = ctx
         self._cards = cards
-        self._catalog: IndexCatalog | None = None
+        self._cancelling = Cancelling(ctx)
+        self._plans = Plans(ctx)
         self._showing = Showing(ctx.steady)
         #: rel -> when (steady clock) its properties were first seen to be invalid while they say `run: true`.
         self._invalid: dict[str, float] = {}
@@ -129,7 +129,7 @@ class Intake:
 
     def library_changed(self) -> None:
         """Adapters or bases may have come or gone: names are looked up anew."""
-        self._catalog = None
+        self._plans.library_changed()
         self._showing.ask_again()
 
     def look_for_previews(self) -> None:
@@ -168,13 +168,7 @@ class Intake:
     def cancel(self, target: str | None) -> str:
         """Stop a note, a run or a job by name; everything when none is given. Returns what happened, in words."""
         with self._ctx.index.session() as session:
-            jobs = [job for job in work.open_jobs(session) if target is None or _is_called(job, target)]
-            for job in jobs:
-                self._cancel_job(session, job)
-        if not jobs:
-            return f"Nothing waits or runs{'' if target is None else f' for {target}'}, so there is nothing to cancel."
-        where = sorted({job.note for job in jobs})
-        return f"Cancelled {len(jobs)} {'block' if len(jobs) == 1 else 'blocks'} in {', '.join(where)}."
+            return self._cancelling.named(session, target)
 
     def adopt_all(self) -> int:
         """Look at every note, so that lost runs are found again. Returns how many requests there are."""
@@ -221,35 +215,12 @@ class Intake:
         self._showing.seen(read.rel, request)
         if request.cancel:
             self._showing.hold(read.rel, request)
-            self._cancel_note(session, read.rel, row, also_run=request.run)
+            self._cancelling.note(session, read.rel, row, also_run=request.run)
         elif request.run:
             if not self._is_renamed(session, read):
                 self._tick(session, read, request, ticked=True)
         elif not self._recover(session, read, request) and request.auto:
             self._auto(session, read, request)
-
-    def _cancel_note(self, session: Session, rel: str, row: NoteRow, *, also_run: bool) -> None:
-        """`cancel` beats `run`: nothing starts, both boxes are reset."""
-        jobs = [job for job in work.open_jobs(session) if job.note == rel]
-        for job in jobs:
-            self._cancel_job(session, job)
-        if not row.cancel_ack:
-            row.cancel_ack = True
-            row.ack_message = "cancelled" if jobs else "nothing was waiting or running, so there was nothing to cancel"
-        row.run_ack = row.run_ack or also_run
-        session.add(row)
-        self._ctx.to_deliver.add(rel)
-
-    def _cancel_job(self, session: Session, job: JobRow) -> None:
-        if job.state == "queued":
-            begun = job.kind == "train" and job.plan is not None
-            lines = trainingwords.stopped_lines(spec_of(job), job.now_at, job.steps) if begun else []
-            work.finish(session, job, "cancelled", lines, now=self._ctx.now())
-        else:
-            job.cancel = True  # for the case that the worker or we die before it is obeyed
-            session.add(job)
-            self._ctx.to_cancel.add(job.id)
-        self._ctx.to_deliver.add(job.note)
 
     def _is_renamed(self, session: Session, read: ReadNote) -> bool:
         """A ticked note was renamed before its receipt was written: the same edge under another name."""
@@ -282,19 +253,13 @@ class Intake:
             # the user went on typing before anything started: plan again from what stands there now
             run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)
-        plan = self._plan_tick(session, read, request)
+        plan = self._plans.tick(session, read, request)
         if plan.training is not None:
-            self._stop_earlier(session, read.rel)
+            self._cancelling.training(session, read.rel)
         while any(work.job_by_id(session, job) for job in (*_ids(run_id, plan), trainingplans.training_id(run_id))):
             run_id = secrets.token_hex(4)  # ids are short, for the block ids' sake; they must not meet
         self._insert(session, read, run_id, plan, ticked=ticked)
         return run_id
-
-    def _stop_earlier(self, session: Session, rel: str) -> None:
-        """A note has one training: what it asked for before, and asks otherwise now, is stopped; its state is kept."""
-        for job in work.open_jobs(session):
-            if job.note == rel and job.kind == "train":
-                self._cancel_job(session, job)
 
     def _is_another_wish(
         self, session: Session, earlier: RunRow, read: ReadNote, request: Request, *, ticked: bool
@@ -309,19 +274,10 @@ class Intake:
         begun = any(job.attempts for job in work.jobs_of(session, earlier.id))
         return ticked and not earlier.ticked and begun and earlier.note_sha != read.sha
 
-    def _plan_tick(self, session: Session, read: ReadNote, request: Request) -> planning.Plan:
-        if request.kind == "preview":
-            return Previews(session, request, self.catalog(session)).tick()
-        if request.kind == "train" and not request.problems:
-            known = self._fingerprints(session, read).values()
-            under_way = [job.fingerprint for job in work.open_jobs(session) if job.note == read.rel]
-            catalog, config = self.catalog(session), self._ctx.config
-            return trainingplans.tick(request, read, catalog, config, known=known, under_way=under_way)
-        return planning.plan_tick(request, self._look_up(session, read, request))
-
     def _auto_previews(self, session: Session, read: ReadNote, request: Request) -> None:
         """The next adapters without a picture: when nothing else waits or runs, and none that was tried before."""
-        plan = self._showing.next_plan(session, read, request, self.catalog(session), may_begin=not self._baseline)
+        catalog = self._plans.catalog(session)
+        plan = self._showing.next_plan(session, read, request, catalog, may_begin=not self._baseline)
         if plan.items:
             notes.auto_remember(session, read.rel, [item.fingerprint for item in plan.items])
             self._insert(session, read, secrets.token_hex(4), plan, ticked=False)
@@ -332,7 +288,7 @@ class Intake:
             return
         if request.kind == "train":
             return  # hours of work begin because a person asks for them
-        looked = self._look_up(session, read, request)
+        looked = self._plans.look_up(session, read, request)
         known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
         plan = planning.plan_auto(looked, known)
         if self._baseline or read.rel in self._unread:
@@ -349,31 +305,10 @@ class Intake:
             return False
         if work.run_by_id(session, run_id) is not None:
             return False
-        if request.kind == "preview":
-            plan = Previews(session, request, self.catalog(session)).recover(run_id, read.note.regions)
-        elif request.kind == "train":
-            plan = trainingplans.recover(request, read, self.catalog(session), self._ctx.config, run_id)
-        else:
-            plan = planning.plan_recovery(request, self._look_up(session, read, request), run_id, read.note.regions)
+        plan = self._plans.recovery(session, read, request, run_id)
         self._insert(session, read, run_id, plan, ticked=False, found_again=True)
         log.info("%s waits for run %s, which the index does not know: queued again", read.rel, run_id)
         return True
-
-    def _look_up(self, session: Session, read: ReadNote, request: Request) -> list[planning.Looked]:
-        """Every block with what it comes to, and what its intact results came from."""
-        return planning.look_up(request, read.note, self.catalog(session), self._fingerprints(session, read))
-
-    @staticmethod
-    def _fingerprints(session: Session, read: ReadNote) -> dict[str, str]:
-        """Job → fingerprint of the intact results that stand in a note."""
-        answered = [region.job for region in read.note.regions if region.intact and region.kind == "result"]
-        return images.fingerprints_of_jobs(session, answered)
-
-    def catalog(self, session: Session) -> IndexCatalog:
-        """The adapters and bases as names."""
-        if self._catalog is None:
-            self._catalog = IndexCatalog.read(session, self._ctx.config)
-        return self._catalog
 
     def _insert(
         self,
@@ -422,10 +357,6 @@ class Intake:
 
 def _ids(run_id: str, plan: planning.Plan) -> list[str]:
     return [planning.id_of(run_id, item) for item in plan.items]
-
-
-def _is_called(job: JobRow, target: str) -> bool:
-    return target in (job.id, job.run, job.note, job.note.removesuffix(".md"))
 
 
 def draw_seed(count: int) -> int:
