@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from loravault.formats.outcome import GenerationOutcome, MadeImage
 from loravault.formats.training import Prepared, TrainingOutcome, TrainingStep
+from loravault.jobs import protocol
 
 
 @dataclass(frozen=True)
@@ -141,3 +142,31 @@ Event = (
     | WorkerDied
     | VersionMismatch
 )
+
+
+def progress_of(
+    message: protocol.Phase | protocol.Progress | protocol.Planned | protocol.TrainingProgress, job: str
+) -> Event:
+    """What the daemon is told when the worker says how far it is. `job`: the one that is meant, or led meanwhile."""
+    if isinstance(message, protocol.Phase):
+        return PhaseChanged(job, message.name)
+    if isinstance(message, protocol.Progress):
+        return Stepped(job, message.image, message.images, message.step, message.steps, message.fraction)
+    if isinstance(message, protocol.Planned):
+        return TrainingPlanned(job, message.prepared)
+    return TrainingStepped(job, message.step)
+
+
+def end_of(message: protocol.End) -> Event:
+    """What the daemon is told when the worker says how a job ended."""
+    if isinstance(message, protocol.Done):
+        return Finished(message.job, message.outcome)
+    if isinstance(message, protocol.Trained):
+        return TrainingDone(message.job, message.outcome, message.chart, message.strip)
+    if isinstance(message, protocol.Failed):
+        return JobFailed(message.job, message.message, message.kind)
+    if isinstance(message, protocol.Cancelled):
+        return JobCancelled(message.job, message.images)
+    if isinstance(message, protocol.Paused):
+        return JobPaused(message.job)
+    return JobReturned(message.job)

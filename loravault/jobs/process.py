@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from loravault.errors import UserError
 from loravault.jobs.protocol import MAX_ANSWER_LINE, LineSplitter, ProtocolError
+from loravault.jobs.silence import Silence
 
 #: Lines that wait for `received`; when they are that many the reader stops and the child's writes block.
 BACKLOG = 4096
@@ -251,40 +252,6 @@ def _read(stream: object) -> bytes:
         return b""
 
 
-@dataclass(frozen=True)
-class Activity:
-    """What a process has used so far."""
-
-    #: Seconds of processor.
-    cpu: float
-    #: Bytes read from and written to disks.
-    io: int
-    #: It is running, or would if it were given a processor, or waits for a disk.
-    runnable: bool
-
-    def since(self, before: Activity) -> bool:
-        """Whether it moved at all; a starved process that waits for its turn is not a hung one."""
-        return self.runnable or self.cpu > before.cpu or self.io != before.io
-
-
-def activity(pid: int) -> Activity | None:
-    """What the process has used so far; None if that cannot be known (it is gone, or not ours)."""
-    # Needed only when something hangs, and it is heavy.
-    import psutil  # noqa: PLC0415
-
-    try:
-        process = psutil.Process(pid)
-        times = process.cpu_times()
-        runnable = process.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
-        moved = 0
-        with contextlib.suppress(AttributeError, psutil.AccessDenied):  # macOS does not count bytes
-            counters = process.io_counters()
-            moved = counters.read_bytes + counters.write_bytes
-        return Activity(times.user + times.system, moved, runnable)
-    except psutil.Error:
-        return None
-
-
 _SIGNALS = {
     "SIGKILL": "The worker was killed, most likely because memory ran out",
     "SIGSEGV": "The worker crashed (segmentation fault)",
@@ -314,7 +281,7 @@ class Spawned:
     """A worker process with what is known of it."""
 
     process: WorkerProcess
-    deadline: float
+    silence: Silence
     greeted: bool = False
     noise: int = 0
     phase: str = "start"
@@ -322,7 +289,5 @@ class Spawned:
     term_at: float | None = None
     #: Why we ended it, in words; empty when it was asked to leave.
     fault: str = ""
-    #: First look at its clocks after the deadline passed: (when, what was used until then).
-    look: tuple[float, Activity | None] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     device: str = ""

@@ -31,9 +31,12 @@ from loravault.jobs.events import (
     TrainingStepped,
     VersionMismatch,
     WorkerDied,
+    end_of,
+    progress_of,
 )
 from loravault.jobs.orderwindow import Order, OrderWindow, order, training_order
-from loravault.jobs.process import End, Garbage, Spawned, WorkerProcess, activity, death_in_words
+from loravault.jobs.process import End, Garbage, Spawned, WorkerProcess, death_in_words
+from loravault.jobs.silence import Silence
 from loravault.jobs.workerenv import environment
 
 __all__ = [
@@ -200,7 +203,7 @@ class Supervisor:
         times = [worker.term_at + self._term_grace_s for worker in self._leaving if worker.term_at is not None]
         worker = self._worker
         if worker is not None and (self._window or not worker.greeted):
-            times.append(worker.look[0] + self._stall_s if worker.look else worker.deadline)
+            times.append(worker.silence.due)
             if (cancelled_at := self._window.due_cancel()) is not None:
                 times.append(cancelled_at + self._cancel_grace_s)
         elif worker is not None:
@@ -220,7 +223,7 @@ class Supervisor:
 
     def _spawn(self) -> None:
         process = WorkerProcess(self._command, self._env, self._log_path, self._wake)
-        self._worker = Spawned(process=process, deadline=self._now() + self._start_deadline_s)
+        self._worker = Spawned(process=process, silence=Silence(self._now() + self._start_deadline_s, self._stall_s))
         self._idle_since = self._now()
 
     def _send_orders(self) -> None:
@@ -235,7 +238,7 @@ class Supervisor:
 
     def _expect(self, worker: Spawned, seconds: float) -> None:
         """It may be silent for so long from now on."""
-        worker.deadline, worker.look = self._now() + seconds, None
+        worker.silence.expect(self._now() + seconds)
 
     def _answer(self, job_id: str, event: Event) -> None:
         self._window.answered(job_id)
@@ -306,44 +309,27 @@ class Supervisor:
             self._events.append(Started(job_id, worker.process.pid))
 
     def _work(self, worker: Spawned, message: protocol.AboutJob) -> None:
-        if isinstance(message, protocol.Phase):
-            self._expect(worker, message.deadline_s)
-            worker.phase = message.name
+        if isinstance(message, protocol.Returned):
+            self._answer(message.job, end_of(message))  # by who listens there; it says nothing of the work
+        elif isinstance(message, protocol.End):
+            self._ended_job(worker, message)
+        else:
+            told = message.step if isinstance(message, protocol.TrainingProgress) else message
+            self._expect(worker, told.deadline_s)
+            if isinstance(message, protocol.Phase):
+                worker.phase = message.name
             about = message.job or self._window.leading
             if about is not None:
-                self._events.append(PhaseChanged(about, message.name))
-        elif isinstance(message, protocol.Progress):
-            self._expect(worker, message.deadline_s)
-            step = (message.image, message.images, message.step, message.steps, message.fraction)
-            self._events.append(Stepped(message.job, *step))
-        elif isinstance(message, protocol.Planned):
-            self._expect(worker, message.deadline_s)
-            self._events.append(TrainingPlanned(message.job, message.prepared))
-        elif isinstance(message, protocol.TrainingProgress):
-            self._expect(worker, message.step.deadline_s)
-            self._events.append(TrainingStepped(message.job, message.step))
-        elif isinstance(message, protocol.Returned):
-            self._answer(message.job, JobReturned(message.job))  # by who listens there; it says nothing of the work
-        else:
-            self._ended_job(worker, message)
+                self._events.append(progress_of(message, about))
 
     def _ended_job(self, worker: Spawned, message: protocol.End) -> None:
         held = self._window.get(message.job)
         if held is not None and held.begun:  # else it was called off while it waited, which says nothing of the work
-            self._expect(worker, max(worker.deadline - self._now(), self._start_deadline_s))
-        if isinstance(message, protocol.Done):
-            self._answer(message.job, Finished(message.job, message.outcome))
-        elif isinstance(message, protocol.Cancelled):
-            self._answer(message.job, JobCancelled(message.job, message.images))
-        elif isinstance(message, protocol.Trained):
-            self._answer(message.job, TrainingDone(message.job, message.outcome, message.chart, message.strip))
-        elif isinstance(message, protocol.Paused):
-            self._answer(message.job, JobPaused(message.job))
-        elif isinstance(message, protocol.Failed):
-            self._answer(message.job, JobFailed(message.job, message.message, message.kind))
-            if message.kind != "user":
-                self._dismiss()  # after running out of memory, or after a bug, nobody knows what state it is in
-                self._let_go(self._window.clear())
+            self._expect(worker, max(worker.silence.deadline - self._now(), self._start_deadline_s))
+        self._answer(message.job, end_of(message))
+        if isinstance(message, protocol.Failed) and message.kind != "user":
+            self._dismiss()  # after running out of memory, or after a bug, nobody knows what state it is in
+            self._let_go(self._window.clear())
 
     # ---- how a worker ends
 
@@ -404,22 +390,8 @@ class Supervisor:
         if cancelled_at is not None and now >= cancelled_at + self._cancel_grace_s:
             self._accuse(worker, "The worker did not stop when it was asked to and was ended.")
         elif self._window or not worker.greeted:
-            self._look_for_stall(worker, now)
+            if worker.silence.is_hung(now, worker.process.pid):
+                late = f"{now - worker.silence.deadline:.0f} s past its time"
+                self._accuse(worker, f"The worker hung in the phase “{worker.phase}” and was ended, {late}.")
         elif now >= self._idle_since + self._idle_exit_s:
             self._dismiss()
-
-    def _look_for_stall(self, worker: Spawned, now: float) -> None:
-        if now < worker.deadline:
-            return
-        if worker.look is None:
-            worker.look = (now, activity(worker.process.pid))
-            return
-        since, before = worker.look
-        if now < since + self._stall_s:
-            return
-        used = activity(worker.process.pid)
-        if before is not None and used is not None and used.since(before):
-            worker.look = (now, used)
-            return
-        late = f"{now - worker.deadline:.0f} s past its time"
-        self._accuse(worker, f"The worker hung in the phase “{worker.phase}” and was ended, {late}.")
