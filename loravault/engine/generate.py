@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import diffusers
 import torch
 import transformers
 
-from loravault.engine.adapters import Adapter, describe_unused
 from loravault.engine.ahead import ReadingAhead
 from loravault.engine.appliers import Applier
 from loravault.engine.bases import Base, load_base, signature
@@ -21,45 +20,26 @@ from loravault.engine.bases.vae import VaeShelf
 from loravault.engine.batch import Apart, Batch, Drawing, NobodyLeft
 from loravault.engine.cache import AdapterShelf
 from loravault.engine.devices import Device, choose_device, free_cache, images_at_once, is_out_of_memory
-from loravault.engine.embeddings import inserted
 from loravault.engine.ends import OutOfMemory
 from loravault.engine.imagefile import SUFFIXES
 from loravault.engine.job import Job, OnPhase, OnStep
 from loravault.engine.lesson import Lesson
+from loravault.engine.loaded import Loaded
 from loravault.engine.memory import OFFLOADS, Offload, Thrift, plan
 from loravault.engine.modes import WISHES, Calls
 from loravault.engine.offload import attach, rest
 from loravault.engine.prompts import PromptEncoder
 from loravault.engine.samplers import check_sampler
-from loravault.engine.strengths import Strength
 from loravault.engine.tuning import compile_blocks, tune
 from loravault.engine.wish import End, Wish
 from loravault.errors import UserError
-from loravault.formats.generation import AdapterUse, BaseRef, GenerationSpec
+from loravault.formats.generation import BaseRef, GenerationSpec
 from loravault.formats.grouping import drawing_of, mark_of
 from loravault.formats.outcome import GenerationOutcome, Provenance
 from loravault.formats.training import TrainingOutcome
 
 #: Seconds of silence after which the supervisor may look whether we still live. Generous: a slow disk is no fault.
 LOAD_DEADLINE_S = 300.0
-
-
-@dataclass
-class _Loaded:
-    """A base in memory and everything that is kept with it."""
-
-    key: Hashable
-    ref: BaseRef
-    base: Base
-    offload: Offload
-    #: Why it is not compiled although it should be.
-    uncompiled: str | None
-    applier: Applier
-    encoder: PromptEncoder
-    vaes: VaeShelf
-    adapters: AdapterShelf
-    #: The device is at work and needs nothing read: time to read ahead.
-    drawing: bool = False
 
 
 class Engine:
@@ -87,7 +67,7 @@ class Engine:
         self._device: Device = choose_device(device, dtype)
         self._compiled = compiled
         self._offload_wish = offload
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
         #: What is expected next, and who reads its adapters meanwhile.
         self._expected: tuple[GenerationSpec, ...] = ()
         self._ahead = ReadingAhead()
@@ -286,13 +266,13 @@ class Engine:
         batch.warn(loaded.vaes.put(spec.vae))
         loaded.drawing = False
         batch.enter("adapters", LOAD_DEADLINE_S)
-        batch.each(lambda job: self._read(job, loaded))
+        batch.each(loaded.read)
         # Before anything is attached: what goes to the card is a copy of what rests in ordinary memory.
         if loaded.offload is not Offload.NONE:
             self._apply_first(batch, loaded)
         attach(loaded.base.pipe, loaded.offload, self._device.place)
         batch.enter("prompt", LOAD_DEADLINE_S)
-        batch.each(lambda job: self._encode(job, loaded))
+        batch.each(loaded.encode)
         loaded.adapters.hold(one.adapter.key for job in batch.live for one in job.stack)
         loaded.drawing = True
         self._read_ahead()
@@ -305,7 +285,7 @@ class Engine:
             lambda job, now: self._finish(batch, job, now),
         ).run()
 
-    def _apply_first(self, batch: Batch, loaded: _Loaded) -> None:
+    def _apply_first(self, batch: Batch, loaded: Loaded) -> None:
         """All of one combination. Raises `Apart` if there are several: they would change what is attached."""
         stack, spec = batch.live[0].stack, batch.spec
         if any(job.stack != stack for job in batch.live):
@@ -322,7 +302,7 @@ class Engine:
 
     # ---- what is kept between jobs
 
-    def _base(self, ref: BaseRef, offload: Offload) -> _Loaded:
+    def _base(self, ref: BaseRef, offload: Offload) -> Loaded:
         key = (ref, signature(ref), offload)
         if self._loaded is not None and self._loaded.key == key:
             return self._loaded
@@ -331,7 +311,7 @@ class Engine:
         base = load_base(ref, device)
         tune(base, self._device)
         uncompiled = compile_blocks(base, self._device, offload) if self._compiled else None
-        self._loaded = _Loaded(
+        self._loaded = Loaded(
             key=key,
             ref=ref,
             base=base,
@@ -346,46 +326,6 @@ class Engine:
             adapters=AdapterShelf(base),
         )
         return self._loaded
-
-    def _read(self, job: Job, loaded: _Loaded) -> None:
-        """Its adapters. Raises `UserError` if one cannot be used."""
-        stack = []
-        for use in job.spec.adapters:
-            if job.stop_if_asked():
-                return
-            stack.append(Strength(self._adapter(job, loaded, use), use.te, use.unet, use.blocks))
-        # Jobs that name the same ones in another order are drawn together.
-        job.warn(loaded.applier.in_words(stack))
-        job.stack = sorted(stack, key=lambda one: (one.adapter.key, one.te, one.unet, one.blocks))
-
-    @staticmethod
-    def _adapter(job: Job, loaded: _Loaded, use: AdapterUse) -> Adapter:
-        adapter = loaded.adapters.get(use)
-        job.adapters.setdefault(use.name, (use, adapter))
-        job.warn(describe_unused(use.name, adapter, loaded.base))
-        if adapter.void:
-            job.warn(f"“{use.name}” changes nothing: all its weights are zero.")
-        return adapter
-
-    @staticmethod
-    def _encode(job: Job, loaded: _Loaded) -> None:
-        """Prompt and negative prompt; None for a negative that is not looked at."""
-        spec, base = job.spec, loaded.base
-        for sentence in base.drawer.ineffective(base.pipe, spec):
-            job.warn(sentence)
-        guided = base.drawer.guided(base.pipe, spec.cfg)
-        for what, text in {"prompt": spec.prompt, "negative prompt": spec.negative if guided else ""}.items():
-            if cut := loaded.encoder.cut_off(text):
-                job.warn(f"The {what} is too long: {cut}.")
-        # Words with vectors of their own are so wherever the adapter reaches the text encoders, at whatever strength.
-        spoken = {one.adapter.key: one.adapter for one in job.stack if one.adapter.embeddings and one.te != 0}
-        in_text, encoder = (loaded.applier.text_state(job.stack), *spoken), loaded.encoder
-        texts = {False: spec.prompt, True: spec.negative} if guided else {False: spec.prompt}
-        if not all(encoder.knows(text, spec.clip_skip, in_text, negative=no) for no, text in texts.items()):
-            loaded.applier.for_text(job.stack)
-        with inserted(base, (learned for adapter in spoken.values() for learned in adapter.embeddings)):
-            found = [encoder.encode(text, spec.clip_skip, in_text, negative=no) for no, text in texts.items()]
-        job.prompt, job.negative = found[0], found[1] if guided else None
 
 
 def _check(spec: GenerationSpec) -> None:
