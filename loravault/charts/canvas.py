@@ -5,11 +5,13 @@ Charts have no background of their own: a note may be light or dark. Every colou
 
 from __future__ import annotations
 
-import os
+import io
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from loravault.durable import write_whole
 
 Colour = tuple[int, int, int, int]
 
@@ -48,10 +50,6 @@ def cut_to(draw: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
 
 def save(image: Image.Image, path: Path, **options: object) -> None:
     """Write an image durably: the file is there whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        image.save(file, format={".png": "PNG", ".webp": "WEBP"}[path.suffix], **options)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    image.save(buffer, format={".png": "PNG", ".webp": "WEBP"}[path.suffix], **options)
+    write_whole(path, buffer.getvalue())

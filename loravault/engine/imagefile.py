@@ -6,16 +6,14 @@ is JSON: PNG text `loravault`, else the EXIF `MakerNote`, which exists for priva
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loravault.osdep import fsync_dir
+from loravault.durable import write_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,20 +35,7 @@ def save_image(image: Image, path: Path, *, image_format: str, infotext: str, ch
 
     On return file and folder entry are on disk. Raises `OSError` if the disk is full or read-only.
     """
-    data = encode_image(image, image_format=image_format, infotext=infotext, chunk=chunk)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temp, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temp.unlink()
-        raise
-    fsync_dir(path.parent)
+    write_whole(path, encode_image(image, image_format=image_format, infotext=infotext, chunk=chunk))
 
 
 def encode_image(image: Image, *, image_format: str, infotext: str, chunk: Mapping[str, Any]) -> bytes:

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from loravault.config import Root
+from loravault.durable import write_whole
 from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.formats.outcome import Provenance
@@ -35,7 +36,6 @@ from loravault.jobs.context import Context, log
 from loravault.jobs.publishing import Publisher
 from loravault.library.identify import read_adapter
 from loravault.library.placing import place_adapter
-from loravault.osdep import fsync_dir
 from loravault.vault.names import image_stem
 from loravault.vault.paths import VaultGone
 
@@ -345,15 +345,7 @@ class Trainings:
         return self.home(job_id) / "outcome.json"
 
     def _write_down(self, job_id: str, made: Made) -> None:
-        path = self._record(job_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(".outcome.part")
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.encode(made))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_dir(path.parent)
+        write_whole(self._record(job_id), msgspec.json.encode(made))
 
     def _forget(self, job_id: str) -> None:
         self._endings.pop(job_id, None)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from loravault.durable import write_whole
 from loravault.errors import UserError
 from loravault.osdep import fsync_dir, fsync_file
 
@@ -111,11 +112,7 @@ class StateFolder:
     def keep_plan(self, plan: Mapping[str, Any]) -> None:
         """Written before the first state. Raises `UserError`."""
         with _told("The plan of the training could not be written"):
-            temp = self._plan.with_name(f".{self._plan.name}.part")
-            temp.write_text(json.dumps(plan, indent=1), "utf-8")
-            fsync_file(temp)
-            os.replace(temp, self._plan)
-            fsync_dir(self.folder)
+            write_whole(self._plan, json.dumps(plan, indent=1).encode())
 
     @property
     def _plan(self) -> Path:
