@@ -266,13 +266,18 @@ def save_vault(config: VaultConfig, env: Mapping[str, str] | None = None) -> Pat
         table = tables[-1]
     _fill(table, config)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = file.with_name(f".{FILE_NAME}.{os.getpid()}")
+    write_config(file, tomlkit.dumps(document))
+    return file
+
+
+def write_config(file: Path, text: str) -> None:
+    """Writes the configuration, whole or not at all. Two commands may do so at once, so each has a part of its own."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(tomlkit.dumps(document))
+        stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, file)
-    return file
 
 
 def _fill(table: Any, config: VaultConfig) -> None:

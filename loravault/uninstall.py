@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loravault import osdep, resources
-from loravault.config import VaultConfig, config_file
+from loravault.config import VaultConfig, config_file, write_config
 from loravault.errors import UserError
 from loravault.holding import take_lock
 from loravault.keeping.batches import VAULT, Move, in_trash
@@ -293,10 +293,7 @@ def _forget(plan: UninstallPlan, env: Mapping[str, str]) -> None:
         if not tables:
             document.pop("vault", None)
         if document:
-            temporary = file.with_name(f".{file.name}.{os.getpid()}")
-            temporary.write_text(tomlkit.dumps(document), "utf-8")
-            osdep.fsync_file(temporary)
-            os.replace(temporary, file)
+            write_config(file, tomlkit.dumps(document))
         else:
             file.unlink()
     shutil.rmtree(plan.state, ignore_errors=True)
