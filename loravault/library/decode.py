@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from loravault import osdep
+from loravault.formats.pictures import HEAD, VIDEOS, media_kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -184,7 +185,7 @@ def small_picture(file: BinaryIO, order: Order) -> Small:
     """Decode the first frame, turn it upright, make it at most `SIDE` pixels long, forget where it came from."""
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
-    if is_video(file.read(16)):
+    if media_kind(file.read(HEAD)) in VIDEOS:
         raise NotDecoded(A_VIDEO)
     file.seek(0)
     try:
@@ -254,12 +255,6 @@ def _encoded(image: Image, chunk: str) -> bytes:
     buffer = io.BytesIO()
     clean.save(buffer, "WEBP", quality=QUALITY, method=4, exif=exif.tobytes() if chunk else b"")
     return buffer.getvalue()
-
-
-def is_video(head: bytes) -> bool:
-    """Whether a file that begins so is an MP4 or WebM film (AVIF pictures share the box of MP4)."""
-    boxed = head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis", b"mif1", b"msf1")
-    return boxed or head.startswith(b"\x1a\x45\xdf\xa3")
 
 
 if __name__ == "__main__":

@@ -215,6 +215,8 @@ def broken_jpeg() -> bytes:
         (lambda: b"GIF89a", "it is"),
         (lambda: b"\0\0\0\x18ftypmp42" + b"\0" * 100, "it is a video"),
         (lambda: b"\x1a\x45\xdf\xa3" + b"\0" * 100, "it is a video"),
+        # a photograph of an iPhone is in the box of an MP4, and was told to be a film
+        (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100, "it is no picture"),
         (lambda: encoded(noise(8, 8), "TIFF"), "it is no picture"),
     ],
 )  # fmt: skip
