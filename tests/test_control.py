@@ -157,7 +157,7 @@ class TestRetry:
 def test_a_command_that_breaks_does_not_end_the_daemon(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_self: Intake, _rel: str) -> str:
+    def broken(_self: Intake, _rel: str, _kind: str | None = None) -> str:
         raise ZeroDivisionError("a bug of ours")
 
     world.request("Cat.md", "a red cat", run=False)
