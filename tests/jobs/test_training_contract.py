@@ -26,7 +26,7 @@ from loravault.jobs.events import (
 )
 from loravault.jobs.supervisor import Supervisor, training_order
 from loravault.library.identify import read_adapter
-from loravault.library.imagemeta import read_meta
+from tests.imagemeta import read_meta
 from tests.jobs.supervising import FAKE, ROOT, until
 
 REAL = [sys.executable, "-m", "loravault.jobs.child"]
