@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -255,6 +256,24 @@ def parent_death_signal() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def shared_memory(size: int) -> int:
+    """A descriptor of so many bytes of memory that a child may inherit. Raises `OSError`.
+
+    Where the platform has no memory without a name (macOS), it is a file that nobody else can open.
+    """
+    if sys.platform.startswith("linux"):
+        descriptor = os.memfd_create("loravault")
+    else:
+        descriptor, path = tempfile.mkstemp(prefix="loravault-")
+        os.unlink(path)
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def rss_bytes(pid: int | None = None) -> int | None:

@@ -66,6 +66,8 @@ class TrainingWishes:
     resolutions: tuple[int, ...] | None = None
     batch: int | None = None
     accumulation: int | None = None
+    #: Cards that learn together, each with a batch of its own; 0: all there are.
+    gpus: int | None = None
     optimizer: Optimizer | None = None
     schedule: Schedule | None = None
     #: Steps in which the rate rises to its height.
@@ -210,6 +212,8 @@ class TrainingPlan:
     naming: Naming
     tag_dropout: float = 0.0
     clip_skip: int = 1
+    #: Cards that learn together; `batch` is that of each.
+    gpus: int = 1
     #: How each number that nobody asked for was found, in sentences for the note.
     reasons: tuple[str, ...] = ()
     #: What the person should know before it starts, in sentences.
@@ -218,7 +222,7 @@ class TrainingPlan:
     @property
     def images_seen(self) -> int:
         """Pictures that are looked at altogether, repeats counted."""
-        return self.steps * self.batch * self.accumulation
+        return self.steps * self.batch * self.accumulation * self.gpus
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,8 @@ class DeviceFacts:
     #: Whether 8-bit optimisers, and whether 4-bit weights, can be used.
     has_8bit: bool = False
     has_nf4: bool = False
+    #: Cards that can learn together, this one included.
+    cards: int = 1
 
 
 def needed_bytes(plan: TrainingPlan, family: str) -> int:
@@ -85,7 +87,7 @@ def forecast(
     measured = rate is not None
     if rate is None:
         rate = _guessed_rate(plan, costs, device)
-    seen = plan.images_seen * _mean_megapixels(plan)
+    seen = plan.images_seen / plan.gpus * _mean_megapixels(plan)  # each card looks at its own at the same time
     forward = rate / _STEP / (_TWICE if plan.checkpointing else 1.0)
     drawn = samples * (plan.checkpoints + 1) * sample_steps * 2 * forward * costs.side**2 / 1e6
     size = needed_bytes(plan, family) + (_CUDA if device.kind == "cuda" else _PROCESS)
@@ -97,7 +99,8 @@ def rate_key(plan: TrainingPlan, *, family: str, device: DeviceFacts) -> str:
     text = "te" if plan.te_rate or plan.pivotal else "-"
     again = "twice" if plan.checkpointing else "once"
     parts = [device.name, family, plan.algorithm, plan.precision, plan.quantised, again, text, str(plan.batch)]
-    return "|".join([*parts, f"held {plan.preserve:g}"] if plan.preserve else parts)
+    parts += [f"held {plan.preserve:g}"] if plan.preserve else []
+    return "|".join([*parts, f"{plan.gpus} cards"] if plan.gpus > 1 else parts)
 
 
 def rate_of(plan: TrainingPlan, seconds_per_step: float) -> float:

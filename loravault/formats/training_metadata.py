@@ -168,8 +168,8 @@ def _arguments(plan: TrainingPlan) -> dict[str, str]:
 def _loop(
     spec: TrainingSpec, plan: TrainingPlan, run: TrainingRun, pictures: Sequence[TrainingPicture]
 ) -> dict[str, Any]:
-    together = plan.batch * plan.accumulation
-    batches = max(1, math.ceil(sum(one.repeats for one in pictures) / plan.batch))
+    together = plan.batch * plan.accumulation * plan.gpus
+    batches = max(1, math.ceil(sum(one.repeats for one in pictures) / (plan.batch * plan.gpus)))
     epochs = max(1, math.ceil(plan.steps * plan.accumulation / batches))
     unet = plan.learning_rate or None
     flow = run.prediction == "flow"

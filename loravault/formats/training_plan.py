@@ -5,7 +5,7 @@ Pure, so that the same note always comes to the same plan. How long:
     band   = 500 … 1,000 pictures seen if they are alike (diversity ≤ .15), 1,000 … 2,000 if they differ (≥ .25),
              in between in proportion; styles and transformers take the upper band
     seen   = low + (high - low) × clamp((N - 10) / 20, 0, 1)            N = pictures to learn from
-    steps  = seen × (how often the family has to look) / (batch × accumulation)
+    steps  = seen × (how often the family has to look) / (batch × accumulation × gpus)
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class _Work:
             steps=1,
             batch=self.wishes.batch or 1,
             accumulation=self.wishes.accumulation or 1,
+            gpus=self._gpus(),
             resolutions=self.wishes.resolutions or self.recipe.resolutions,
             precision=self._precision(),
             quantised=self.wishes.quantised or "none",
@@ -84,6 +85,16 @@ class _Work:
         )
         plan = self._steps(self._fitted(plan))
         return replace(plan, checkpoints=self._checkpoints(plan), warmup=self._warmup(plan))
+
+    def _gpus(self) -> int:
+        """One card, unless more are asked for: the others may be drawing."""
+        wanted, there = self.wishes.gpus, max(1, self.device.cards)
+        if wanted is not None and wanted > there:
+            self.warnings.append(
+                f"{wanted} cards were asked for (`gpus`), and {there} can be used: it is trained on "
+                f"{'one' if there == 1 else there}."
+            )
+        return 1 if wanted is None else min(wanted or there, there)
 
     # ---- what is trained
 
@@ -267,7 +278,7 @@ class _Work:
     # ---- how long
 
     def _steps(self, plan: TrainingPlan) -> TrainingPlan:
-        together = plan.batch * plan.accumulation
+        together = plan.batch * plan.accumulation * plan.gpus
         if self.wishes.steps is not None:
             return replace(plan, steps=self.wishes.steps)
         count = learned_from(self.spec, self.survey)

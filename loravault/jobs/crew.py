@@ -8,7 +8,7 @@ from pathlib import Path
 from loravault.jobs.context import log
 from loravault.jobs.lanes import Lane
 from loravault.jobs.supervisor import Supervisor
-from loravault.jobs.workerenv import for_device
+from loravault.jobs.workerenv import for_device, with_cards
 
 
 class Crew:
@@ -35,6 +35,8 @@ class Crew:
         devices = (device,) if isinstance(device, str) else device
         self._grows = devices == ("auto",)
         self.lanes: list[Lane] = []
+        if len(devices) > 1:
+            self._env = with_cards(devices, self._env)
         for one in devices:
             self._add(one, several=len(devices) > 1)
 
@@ -47,6 +49,7 @@ class Crew:
         if cards < 2:
             return
         log.info("there are %d cards: a worker for each", cards)
+        self._env = with_cards([f"cuda:{number}" for number in range(cards)], self._env)
         first = self.lanes[0]
         first.name = "cuda:0"
         # It sees all of them now and uses the first; the next one in its place sees that one alone.

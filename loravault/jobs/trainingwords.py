@@ -63,6 +63,7 @@ def settings(spec: TrainingSpec, plan: TrainingPlan) -> str:
     convolutions = f" (conv {plan.conv_rank}, {number(plan.conv_alpha)})" if plan.conv_rank else ""
     marks = [*(["rsLoRA"] if plan.rslora else []), *(["DoRA"] if plan.dora else [])]
     together = f"{plan.batch}" + (f" × {plan.accumulation}" if plan.accumulation > 1 else "")
+    together += f" on each of {plan.gpus} cards" if plan.gpus > 1 else ""
     parts = [
         spec.base.name,
         f"{_ALGORITHMS[plan.algorithm]}{ranks}{convolutions}",

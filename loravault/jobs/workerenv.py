@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 #: What is switched off in a worker: it may not talk to the network, draw bars or start helpers of its own.
 QUIET = {
@@ -27,11 +27,20 @@ GENTLE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 #: The cards that a process may use, as NVIDIA's driver reads it.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+#: All the cards that our workers may use, for a training on several of them.
+CARDS = "LORAVAULT_CARDS"
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:
     """What a worker is started with, where `ours` is what we have and what it is to be told."""
     return {**GENTLE, **ours, **QUIET}
+
+
+def with_cards(devices: Sequence[str], ours: Mapping[str, str]) -> dict[str, str]:
+    """What the workers of several devices are told of each other's cards."""
+    told = [for_device(one, ours, several=True) for one in devices if one.startswith("cuda:")]
+    cards = [one[VISIBLE] for one in told if one["LORAVAULT_DEVICE"] == "cuda"]
+    return {**ours, CARDS: ",".join(cards)} if len(cards) > 1 else dict(ours)
 
 
 def for_device(device: str, ours: Mapping[str, str], *, several: bool) -> dict[str, str]:

@@ -44,6 +44,7 @@ _ALIASES = {
     "accumulation": ("gradient_accumulation",),
     "checkpointing": ("gradient_checkpointing",),
     "algorithm": ("network", "algo"),
+    "gpus": ("devices", "num_processes"),
 }
 
 
@@ -75,6 +76,11 @@ def _sides(value: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _gpus(value: Any) -> int:
+    """A number of cards; 0 stands for all."""
+    return 0 if str(value).strip().lower() == "all" else options.whole(1, 16)(value)
+
+
 def _seed(value: Any) -> int:
     found = options.seed(value)
     if found is None:
@@ -100,6 +106,7 @@ WISHES: Mapping[str, tuple[str, Callable[[Any], Any]]] = MappingProxyType(
         "resolution": ("resolutions", _sides),
         "batch": ("batch", options.whole(1, 256)),
         "accumulation": ("accumulation", options.whole(1, 1024)),
+        "gpus": ("gpus", _gpus),
         "optimizer": ("optimizer", _words(Optimizer, adam8bit="adamw8bit", adam="adamw")),
         "schedule": ("schedule", _words(Schedule)),
         "warmup": ("warmup", options.whole(0, 100_000)),

@@ -83,6 +83,27 @@ def test_a_larger_batch_takes_fewer_steps_and_sees_as_many_pictures() -> None:
     assert four.images_seen == once.images_seen
 
 
+def test_cards_share_the_steps_and_the_time() -> None:
+    """Four cards look at as many pictures altogether in a quarter of the time."""
+    cards = card(24, cards=4)
+    wishes = TrainingWishes(batch=1, accumulation=1)
+    once = plan(spec(wishes=wishes), device=cards)
+    four = plan(spec(wishes=replace(wishes, gpus=0)), device=cards)
+    assert (once.gpus, four.gpus) == (1, 4), "the others may be drawing: all of them only if that is said"
+    assert four.steps * 4 == once.steps
+    assert four.images_seen == once.images_seen
+    ahead = [forecast(one, family="sd15", device=cards).seconds for one in (once, four)]
+    assert ahead[1] == pytest.approx(ahead[0] / 4)
+
+
+def test_more_cards_than_there_are_are_said_and_not_waited_for() -> None:
+    few = plan(spec(wishes=TrainingWishes(gpus=3)), device=card(24, cards=2))
+    one = plan(spec(wishes=TrainingWishes(gpus=3)))
+    assert (few.gpus, one.gpus) == (2, 1)
+    assert "3 cards were asked for (`gpus`), and 2 can be used: it is trained on 2." in few.warnings
+    assert any("trained on one" in said for said in one.warnings)
+
+
 @given(st.floats(0, 1), st.booleans())
 def test_bands_rise_with_diversity_and_stay_in_order(diversity: float, long: bool) -> None:
     low, high = band(diversity, long=long)
@@ -120,9 +141,9 @@ def test_every_wish_is_fulfilled() -> None:
         clip=0.5, ema=0.9, precision="bf16", quantised="int8", checkpointing=True, flip=True, crops=True, checkpoints=9,
         validation=3, caption_dropout=0.2, shuffle=True,
         keep_tokens=2, tag_dropout=0.1, clip_skip=2, caption_prefix="x, ", seed=9,
-        naming="diffusers",
+        naming="diffusers", gpus=2,
     )  # fmt: skip
-    found = plan(spec(wishes=wishes), device=card(2))
+    found = plan(spec(wishes=wishes), device=card(2, cards=2))
     for one in fields(TrainingWishes):
         assert getattr(found, one.name) == getattr(wishes, one.name), one.name
 

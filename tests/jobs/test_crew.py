@@ -13,7 +13,7 @@ from loravault.daemon import Daemon
 from loravault.doctor import Finding, device, examine
 from loravault.jobs.crew import Crew
 from loravault.jobs.lanes import Lane
-from loravault.jobs.workerenv import VISIBLE, for_device
+from loravault.jobs.workerenv import CARDS, VISIBLE, for_device, with_cards
 from tests.jobs.supervising import FAKE, ROOT
 from tests.jobs.test_path import running
 from tests.world import World
@@ -25,6 +25,13 @@ def test_each_worker_sees_only_its_card() -> None:
     assert for_device("cuda:1", {VISIBLE: "GPU-a,GPU-b"}, several=True)[VISIBLE] == "GPU-b"
     missing = for_device("cuda:2", {VISIBLE: "4,7"}, several=True)
     assert missing == {"LORAVAULT_DEVICE": "cuda:2", VISIBLE: "4,7"}, "torch says that there is none"
+
+
+def test_a_worker_that_sees_its_own_card_is_told_of_the_others() -> None:
+    """A training on several cards starts processes there; only those that workers may use count."""
+    assert with_cards(["cuda:0", "cuda:1"], {"A": "b"}) == {"A": "b", CARDS: "0,1"}
+    assert with_cards(["cuda:0", "cuda:1", "cuda:2"], {VISIBLE: "4,7"})[CARDS] == "4,7"
+    assert with_cards(["cpu", "cuda:1"], {}) == {}
 
 
 @pytest.mark.parametrize("wish", ["auto", "cpu", "mps", "cuda", "cuda:1"])

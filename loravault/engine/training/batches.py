@@ -163,7 +163,8 @@ class Batches:
         if not self._variation.varies:
             return 1
         pictures = len({item.picture for item in self._items})
-        seen = math.ceil(self._plan.images_seen * self._world / pictures)
+        together = self._plan.batch * self._plan.accumulation * self._world
+        seen = math.ceil(self._plan.steps * together / pictures)
         return max(1, min(VARIANTS, seen, max(2, _TEXT_BYTES // (pictures * max(1, size)))))
 
     def _release(self) -> None:

@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from loravault.engine.devices import Device
+from loravault.engine.training.cards import other_cards
 from loravault.formats.training_forecast import DeviceFacts
 
 #: Side of the matrices whose product is timed.
@@ -34,6 +35,7 @@ def device_facts(device: Device) -> DeviceFacts:
             speed=_speed(place, torch.float16),
             has_8bit=importlib.util.find_spec("bitsandbytes") is not None,
             has_nf4=True,
+            cards=1 + len(other_cards(device)),
         )
     memory = psutil.virtual_memory().total
     if place.type == "mps":
@@ -45,6 +47,7 @@ def device_facts(device: Device) -> DeviceFacts:
         bf16=computes_bf16(),
         speed=_speed(place, torch.float32),
         has_nf4=True,
+        cards=1 + len(other_cards(device)),
     )
 
 

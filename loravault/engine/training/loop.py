@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from loravault.engine.bases import Base
 from loravault.engine.devices import Device, free_cache, is_out_of_memory
 from loravault.engine.ends import OutOfMemory
 from loravault.engine.training import chance
 from loravault.engine.training.average import Average
-from loravault.engine.training.batch import Batch
 from loravault.engine.training.checkpoints import State, load_optimizer_state, optimizer_state
+from loravault.engine.training.learner import Echo, Learner, Source
 from loravault.engine.training.networks import Network
-from loravault.engine.training.objectives import Draw, Objective
+from loravault.engine.training.objectives import Objective
 from loravault.engine.training.optimizers import make_optimizer, set_rates
 from loravault.engine.training.reading import read
 from loravault.engine.training.schedules import factor
@@ -37,29 +37,24 @@ from loravault.osdep import rss_bytes
 LOOK = 10
 #: Steps in a row whose gradients are no numbers before a training ends; fp16 searches its scale that way.
 PATIENCE, PATIENCE_FP16 = 3, 20
-#: What a plan's precision is.
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: Shares of noise at which held-out pictures are measured.
 MEASURED = (0.125, 0.375, 0.625, 0.875)
 #: How much an earlier loss still counts in the smoothed one, for each step.
 SMOOTH = 0.98
 
 
-class Source(Protocol):
-    """What steps learn from: `batches.Batches`."""
+class Company(Protocol):
+    """Other processes that learn the same from other pictures: `mates.Mates`."""
 
-    def at(self, step: int, micro: int = 0) -> Batch:
-        """The pictures of a step; always the same."""
+    @property
+    def world(self) -> int:
+        """Processes, ours included."""
 
-    def held_out(self) -> Iterator[Batch]:
-        """The pictures that are measured with."""
+    def begin(self, step: int, parameters: list[nn.Parameter], *, pieces: int, twice: bool, scale: float) -> None:
+        """Has them compute the gradients of a step. Returns at once; raises `UserError`."""
 
-
-class Echo(Protocol):
-    """What is held to the base: `echoes.Echoes`."""
-
-    def at(self, step: int, micro: int, batch: Batch) -> Batch | None:
-        """Pictures of a batch with other captions."""
+    def gather(self, parameters: list[nn.Parameter], loss: Tensor) -> Tensor:
+        """Gradients become the mean of everybody's; returns the mean loss. Raises `UserError`, `MemoryError`."""
 
 
 class Diverged(UserError):  # noqa: N818 - a state, like `Stopped`
@@ -92,8 +87,8 @@ class History:
             self.warnings.append(sentence)
 
 
-class Loop:
-    """One training on its way. The network is attached to the base all the time."""
+class Loop(Learner):
+    """One training on its way: what decides, measures and remembers."""
 
     def __init__(
         self,
@@ -105,33 +100,27 @@ class Loop:
         plan: TrainingPlan,
         device: Device,
         echoes: Echo | None = None,
-        share_gradients: Callable[[list[Any]], None] | None = None,
+        company: Company | None = None,
     ) -> None:
-        """`echoes` says what is held to the base, `share_gradients` averages gradients with other processes.
+        """`echoes` says what is held to the base; `company`: other processes that learn the same.
 
         Raises `UserError` (see `make_optimizer`).
         """
-        self._base, self._network, self._objective, self._source = base, network, objective, source
-        self._plan, self._device, self._share, self._echoes = plan, device, share_gradients, echoes
+        super().__init__(
+            base=base, network=network, objective=objective, source=source, plan=plan, device=device, echoes=echoes,
+            world=1 if company is None else company.world,
+        )  # fmt: skip
+        self._company = company
         self.step = 0
         self.history = History()
         parameters = network.parameters()
-        self._parameters = [one for some in parameters.values() for one in some]
         self._optimizer, said = make_optimizer(plan, parameters, device.place)
         self.history.warn(said)
         self._average = Average(self._parameters, plan.ema) if plan.ema else None
         self._scaler = torch.amp.GradScaler(device.place.type, enabled=plan.precision == "fp16")
-        dtype = PRECISIONS[plan.precision]
-        # A base that stays in fp32 (on a processor) still computes in half, if that is the plan.
-        self._cast = torch.autocast(device.place.type, dtype, enabled=dtype != base.denoiser.dtype)
         self._patience = PATIENCE_FP16 if plan.precision == "fp16" else PATIENCE
         self._bad = torch.zeros((), device=device.place)
         self._recent: list[Tensor] = []
-        #: Slices that each batch is worked off in.
-        self._pieces = 1
-        self._checkpointing = False
-        if plan.checkpointing:
-            self._compute_twice()
         if device.place.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device.place)
 
@@ -170,51 +159,18 @@ class Loop:
 
     def _try(self) -> None:
         plan, number = self._plan, self.step
-        self._network.step_begins(chance.generator(plan.seed, number, purpose="network"))
         set_rates(self._optimizer, factor(number, plan.steps, plan.schedule, plan.warmup))
-        total = torch.zeros((), device=self._device.place)
-        for micro in range(plan.accumulation):
-            batch = self._source.at(number, micro)
-            draw = self._objective.draw(batch.latents, chance.generator(plan.seed, number, micro, purpose="noise"))
-            count = len(batch) * plan.accumulation
-            for pictures in self._slices(len(batch)):
-                loss = self._loss(batch.part(pictures), draw.part(pictures)) / count
-                self._note_memory()
-                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                total += loss.detach()
-            if self._echoes is not None and (echo := self._echoes.at(number, micro, batch)) is not None:
-                self._hold(echo, micro, count)
+        if self._company is not None:
+            scale = self._scaler.get_scale()
+            self._company.begin(number, self._parameters, pieces=self._pieces, twice=self._checkpointing, scale=scale)
+        total = self._learn(number, self._scaler.scale)
+        if self._company is not None:
+            total = self._company.gather(self._parameters, total)
         self._recent.append(total)
         self._update()
 
-    def _slices(self, pictures: int) -> list[slice]:
-        size = math.ceil(pictures / self._pieces)
-        return [slice(start, start + size) for start in range(0, pictures, size)]
-
-    def _loss(self, batch: Batch, draw: Draw) -> Tensor:
-        place = self._device.place
-        there = batch.to(place)
-        with self._cast:
-            texts = read(self._base, there, self._plan.clip_skip)
-            return self._objective.loss(there, texts, draw.to(place))
-
-    def _hold(self, echo: Batch, micro: int, count: int) -> None:
-        """To what the base alone says of these pictures. Not part of the loss that is told."""
-        generator = chance.generator(self._plan.seed, self.step, micro, purpose="echo")
-        draw = self._objective.draw(echo.latents, generator)
-        for pictures in self._slices(len(echo)):
-            there, noise = echo.part(pictures).to(self._device.place), draw.part(pictures).to(self._device.place)
-            with self._cast:
-                with torch.no_grad(), self._network.without():
-                    wanted = self._objective.said(there, read(self._base, there, self._plan.clip_skip), noise)
-                texts = read(self._base, there, self._plan.clip_skip)
-                errors = self._objective.errors(there, texts, noise, weighted=True, wanted=wanted)
-            self._scaler.scale(errors.sum() / count).backward()  # type: ignore[no-untyped-call]
-
     def _update(self) -> None:
         """Gradients into steps. A step whose gradients are no numbers is left out, without waiting for a card."""
-        if self._share is not None:
-            self._share(self._parameters)
         self._scaler.unscale_(self._optimizer)
         longest = self._plan.clip or math.inf
         length = torch.nn.utils.clip_grad_norm_(self._parameters, longest, foreach=True)
@@ -278,14 +234,6 @@ class Loop:
             )
             return True
         return False
-
-    def _compute_twice(self) -> bool:
-        enable = getattr(self._base.denoiser, "enable_gradient_checkpointing", None)
-        if enable is None:
-            return False
-        enable()
-        self._checkpointing = True
-        return True
 
     def _too_little(self) -> str:
         sides = " and ".join(str(side) for side in sorted(self._plan.resolutions))

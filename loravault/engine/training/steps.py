@@ -12,6 +12,7 @@ from typing import Any
 from loravault.engine.ends import Paused, Stopped
 from loravault.engine.training.checkpoints import State, StateFolder
 from loravault.engine.training.loop import LOOK, Diverged, Loop
+from loravault.engine.training.mates import MateLost
 from loravault.formats.training import Prepared, TrainingStep
 
 #: Seconds between two states, at the least; and how often the time of writing one has to pass before the next.
@@ -93,6 +94,9 @@ class Steps:
                     self._checkpoint()
                 elif self._due():
                     self._keep()
+        except MateLost:
+            self._keep()
+            raise
         except Diverged as error:
             if not self.files:
                 self._forget()

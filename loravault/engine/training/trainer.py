@@ -14,31 +14,25 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from loravault.dataset.buckets import arrange, noted, table
 from loravault.dataset.survey import survey
-from loravault.engine.bases import Base, load_base, signature
-from loravault.engine.bases.vae import VaeShelf
+from loravault.engine.bases import Base, signature
 from loravault.engine.devices import Device, free_cache
 from loravault.engine.ends import Stopped
-from loravault.engine.training import chance
-from loravault.engine.training.attention import small_attention
 from loravault.engine.training.batches import Batches
 from loravault.engine.training.checkpoints import StateFolder, copied, fingerprint
 from loravault.engine.training.echoes import Echoes
 from loravault.engine.training.export import add_thumbnail, write_adapter
 from loravault.engine.training.facts import device_facts, learned_rates, remember_rate
 from loravault.engine.training.learning import objective_for
-from loravault.engine.training.loop import PRECISIONS, Loop
+from loravault.engine.training.loop import Loop
+from loravault.engine.training.mates import Mates
 from loravault.engine.training.networks import Network
-from loravault.engine.training.quantised import quantise
+from loravault.engine.training.parts import attached, attention_for, filled, frozen_base
 from loravault.engine.training.sampling import Draw, draw_samples
 from loravault.engine.training.steps import Ears, Steps, restored
 from loravault.engine.training.store import Store
 from loravault.engine.training.telling import runs
-from loravault.engine.training.texts import trained_encoders
-from loravault.engine.tuning import tune
 from loravault.errors import UserError
 from loravault.formats.training import (
     Checkpoint,
@@ -159,37 +153,23 @@ class _Training:
     def _base(self, plan: TrainingPlan) -> Base:
         """The base as it is trained on: frozen, and on a card only as exact as the plan says."""
         self.ears.on_phase("load", LOAD_DEADLINE_S)
-        # A processor computes in half from weights in fp32 as fast as from weights in half, and more exactly.
-        exact = self.device.place.type == "cpu"
-        device = replace(self.device, dtype=torch.float32 if exact else PRECISIONS[plan.precision])
-        if plan.quantised != "none":  # it may not fit before it is packed: until then everything waits elsewhere
-            device = replace(device, place=torch.device("cpu"))
-        base = load_base(self.spec.base, device)
-        self.warn(VaeShelf(base, device).put(self.spec.vae))
-        for part in base.pipe.components.values():
-            if isinstance(part, torch.nn.Module):
-                part.requires_grad_(False).eval()
-        tune(base, device)
-        return base
+        return frozen_base(self.spec, plan, self.device, self.warn)
 
     # ---- learning
 
     def _learn(self, prepared: Prepared, states: StateFolder, facts: DeviceFacts) -> dict[str, Any]:
         """From the state there is to the last step."""
         plan = prepared.plan
+        if plan.gpus > facts.cards:
+            raise UserError(too_few_cards(plan.gpus, facts.cards))
         base = self._base(plan)
         objective_for(base, plan)  # whether it can be learned on is said before an hour of encoding
         batches, echoes = self._filled(prepared, base)
-        if plan.quantised != "none":
-            quantise(base.denoiser, plan.quantised, self.device.place)
-            for name in trained_encoders(base) if plan.te_rate > 0 or plan.pivotal > 0 else ():
-                getattr(base.pipe, name).to(self.device.place)
-        objective = objective_for(base, plan)
-        start = chance.generator(plan.seed, purpose="network")
-        network = Network(base, plan, generator=start, trigger=self.spec.trigger)
+        objective, network = attached(self.spec, plan, base, self.device)
+        mates = Mates(self.spec, prepared, self.device) if plan.gpus > 1 else None
         loop = Loop(
             base=base, network=network, objective=objective, source=batches, plan=plan, device=self.device,
-            echoes=echoes if echoes.wanted else None,
+            echoes=echoes if echoes.wanted else None, company=mates,
         )  # fmt: skip
         steps = Steps(
             loop=loop,
@@ -207,8 +187,9 @@ class _Training:
                 self.warn("The state of an earlier version of this program could not be gone on with: it began anew.")
                 return self._learn(prepared, states, facts)
         run_at = runs(self.spec, prepared, objective, batches, began=steps.began)
-        small = self.device.place.type == "cpu" and plan.precision == "bf16"
-        with small_attention(base.denoiser) if small else nullcontext():
+        with attention_for(base, plan, self.device), mates or nullcontext():
+            if mates is not None and loop.step < plan.steps:
+                mates.start(loop.numbers, on_phase=self.ears.on_phase, check=self.ears.check)
             made = steps.all()
         if (each := steps.seconds_per_step()) is not None:
             key = rate_key(plan, family=self.spec.base.family, device=facts)
@@ -219,12 +200,9 @@ class _Training:
         """What is learned from, encoded; what encodes it is let go of."""
         ears = self.ears
         store = Store(Path(self.spec.cache_dir))
-        batches = Batches(self.spec, prepared.plan, prepared.survey, base, store)
         ears.on_phase("cache", CACHE_DEADLINE_S)
-        echoes = Echoes(self.spec, prepared.plan, base, store, batches)
         try:
-            echoes.prepare(ears.leaving)
-            batches.prepare(self._encoded, ears.leaving, release=True)
+            batches, echoes = filled(self.spec, prepared, base, store, encoded=self._encoded, leaving=ears.leaving)
         except Stopped:
             ears.check()  # it may be a pause
             raise
@@ -277,6 +255,14 @@ def identity(spec: TrainingSpec, seen: Survey) -> dict[str, Any]:
         "pictures": pictures,
         "wishes": asdict(spec.wishes),
     }
+
+
+def too_few_cards(wanted: int, there: int) -> str:
+    """Of a training that was begun on more cards than there are now."""
+    return (
+        f"This training was begun on {wanted} cards, and {there} can be used now: make the others available again and "
+        "it goes on, or set `gpus` to another number and it begins anew."
+    )
 
 
 def _stamp(path: str | None) -> tuple[str, int, int] | None:

@@ -126,7 +126,8 @@ def main() -> None:
 
     module.SAVE_EVERY_S = module.SAVE_SHARE = 0.0  # a state after every step
     base = BaseRef(name="sd15", path=sys.argv[3], family="sd15")
-    lesson = Lesson(spec_of(folder, base, steps=steps, checkpoints=3), folder / "out")
+    two = {"batch": 1, "gpus": 2, "accumulation": 2, "flip": True, "noise_offset": 0.1} if len(sys.argv) > 4 else {}
+    lesson = Lesson(spec_of(folder, base, steps=steps, checkpoints=3, **two), folder / "out")
     lesson.paused = lambda one: print(one.phases[-1], flush=True) is not None  # type: ignore[func-returns-value]
     lesson.run()
     print("done", flush=True)
