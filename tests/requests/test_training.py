@@ -86,7 +86,7 @@ def test_every_property_of_a_training_is_read(vault: Path) -> None:
         "noise_offset: 0.05\nprior_weight: 0.5\npreserve: 0.2\nclip: 1\n"
         "ema: 0.99\nprecision: bf16\nquantised: int8\ncheckpointing: yes\nflip: true\ncheckpoints: 2\nvalidation: 1\n"
         "caption_dropout: 0.1\ntag_dropout: 0.1\nshuffle: true\nkeep_tokens: 1\nclip_skip: 2\ncaption_prefix: anime\n"
-        "seed: 7\nnaming: diffusers\ncrops: true\n",
+        "seed: 7\nnaming: diffusers\ncrops: true\ngpus: all\n",
     ).spec.wishes
     assert (wishes.steps, wishes.algorithm, wishes.rank, wishes.alpha, wishes.resolutions) == (
         700,
@@ -99,6 +99,7 @@ def test_every_property_of_a_training_is_read(vault: Path) -> None:
     from dataclasses import fields
 
     assert all(getattr(wishes, one.name) is not None for one in fields(wishes))
+    assert wishes.gpus == 0, "which stands for all"
 
 
 @pytest.mark.parametrize("value", ["auto", "Auto", "", "~", "default"])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from loravault.engine.devices import DTYPES, Device
-from loravault.engine.training.cards import other_cards
+from loravault.engine.training.cards import Card, other_cards
 from loravault.engine.training.commons import Begin, Commons, Line, Said, Step, bytes_of, flat, spread
 from loravault.errors import UserError
 from loravault.formats.training import Prepared, TrainingSpec
@@ -84,7 +84,7 @@ class Mates:
         try:
             self._commons = Commons(memory, numbers, self.world)
             for rank, card in enumerate(other_cards(self._device)[: self.world - 1], 1):
-                self._mates.append(self._started(rank, card.name, card.environment, memory, numbers))
+                self._add(rank, card, memory, numbers)
         finally:
             os.close(memory)
         for mate in self._mates:
@@ -95,7 +95,8 @@ class Mates:
                     raise MateLost(f"{mate.name} has too little memory to load the base: close what else uses it.")
                 on_phase("load", LOAD_LIMIT_S)
 
-    def _started(self, rank: int, name: str, environment: dict[str, str], memory: int, numbers: int) -> _Mate:
+    def _add(self, rank: int, card: Card, memory: int, numbers: int) -> None:
+        """Starts one and tells it what it is to do."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -104,19 +105,19 @@ class Mates:
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # what is printed belongs into the log
                     pass_fds=(theirs.fileno(), memory),
-                    env={**os.environ, **environment},
+                    env={**os.environ, **card.environment},
                 )
             except (OSError, ValueError) as error:  # Windows hands nothing on
                 ours.close()
-                raise UserError(f"No process can be started for {name}: {error}. Set `gpus: 1`.") from error
-        mate = _Mate(process, Line(ours), name)
+                raise UserError(f"No process can be started for {card.name}: {error}. Set `gpus: 1`.") from error
+        mate = _Mate(process, Line(ours), card.name)
+        self._mates.append(mate)  # from now on `close` ends it
         kind = self._device.place.type
         dtype = next(name for name, one in DTYPES.items() if one == self._device.dtype)
         begin = Begin(
             spec=self._spec, prepared=self._prepared, rank=rank, device=kind, dtype=dtype, numbers=numbers
         )  # fmt: skip
         self._say(mate, begin)
-        return mate
 
     def close(self) -> None:
         """None of them is left on return, and no card holds anything of theirs."""
@@ -172,7 +173,8 @@ class Mates:
 
     def _answered(self, mate: _Mate) -> Said:
         """To a step. One that takes much longer than we did hangs."""
-        said = self._heard(mate, max(STEP_LIMIT_S, 3 * (time.monotonic() - self._asked_at)), lambda: None)
+        took = time.monotonic() - self._asked_at
+        said = self._heard(mate, max(STEP_LIMIT_S, 3 * took), lambda: None)
         mate.busy = False
         return said
 

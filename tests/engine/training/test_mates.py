@@ -106,8 +106,9 @@ def learned(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_a_process_that_is_killed_is_told_and_it_goes_on_to_the_same_bits(base: BaseRef, tmp_path: Path) -> None:
-    whole = lesson(tmp_path / "peace", base).run()
-    killed = lesson(tmp_path / "killed", base)
+    wishes = {"batch": 2, "preserve": 0.5, "ema": 0.9, "min_snr": 5.0, "accumulation": 1}
+    whole = lesson(tmp_path / "peace", base, **wishes).run()
+    killed = lesson(tmp_path / "killed", base, **wishes)
 
     def kill(one: Lesson) -> bool:
         if one.steps and one.steps[-1].step == 2:
@@ -118,7 +119,7 @@ def test_a_process_that_is_killed_is_told_and_it_goes_on_to_the_same_bits(base: 
     killed.cancelled = kill
     with pytest.raises(MateLost, match=r"was killed.*What was learned is kept"):
         killed.run()
-    again = lesson(tmp_path / "killed", base)
+    again = lesson(tmp_path / "killed", base, **wishes)
     assert same(again.run(), whole)
     assert again.steps[0].step == 3, "no step was lost"
     assert others() == []
