@@ -10,6 +10,7 @@ import pytest
 from loravault.formats.generation import BaseRef
 
 if TYPE_CHECKING:
+    from loravault.engine.bases import Base
     from loravault.engine.generate import Engine
 
 
@@ -31,6 +32,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> BaseRef:
     from tests.tiny import make_base
 
     return make_base(tmp_path_factory.mktemp("bases") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tiny: BaseRef) -> Base:
+    from loravault.engine.bases import load_base
+    from loravault.engine.devices import choose_device
+
+    return load_base(tiny, choose_device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from loravault.engine.modes import Calls, Mode, Pace
 from loravault.engine.strengths import Strength
 from loravault.errors import UserError
 from loravault.formats.generation import BaseRef
-from tests.engine.test_slots import all_outputs, file_for, held, numbers, off, same
+from tests.engine.slotted import all_outputs, file_for, held, numbers, off, same
 from tests.tiny import PARTS, Part, make_adapter, use_of
 
 pytestmark = pytest.mark.engine

@@ -104,7 +104,7 @@ def test_in_every_family(tmp_path: Path, family: str) -> None:
     base = make_family(tmp_path / "base", family)
     from loravault.engine.bases import load_base
     from loravault.engine.devices import choose_device
-    from tests.engine.test_slots import file_for
+    from tests.engine.slotted import file_for
 
     loaded, found = load_base(base, choose_device("cpu")), []
     for number in range(2):

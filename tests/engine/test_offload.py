@@ -241,20 +241,23 @@ def test_the_worker_hears_what_is_configured(tmp_path: Path, monkeypatch: pytest
     from loravault.config import VaultConfig
     from loravault.jobs.child import real_engine
 
-    config = VaultConfig(vault=tmp_path, dtype="bfloat16", offload="layers", compile=True, adapters="slots")
+    config = VaultConfig(
+        vault=tmp_path, dtype="bfloat16", offload="layers", compile=True, adapters="slots", adapter_memory_mb=7
+    )
     assert config.worker_env == {
         "LORAVAULT_DTYPE": "bfloat16",
         "LORAVAULT_OFFLOAD": "layers",
         "LORAVAULT_COMPILE": "1",
         "LORAVAULT_ADAPTERS": "slots",
+        "LORAVAULT_ADAPTER_MEMORY_MB": "7",
     }
     monkeypatch.setenv("LORAVAULT_DEVICE", "cpu")
-    for name in ("DTYPE", "OFFLOAD", "COMPILE", "ADAPTERS"):
-        monkeypatch.setenv(f"LORAVAULT_{name}", config.worker_env[f"LORAVAULT_{name}"])
+    for name, value in config.worker_env.items():
+        monkeypatch.setenv(name, value)
     engine = real_engine()
     assert isinstance(engine, Engine)
     assert (engine._device.dtype, engine._offload_wish, engine._compiled) == (torch.bfloat16, "layers", True)
-    assert engine._adapters_wish == "slots"
+    assert (engine._adapters_wish, engine._adapter_bytes) == ("slots", 7 << 20)
 
 
 @needs_card

@@ -5,30 +5,32 @@ from __future__ import annotations
 import gc
 import random
 import weakref
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loravault.engine.adapters import Adapter, load_adapter
+from loravault.engine.adapters import load_adapter
 from loravault.engine.apply import Patcher, Strength
 from loravault.engine.bases import Base, load_base
 from loravault.engine.devices import choose_device
-from loravault.engine.draw import decode, draw_latents
-from loravault.engine.families import Encoded
-from loravault.engine.prompts import PromptEncoder
-from loravault.engine.samplers import make_scheduler
 from loravault.engine.slots import MOST, Slots
 from loravault.errors import UserError
-from loravault.formats.generation import BaseRef
 from loravault.formats.normal import LayerKey, Place
+from tests.engine.slotted import (
+    all_outputs,
+    file_for,
+    held,
+    numbers,
+    off,
+    same,
+    slots_of,
+)
 from tests.tiny import PARTS, Part, make_adapter, use_of
-from tests.tiny_families import MAKERS, make_family
+from tests.tiny_families import make_family
 
 pytestmark = [
     pytest.mark.engine,
@@ -36,6 +38,7 @@ pytestmark = [
 ]
 
 LIMIT = 1e-5
+
 BLOCK = "transformer_blocks.0"
 
 
@@ -48,78 +51,6 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def flux(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """Its files keep layers in one that the base has apart."""
     return load_base(make_family(tmp_path_factory.mktemp("flux") / "flux", "flux"), choose_device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def tiny_base(tiny: BaseRef) -> Base:
-    return load_base(tiny, choose_device("cpu"))
-
-
-def slots_of(base: Base) -> Slots:
-    return Slots(base.modules, base.drawer.denoiser, in_a_row=base.drawer.in_a_row)
-
-
-def numbers(*shape: int, seed: int, size: float = 0.2) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * size
-
-
-def linear_layers(base: Base) -> list[str]:
-    return [
-        name
-        for (component, name), one in base.modules.items()
-        if component == base.drawer.denoiser and isinstance(one, torch.nn.Linear)
-    ]
-
-
-def file_for(base: Base, path: Path, *, seed: int, rank: int = 4, every: int = 1) -> Adapter:
-    """An adapter in PEFT's names for layers of the denoiser, with differing ranks and alphas."""
-    tensors = {}
-    found = [
-        (name, one)
-        for (component, name), one in base.modules.items()
-        if component == base.drawer.denoiser and isinstance(one, torch.nn.Linear | torch.nn.Conv2d)
-    ]
-    for number, (name, one) in enumerate(found[seed % every :: every]):
-        weight, own = one.weight, rank + number % 3
-        ones = [1] * (weight.ndim - 2)
-        tensors[f"{base.drawer.denoiser}.{name}.lora_A.weight"] = numbers(own, *weight.shape[1:], seed=seed + number)
-        tensors[f"{base.drawer.denoiser}.{name}.lora_B.weight"] = numbers(weight.shape[0], own, *ones, seed=-number - 1)
-        tensors[f"{base.drawer.denoiser}.{name}.alpha"] = torch.tensor(1.0 + number % 2)
-    save_file(tensors, path)
-    return load_adapter(use_of(path), base)
-
-
-def held(base: Base) -> list[Tensor]:
-    return [one.detach().clone() for one in base.pipe.components[base.drawer.denoiser].state_dict().values()]
-
-
-def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def spoken(module: torch.nn.Module, inputs: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = module(inputs)
-    return found
-
-
-def layer_inputs(module: Any, batch: int, seed: int = 0) -> Tensor:
-    if isinstance(module, torch.nn.Linear):
-        return numbers(batch, 3, module.in_features, seed=seed, size=1.0)
-    return numbers(batch, module.in_channels, 6, 6, seed=seed, size=1.0)
-
-
-def off(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
-
-
-def all_outputs(base: Base, batch: int = 2) -> dict[str, Tensor]:
-    """What every layer of the denoiser makes of the same numbers."""
-    return {
-        name: spoken(one, layer_inputs(one, batch))
-        for (component, name), one in base.modules.items()
-        if component == base.drawer.denoiser and isinstance(one, torch.nn.Linear | torch.nn.Conv2d)
-    }
 
 
 def test_every_layer_says_what_it_says_when_adapters_are_merged(base: Base, tmp_path: Path) -> None:
@@ -337,19 +268,6 @@ def test_a_failure_leaves_no_adapter_in_effect(tiny_base: Base, tmp_path: Path) 
     assert same(list(all_outputs(tiny_base).values()), list(plain.values()))
 
 
-def test_pictures_that_cannot_be_told_apart_are_an_error_and_not_a_wrong_picture(
-    tiny_base: Base, tmp_path: Path
-) -> None:
-    adapter = file_for(tiny_base, tmp_path / "a.safetensors", seed=0)
-    slots = slots_of(tiny_base)
-    slots.apply([[Strength(adapter, 1.0, 1.0)], []])
-    layer = tiny_base.modules["unet", linear_layers(tiny_base)[0]]
-    for batch in (1, 3, 6):
-        with pytest.raises(RuntimeError, match="cannot be told apart"):
-            spoken(layer, layer_inputs(layer, batch))
-    slots.clear()
-
-
 def test_half_precision_is_rounded_once(tiny_base: Base, tmp_path: Path) -> None:
     """A strength that is multiplied in half precision would be rounded again."""
     adapters = []
@@ -385,61 +303,3 @@ def test_adapters_that_nobody_keeps_are_not_kept_here(tiny_base: Base, tmp_path:
     gc.collect()
     assert kept() is None
     assert tensor() is None
-
-
-def pictures_of(base: Base, prompts: tuple[Encoded, Encoded | None], seeds: tuple[int, ...]) -> list[Any]:
-    """Pixels after three steps, of one call."""
-    device, drawer = choose_device("cpu"), base.drawer
-    prompt, negative = (None if one is None else drawer.joined([one] * len(seeds)) for one in prompts)
-    assert prompt is not None
-    latents = draw_latents(
-        base, device, make_scheduler("Euler", base.scheduler_config, flow=drawer.flow), seeds=seeds, size=(64, 64),
-        steps=3, cfg=4.0, prompt=prompt, negative=negative, on_step=lambda _step: None,
-    )  # fmt: skip
-    found = [decode(base, one) for one in torch.split(latents, 1)]
-    assert all(one is not None for one in found)
-    return [one.astype(int) for one in found if one is not None]
-
-
-@pytest.mark.filterwarnings("ignore:.*prompt_embeds_mask")
-@pytest.mark.parametrize("family", sorted(MAKERS))
-def test_pictures_with_different_adapters_in_one_call_are_those_of_single_calls(family: str, tmp_path: Path) -> None:
-    """In every family, with the guidance of its own: each orders a batch as its `in_a_row` says."""
-    base = load_base(make_family(tmp_path / family, family), choose_device("cpu"))
-    drawer, slots = base.drawer, slots_of(base)
-    a, b = (file_for(base, tmp_path / f"{n}.safetensors", seed=n, every=n + 1, rank=2 + n) for n in range(2))
-    if drawer.in_a_row:
-        assert not slots.apart([[Strength(a, 1.0, 0.8)]])
-        a, b = (
-            replace(one, changes=tuple(c for c in one.changes if not c.layers[0][1].startswith(drawer.in_a_row)))
-            for one in (a, b)
-        )
-    stacks = [[Strength(a, 1.0, 0.8)], [], [Strength(a, 1.0, -0.3), Strength(b, 1.0, 1.0)]]
-    assert slots.apart(stacks)
-    encoder, guided = PromptEncoder(drawer, base.pipe), drawer.guided(base.pipe, 4.0)
-    prompts = encoder.encode("a cat", 1, ()), encoder.encode("no", 1, (), negative=True) if guided else None
-    plain = pictures_of(base, prompts, (1, 2, 3))
-    slots.apply(stacks)
-    together = pictures_of(base, prompts, (1, 2, 3))
-    for number, one in enumerate(stacks):
-        slots.apply([one])
-        (alone,) = pictures_of(base, prompts, (number + 1,))
-        assert abs(together[number] - alone).max() <= 1
-        assert not one or abs(plain[number] - alone).max() > 3, "adapters that show"
-    slots.clear()
-
-
-def test_a_family_whose_order_nobody_knows_is_not_mixed(tiny_base: Base, tmp_path: Path) -> None:
-    """Nor is what slots do not take, in any picture; what changes text encoders only is."""
-    adapter = file_for(tiny_base, tmp_path / "a.safetensors", seed=0)
-    path = tmp_path / "norm.safetensors"
-    save_file({"lora_unet_conv_norm_out.w_norm": numbers(32, seed=1)}, path)
-    norm = Strength(load_adapter(use_of(path), tiny_base), 1.0, 1.0)
-    words = {name: part for name, part in PARTS.items() if name.startswith("lora_te")}
-    make_adapter(tmp_path / "words.safetensors", words)
-    text = Strength(load_adapter(use_of(tmp_path / "words.safetensors"), tiny_base), 1.0, 1.0)
-    one = Strength(adapter, 1.0, 1.0)
-    assert slots_of(tiny_base).apart([[one], [text], []])
-    assert not slots_of(tiny_base).apart([[one], [norm]])
-    assert slots_of(tiny_base).apart([[one], [replace(norm, unet=0.0)]])
-    assert not Slots(tiny_base.modules, "unet").apart([[one], []])

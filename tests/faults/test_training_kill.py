@@ -18,7 +18,7 @@ import pytest
 from loravault import failpoints
 from loravault.vault.answers import strip_ours
 from tests.faults.test_daemon_kill import finish, serve
-from tests.jobs.test_trainings import adapter_files, ask, check_pictures, regions, trained
+from tests.jobs.training_notes import adapter_files, ask, check_pictures, regions, trained
 from tests.world import World
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]

@@ -13,3 +13,14 @@ def test_the_message_of_a_waiting_training_is_told() -> None:
     assert waiting_message(Pending("n", None, [run], {"r": [job]})) == (
         "training my-cat, 750 steps; the dashboard shows how far it is"
     )
+
+
+def test_a_note_of_which_nothing_is_begun_says_what_it_waits_for() -> None:
+    values = {"run": "r", "note": "n", "block_hash": None, "fingerprint": "", "created": 0.0}
+    jobs = [JobRow(seq=n, id=str(n), ordinal=n, **values) for n in range(2)]
+    run = RunRow(id="r", note="n", created=0.0)
+    pending = Pending("n", None, [run], {"r": jobs})
+    assert waiting_message(pending, "training my-cat, 40 min") == "waiting behind training my-cat, 40 min"
+    assert waiting_message(pending) == "2 blocks to make"
+    jobs[0].state = "running"
+    assert waiting_message(pending, "training my-cat, 40 min") == "2 blocks to make"
