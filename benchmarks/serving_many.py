@@ -30,7 +30,7 @@ from loravault.resources import demo_base
 from loravault.vault.note import parse_note
 
 #: The shelf of adapters that were read is made so small that it is full after some of them: 1 GiB never would be.
-SHELF_BYTES = 8 << 20
+SHELF_MB = 8
 #: Bytes that a process may grow by between the first fifth and the end.
 GROWTH = 32 << 20
 #: As many pictures are drawn again by an engine that knows nothing of the others.
@@ -97,14 +97,13 @@ def _row(what: str, run: Run, loaded: str = "1×") -> str:
 
 def through_engine(base: BaseRef, made: Sequence[Served], out: Path) -> Run:
     """One picture with each adapter, in random order; some of them again by engines that know nothing of the others."""
-    run, engine = Run(), Engine("cpu")
+    run, engine = Run(), Engine("cpu", adapter_bytes=SHELF_MB << 20)
     order = list(made)
     random.Random(7).shuffle(order)
     with counted(run):
         bare = pixels(engine, base, (), out, "bare")
         loaded = engine._loaded
         assert loaded is not None
-        loaded.adapters._limit = SHELF_BYTES
         before = digest(loaded.base)
         drawn = {}
         began = time.perf_counter()
@@ -173,6 +172,7 @@ def through_notes(folder: Path, made: Sequence[Served]) -> Run:
     config = VaultConfig(
         vault=vault, loras=(Root("loras", folder / "loras"),), read_quiet_s=0.0, write_quiet_s=0.0, grace_s=0.0,
         together_s=0.0, rescan_s=3600.0, cards=False, galleries=False, hashing=False,
+        adapter_memory_mb=SHELF_MB,
     )  # fmt: skip
     daemon = Daemon(config, watch=False)
     daemon.open()

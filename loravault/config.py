@@ -70,6 +70,8 @@ class VaultConfig:
     compile: bool = False
     #: How adapters are applied: `auto` (whichever is expected to be faster), `merge` or `slots`.
     adapters: str = "auto"
+    #: How much memory a worker gives to adapters that it has read and does not draw with just now (MiB).
+    adapter_memory_mb: int = 1024
     #: Whether every adapter gets a note, and whether there are gallery pages.
     cards: bool = True
     galleries: bool = True
@@ -135,6 +137,7 @@ class VaultConfig:
             "LORAVAULT_OFFLOAD": self.offload,
             "LORAVAULT_COMPILE": str(int(self.compile)),
             "LORAVAULT_ADAPTERS": self.adapters,
+            "LORAVAULT_ADAPTER_MEMORY_MB": str(self.adapter_memory_mb),
         }
 
     @property

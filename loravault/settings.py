@@ -183,6 +183,7 @@ _REQUEST_OPTIONS: dict[str, _Check] = {
 }
 #: May stand at the top of the file or in a vault's table.
 SHARED: dict[str, _Check] = {
+    "adapter_memory_mb": _whole(0, 1_000_000),
     "adapters": _choice("auto", "merge", "slots"),
     "block_presets": _block_presets,
     "cards": _switch,

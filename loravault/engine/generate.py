@@ -18,7 +18,7 @@ from loravault.engine.appliers import Applier
 from loravault.engine.bases import Base, load_base, signature
 from loravault.engine.bases.vae import VaeShelf
 from loravault.engine.batch import Apart, Batch, Drawing, NobodyLeft
-from loravault.engine.cache import AdapterShelf
+from loravault.engine.cache import LIMIT, AdapterShelf
 from loravault.engine.devices import Device, choose_device, free_cache, images_at_once, is_out_of_memory
 from loravault.engine.ends import OutOfMemory
 from loravault.engine.imagefile import SUFFIXES
@@ -53,8 +53,12 @@ class Engine:
         offload: str = "auto",
         compiled: bool = False,
         adapters: str = "auto",
+        adapter_bytes: int = LIMIT,
     ) -> None:
-        """`offload`: one of `memory.OFFLOADS`; `adapters`: one of `modes.WISHES`. Raises `UserError` for others."""
+        """`offload`: one of `memory.OFFLOADS`; `adapters`: one of `modes.WISHES`. Raises `UserError` for others.
+
+        `adapter_bytes`: what adapters that were read may take.
+        """
         for library in (diffusers.utils.logging, transformers.logging):
             logging: Any = library
             logging.set_verbosity_error()
@@ -63,7 +67,7 @@ class Engine:
             raise UserError(f"There is no way to offload called {offload!r}; use {', '.join(OFFLOADS)}.")
         if adapters not in WISHES:
             raise UserError(f"There is no way to apply adapters called {adapters!r}; use {', '.join(WISHES)}.")
-        self._adapters_wish = adapters
+        self._adapters_wish, self._adapter_bytes = adapters, adapter_bytes
         self._device: Device = choose_device(device, dtype)
         self._compiled = compiled
         self._offload_wish = offload
@@ -323,7 +327,7 @@ class Engine:
             ),
             encoder=PromptEncoder(base.drawer, base.pipe),
             vaes=VaeShelf(base, device),
-            adapters=AdapterShelf(base),
+            adapters=AdapterShelf(base, self._adapter_bytes),
         )
         return self._loaded
 

@@ -275,6 +275,7 @@ def real_engine() -> Engine:
         offload=said("LORAVAULT_OFFLOAD", "auto"),
         compiled=said("LORAVAULT_COMPILE", "0") == "1",
         adapters=said("LORAVAULT_ADAPTERS", "auto"),
+        adapter_bytes=int(said("LORAVAULT_ADAPTER_MEMORY_MB", "1024")) << 20,
     )
 
 

@@ -54,6 +54,8 @@ class Context:
     covers_due: set[str] = field(default_factory=set)
     #: Vault-relative paths of pictures of ours that came, changed or went, for the galleries.
     pictures_changed: set[str] = field(default_factory=set)
+    #: What everything that is queued waits for, in words; None: the workers come to it soon.
+    waiting_behind: str | None = None
     #: Running jobs that somebody called off.
     to_cancel: set[str] = field(default_factory=set)
     #: Jobs that a worker has and should give back, unless it is at them already: what they ask for has changed.

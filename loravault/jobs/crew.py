@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from loravault.jobs.context import log
-from loravault.jobs.lanes import Lane
+from loravault.jobs.lanes import Held, Lane
 from loravault.jobs.supervisor import Supervisor
 from loravault.jobs.workerenv import for_device, with_cards
 
@@ -61,6 +61,14 @@ class Crew:
     def devices(self) -> str:
         """The devices in words, as far as workers have chosen them."""
         return ", ".join(lane.device for lane in self.lanes if lane.device)
+
+    @property
+    def training(self) -> Held | None:
+        """The training that everybody waits for: every worker is at one, and none was asked to make way."""
+        found = [held for lane in self.lanes for held in lane.begun if held.training and not held.paused]
+        if len(found) < len(self.lanes):
+            return None
+        return min(found, key=lambda held: held.seconds_left or float("inf"))
 
     def due_in(self) -> float | None:
         """Seconds until one of them has to be looked at; None = no need."""

@@ -99,11 +99,14 @@ class Deliverer:
         cap = ctx.config.result_cap
         linked = linked_results(ctx) if cap is not None else None
 
+        def composition(text: bytes) -> Applied:
+            return compose(text, pending, ctx.config.machine, cap, linked, behind=ctx.waiting_behind)
+
         def said(text: bytes) -> bytes:
-            return compose(text, pending, ctx.config.machine, cap, linked).data
+            return composition(text).data
 
         try:
-            composed = compose(data, pending, ctx.config.machine, cap, linked)
+            composed = composition(data)
         except EditRefused as refused:
             if pending.answers:
                 raise

@@ -97,6 +97,8 @@ class Dispatcher:
             self._to_be_read = False  # before that they would only be claimed again as they were
         elif not self._events and self._ctx.steady() >= self._not_before:
             self._supply()
+        training = self._crew.training
+        self._ctx.waiting_behind = training and trainingwords.behind(training.title, training.seconds_left)
 
     def _handle(self, lane: Lane, event: sup.Event) -> None:
         """An event whose handling fails for a reason of ours costs that job a try, never the queue."""
@@ -266,6 +268,8 @@ class Dispatcher:
         elif isinstance(event, sup.TrainingStepped):
             self.trainings.stepped(event.job, event.step)
             self._progress(held, trainingwords.progress(event.step), event.step.step / max(1, event.step.steps))
+            if held is not None:
+                held.seconds_left = event.step.seconds_left
         elif isinstance(event, sup.VersionMismatch):
             self._upgraded(event)
         elif isinstance(event, (sup.JobReturned, sup.JobPaused)):

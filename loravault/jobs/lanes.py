@@ -33,6 +33,10 @@ class Held:
     withdrawn: bool = False
     #: The device of its worker; empty while there is only one.
     worker: str = ""
+    #: What the queue calls it.
+    title: str = ""
+    #: Seconds that it will still take, where that is known.
+    seconds_left: float | None = None
 
 
 class Lane:
@@ -89,8 +93,9 @@ class Lane:
         self.setup = job.setup
         training = job.kind == "train"
         self.held[job.id] = Held(
-            job.id, job.note, job.count, job.background, training, phase="starting", worker=self.name
-        )
+            job.id, job.note, job.count, job.background, training, phase="starting", worker=self.name,
+            title=job.first_line,
+        )  # fmt: skip
 
     def fits(self, setup: str) -> int:
         """How much of this setup is loaded: 2 all, 1 the base, 0 nothing."""

@@ -93,14 +93,21 @@ def ended(job: JobRow) -> words.Ended:
 
 
 def compose(
-    data: bytes, pending: Pending, machine: str, cap: int | None = None, linked: Collection[str] | None = None
+    data: bytes,
+    pending: Pending,
+    machine: str,
+    cap: int | None = None,
+    linked: Collection[str] | None = None,
+    *,
+    behind: str | None = None,
 ) -> Applied:
     """The note with everything that waits said in it. Pure.
 
-    A checkbox that cannot be reset is said in the answer, for that is what the user will look at.
+    `behind`: what keeps the workers from everything that is queued, in words. A checkbox that cannot be reset is said
+    in the answer, for that is what the user will look at.
     """
     answers = answers_of(pending)
-    wanted = properties(pending, machine)
+    wanted = properties(pending, machine, behind)
     applied = apply_answers_told(data, answers, wanted, cap=cap, linked=linked)
     if answers and {"run", "cancel"} & applied.unset.keys():
         last = answers[-1]
@@ -164,7 +171,7 @@ def plan_of(job: JobRow) -> Answer:
     )
 
 
-def properties(pending: Pending, machine: str) -> dict[str, str | bool | None]:
+def properties(pending: Pending, machine: str, behind: str | None = None) -> dict[str, str | bool | None]:
     """Our keys as they shall stand. The newest run speaks for the note."""
     changes: dict[str, str | bool | None] = {}
     row = pending.row
@@ -181,7 +188,7 @@ def properties(pending: Pending, machine: str) -> dict[str, str | bool | None]:
     if pending.open_jobs:
         running = any(job.state == "running" for job in pending.open_jobs)
         changes["lv_status"] = "running" if running else "queued"
-        changes["lv_message"] = waiting_message(pending)
+        changes["lv_message"] = waiting_message(pending, behind)
     else:
         changes["lv_status"] = newest.status
         changes["lv_finished"] = datetime.fromtimestamp(newest.finished or 0).strftime("%Y-%m-%dT%H:%M:%S")
@@ -192,8 +199,10 @@ def properties(pending: Pending, machine: str) -> dict[str, str | bool | None]:
     return changes
 
 
-def waiting_message(pending: Pending) -> str:
+def waiting_message(pending: Pending, behind: str | None = None) -> str:
     """What a person who looks at the note meanwhile wants to know."""
+    if behind and all(job.state == "queued" for job in pending.open_jobs):
+        return f"waiting behind {behind}"
     count = len(pending.open_jobs)
     trainings = [job for job in pending.open_jobs if job.kind == "train"]
     if trainings and len(trainings) == count:

@@ -87,6 +87,11 @@ def progress(step: TrainingStep) -> str:
     return f"step {step.step:,} of {step.steps:,}, loss {step.loss:.3g}{left}"
 
 
+def behind(title: str, seconds_left: float | None) -> str:
+    """What other notes wait for."""
+    return f"{inert(title)}, {about(seconds_left)}" if seconds_left else inert(title)
+
+
 @dataclass(frozen=True)
 class Trained:
     """A training that came to its end, and where what it made is."""
