@@ -21,6 +21,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from loravault.resources import base_parts
+
 #: What both scripts and we are told. Rank and alpha, side of the pictures, learning rate.
 RANK, SIDE, RATE = 8, 256, 1e-4
 
@@ -97,7 +99,7 @@ class Peer:
         launcher, tokenizer = home / "launch.py", home / "tokenizers" / "openai_clip-vit-large-patch14"
         launcher.write_text(_KOHYA)
         tokenizer.mkdir(parents=True, exist_ok=True)
-        for file in (base / "tokenizer").iterdir():
+        for file in (base_parts() / "tokenizers" / "clip").iterdir():  # in two files, as its older library reads it
             (tokenizer / file.name).write_bytes(file.read_bytes())
         told = {
             "tokenizer_cache_dir": tokenizer.parent,

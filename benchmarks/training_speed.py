@@ -132,10 +132,12 @@ def main() -> None:
         for kind, promised in BASES.items():
             for peer in found:
                 if peer.name in promised:
-                    lines += compared(stage, peer, kind, options.rounds)
+                    rows = compared(stage, peer, kind, options.rounds)
+                    print("\n".join(rows), flush=True)
+                    lines += rows
     told = "rank 8, 256×256, one picture a step, fp32, one thread; diffusers: attention, kohya: its own modules"
     text = "\n".join([*lines, "", f"({told}; {options.rounds} rounds; {pairs.machine()})", *absent])
-    print(text)
+    print(f"\n{text}")
     if options.write:
         pairs.paste("training-speed", text)
 
