@@ -97,8 +97,8 @@ class Dispatcher:
             self._to_be_read = False  # before that they would only be claimed again as they were
         elif not self._events and self._ctx.steady() >= self._not_before:
             self._supply()
-        training = self._crew.training
-        self._ctx.waiting_behind = training and trainingwords.behind(training.title, training.seconds_left)
+        held = self._crew.training
+        self._ctx.waiting_behind = trainingwords.behind(held.title, held.seconds_left) if held is not None else None
 
     def _handle(self, lane: Lane, event: sup.Event) -> None:
         """An event whose handling fails for a reason of ours costs that job a try, never the queue."""
