@@ -35,7 +35,7 @@ demo: $(VENV)/.is-ready
 	$(BIN)/python -m loravault demo $(DEMO_DIR)
 
 test: $(VENV)/.dev-is-ready
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(VENV)/.dev-is-ready
 	$(BIN)/ruff check .

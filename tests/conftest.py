@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # A busy machine is no bug: time limits belong to pytest-timeout, not to single examples.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+#: Where single files take a minute or more. They begin first: else one process has such a file left when all others are
+#: done. (`--no-loadscope-reorder`: xdist would begin with the files of the most tests, which are the quick ones.)
+_LONG = ("e2e", "faults", "engine/training", "engine", "jobs", "benchmarks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The rooms with the long files first; within a room the order stays."""
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        room = item.path.parent.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+        return next((number for number, long in enumerate(_LONG) if room == long), len(_LONG))
+
+    items.sort(key=rank)
