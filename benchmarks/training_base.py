@@ -11,9 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from loravault.resources import base_parts
 
-#: Kind → widths of the UNet's four blocks and of the VAE's. kohya's UNet has exactly four, of two layers.
+#: Kind → widths of the UNet's blocks and of the VAE's. kohya's UNet has exactly four, of two layers.
 WIDTHS = {
-    "the VAE dominates": ((32, 32, 32, 32), (32, 64, 128, 128)),
+    "the VAE dominates": ((32, 64), (32, 64, 128, 128)),
     "the UNet dominates": ((32, 64, 64, 64), (32, 32, 32, 32)),
 }
 #: Of the text encoder.
@@ -25,8 +25,14 @@ def main() -> None:
     folder, kind = Path(sys.argv[1]), sys.argv[2]
     torch.manual_seed(0)
     widths, vae_widths = WIDTHS[kind]
+    deep = len(widths) - 1
     unet = UNet2DConditionModel(
-        sample_size=32, block_out_channels=widths, cross_attention_dim=WIDTH, attention_head_dim=8
+        sample_size=32,
+        block_out_channels=widths,
+        down_block_types=("CrossAttnDownBlock2D",) * deep + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * deep,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=8,
     )
     vae = AutoencoderKL(
         block_out_channels=vae_widths,

@@ -70,6 +70,8 @@ class Batches:
         self._latents = Latents(base, store)
         self._texts = Texts(base, store, plan.clip_skip)
         self._variants = 1
+        #: It is only needed until every picture is encoded.
+        self._vae_may_go = False
 
     # ---- what there is
 
@@ -82,6 +84,11 @@ class Batches:
     def captions(self) -> tuple[str, ...]:
         """Of every picture of the spec: with the trigger and the prefix, before anything varies."""
         return tuple(prefixed(self._caption(number), self._plan.caption_prefix) for number in range(self._count))
+
+    @property
+    def is_encoding(self) -> bool:
+        """Whether steps still take longer because pictures are encoded on the way."""
+        return self._latents.waiting > 0
 
     @property
     def _count(self) -> int:
@@ -104,12 +111,14 @@ class Batches:
         cancelled: Callable[[], bool] = lambda: False,
         *,
         release: bool = False,
+        later: bool = False,
     ) -> None:
         """Fills the caches.
 
         `on_progress(done, of)` counts latents and captions. `release`: the weights of what is not needed any more (VAE,
-        text encoders) are let go of, for good. Raises `UserError`, `OutOfMemory`, `Stopped` (what is done is kept for
-        the next time).
+        text encoders) are let go of, for good. `later`: a picture is encoded when it is first learned from, so that the
+        first step does not wait for all of them; the VAE stays until the last one. Raises `UserError`, `OutOfMemory`,
+        `Stopped` (what is done is kept for the next time).
         """
         wanted = list(dict.fromkeys(self._wanted_latents()))
         if self._reads:
@@ -119,7 +128,7 @@ class Batches:
             self._variants = self._possible_variants(self._texts.bytes_of(first))
         captions = list(dict.fromkeys(self._wanted_captions())) if self._reads else []
         total = len(wanted) + len(captions)
-        self._latents.prepare(wanted, lambda done, _all: on_progress(done, total), cancelled)
+        self._latents.prepare(wanted, lambda done, _all: on_progress(done, total), cancelled, later=later)
         self._texts.prepare(captions, lambda done: on_progress(len(wanted) + done, total), cancelled)
         self._store.trim()
         if release:
@@ -171,7 +180,17 @@ class Batches:
         trained = trained_encoders(self._base) if self._trains_texts else ()
         if self._crops:
             self._latents.stay_exact()  # it is needed in every step
-        for name in [*([] if self._crops else ["vae"]), *(one for one in self._encoders if one not in trained)]:
+        self._vae_may_go = not self._crops
+        self._let_go(*(one for one in self._encoders if one not in trained))
+        self._release_vae()
+
+    def _release_vae(self) -> None:
+        if self._vae_may_go and not self._latents.waiting:
+            self._vae_may_go = False
+            self._let_go("vae")
+
+    def _let_go(self, *names: str) -> None:
+        for name in names:
             model = getattr(self._base.pipe, name, None)
             if model is not None:
                 model.to("meta")  # who still holds it keeps its shapes, and nothing else
@@ -187,12 +206,17 @@ class Batches:
         if self._crops:
             moments, wanted = self._cut_out(wanted, [slot for _, slot in picked])
         else:
-            moments = [self._latents.get(one) for one in wanted]
+            moments = self._moments(wanted)
         draws = [chance.generator(seed, slot, purpose="latents") for _, slot in picked]
         weights = [self._plan.prior_weight if self._is_prior(item) else 1.0 for item, _ in picked]
         return self._batch(
             wanted, moments, draws, weights, [self.caption_at(item.picture, slot) for item, slot in picked]
         )
+
+    def _moments(self, wanted: Sequence[Wanted]) -> list[Moments]:
+        found = [self._latents.get(one) for one in wanted]
+        self._release_vae()
+        return found
 
     def _batch(
         self, wanted: Sequence[Wanted], moments: Sequence[Moments], draws: Sequence[torch.Generator | None],
@@ -282,7 +306,7 @@ class Batches:
 
     def _fixed(self, items: Sequence[Item]) -> Batch:
         wanted = [self._wanted(item, flip=False) for item in items]
-        moments = [self._latents.get(one) for one in wanted]
+        moments = self._moments(wanted)
         captions = [self.captions[item.picture] for item in items]
         return self._batch(wanted, moments, [None] * len(items), [1.0] * len(items), captions)
 

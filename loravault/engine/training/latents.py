@@ -73,17 +73,26 @@ class Latents:
         self._shift = float(getattr(config, "shift_factor", None) or 0.0)
         self._print: str | None = None
         self._kept: dict[str, Moments] = {}
+        #: Keys of what is encoded when it is first asked for.
+        self._later: set[str] = set()
         self._scaled: OrderedDict[tuple[TrainingPicture, tuple[int, int]], tuple[Decoded, ...]] = OrderedDict()
         self._masks: dict[str, str] = {}
 
     # ---- from the cache
 
+    @property
+    def waiting(self) -> int:
+        """How many are still to be encoded when they are first asked for: so long the VAE is needed."""
+        return len(self._later)
+
     def prepare(
-        self, wanted: Sequence[Wanted], on_progress: Callable[[int, int], None], cancelled: Callable[[], bool]
-    ) -> None:
+        self, wanted: Sequence[Wanted], on_progress: Callable[[int, int], None], cancelled: Callable[[], bool],
+        *, later: bool = False,
+    ) -> None:  # fmt: skip
         """Encodes what is not kept yet. Raises `UserError`, `OutOfMemory`, `Stopped` (what is done is kept).
 
-        `on_progress(done, of)` after each group of pictures.
+        `on_progress(done, of)` after each group of pictures. `later`: each is encoded when `get` asks for it, which
+        then raises the same.
         """
         todo = []
         for one in wanted:
@@ -94,6 +103,9 @@ class Latents:
                     todo.append(one)
                 else:
                     self._kept[key] = _moments(tensors)
+        if later:
+            self._later.update(map(self._key, todo))
+            todo = []
         done = len(wanted) - len(todo)
         on_progress(done, len(wanted))
         with self.exact():
@@ -106,7 +118,12 @@ class Latents:
 
     def get(self, one: Wanted) -> Moments:
         """Of a picture that was prepared."""
-        return self._kept[self._key(one)]
+        key = self._key(one)
+        if key in self._later:
+            with self.exact():
+                self._encode_group([one])
+            self._later.discard(key)
+        return self._kept[key]
 
     def drawn(self, moments: Moments, generator: torch.Generator | None) -> Tensor:
         """[C, h, w] as the denoiser knows it: drawn from the distribution, or its mean without a generator."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.optimization import Adafactor
 
 from loravault.engine.training.prodigy import Prodigy
 from loravault.errors import UserError
@@ -88,5 +88,5 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 def _adafactor(groups: Groups) -> Any:
     """Adafactor with rates from outside, as kohya's guide sets it for LoRAs."""
-    make: Any = Adafactor
+    make: Any = importlib.import_module("transformers.optimization").Adafactor  # most of a second, with its trainer
     return make(groups, scale_parameter=False, relative_step=False, warmup_init=False, weight_decay=0.0)

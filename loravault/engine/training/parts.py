@@ -57,7 +57,9 @@ def filled(
     batches = Batches(spec, plan, prepared.survey, base, store, rank=rank, world=plan.gpus)
     echoes = Echoes(spec, plan, base, store, batches)
     echoes.prepare(leaving)
-    batches.prepare(encoded, leaving, release=True)
+    # Several processes would encode the same pictures; a card has its memory for the steps when the VAE has gone.
+    later = plan.gpus == 1 and base.pipe.vae.device.type == "cpu"
+    batches.prepare(encoded, leaving, release=True, later=later)
     return batches, echoes
 
 

@@ -57,6 +57,8 @@ class Steps:
     ears: Ears
     #: Writes the adapter as it is now to a path; returns what has to be said about it.
     write: Callable[[Path, int], tuple[str, ...]]
+    #: Whether pictures are still encoded on the way: what a step takes is told without those.
+    encoding: Callable[[], bool] = lambda: False
     #: Seconds that come after the last step, for the forecast.
     after_s: float = 0.0
     #: Step → name of the file in the folder of states.
@@ -125,7 +127,7 @@ class Steps:
     def _note(self) -> None:
         """Reports now and then; begins to take the time."""
         loop, now = self.loop, time.monotonic()
-        if loop.step == self._first + UNTIMED:
+        if self.encoding() or loop.step == self._first + UNTIMED:
             self._timed = (loop.step, loop.history.seconds)
         last = loop.step == self.prepared.plan.steps
         if now - self._told_at < REPORT_EVERY_S and not last:

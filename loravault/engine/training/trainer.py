@@ -177,6 +177,7 @@ class _Training:
             states=states,
             ears=self.ears,
             write=lambda path, step: self._write(network, base, prepared, path, run_at(step)),
+            encoding=lambda: batches.is_encoding,
         )
         if (state := states.read()) is not None:
             try:

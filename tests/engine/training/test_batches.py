@@ -274,6 +274,26 @@ def test_weights_that_are_not_needed_are_let_go_of(tmp_path: Path, tiny: BaseRef
     assert not any(part.is_meta for part in trained.pipe.text_encoder.parameters())
 
 
+def test_pictures_that_are_encoded_on_the_way_give_the_same_batches(tmp_path: Path, tiny: BaseRef) -> None:
+    """The first step waits for its own pictures; the VAE goes with the last; a later training encodes none."""
+    own, shown = loaded(tiny), pictures(tmp_path / "p", SIZES)
+    found = batches(own, tiny, shown, tmp_path / "c", prepared=False)
+    found.prepare(release=True, later=True)
+    assert found.is_encoding
+    beforehand = batches(loaded(tiny), tiny, shown, tmp_path / "other")
+    assert same(found.at(0), beforehand.at(0))
+    assert found.is_encoding, "one batch is not all pictures"
+    assert not any(part.is_meta for part in own.pipe.vae.parameters())
+    for step in range(12):
+        assert same(found.at(step), beforehand.at(step))
+    assert not found.is_encoding
+    assert all(part.is_meta for part in own.pipe.vae.parameters())
+    again = batches(loaded(tiny), tiny, shown, tmp_path / "c", prepared=False)
+    again.prepare(release=True, later=True)
+    assert not again.is_encoding
+    assert same(again.at(5), beforehand.at(5))
+
+
 def test_progress_counts_latents_and_captions(tmp_path: Path, tiny: BaseRef, base: Base) -> None:
     shown = pictures(tmp_path / "p", SIZES)
     found = batches(base, tiny, shown, tmp_path / "c", caption_dropout=0.1, flip=True, prepared=False)
