@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+from hypothesis import settings
+
 # Test processes share the cores. Threads of torch that spin while they wait for each other take the time of those they
 # wait for: several times slower, and more so the more tests run. Read when torch is imported, by workers' workers too.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
 
 # A busy machine is no bug: time limits belong to pytest-timeout, not to single examples.
 settings.register_profile("default", deadline=None)
