@@ -49,6 +49,8 @@ class VaultConfig:
     bases: tuple[Path, ...] = ()
     #: Folders outside the vault from which training requests may take pictures.
     datasets: tuple[Path, ...] = ()
+    #: The folder of a model that describes pictures of trainings that have no caption; None = none does.
+    captioner: Path | None = None
     #: Whether a training makes way at its next checkpoint for a picture that somebody waits for.
     training_yields: bool = False
     #: Name of the base that is used where neither the note nor the adapters decide; None = the demo base.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import loravault
 from loravault import osdep
 from loravault.config import VaultConfig
+from loravault.dataset.captioner import read_captioner
 from loravault.errors import UserError
 from loravault.following import window
 from loravault.holding import holder
@@ -65,6 +66,7 @@ def examine(config: VaultConfig | None, ask_device: Callable[[str], Finding] | N
     yield from edited(config)
     bases = list_bases(config.bases, demo_base())
     yield Finding("bases", ", ".join(f"{base.name} ({base.family})" for base in bases))
+    yield from captioner(config)
 
 
 def device(wish: str, worker_command: Sequence[str] | None = None) -> Finding:
@@ -106,6 +108,17 @@ def _advice(chosen: str) -> str | None:
         "There is an NVIDIA GPU, but torch is built for the CPU: "
         f"{sys.executable} -m pip install --force-reinstall torch=={wanted}"
     )
+
+
+def captioner(config: VaultConfig) -> Iterator[Finding]:
+    """The model that describes pictures of trainings, if one is configured. By what its files say of themselves."""
+    if config.captioner is None:
+        return
+    try:
+        found = read_captioner(config.captioner)
+        yield Finding("captioner", f"{found.name} ({found.kind})")
+    except UserError as error:
+        yield Finding("captioner", str(config.captioner), error.message)
 
 
 def vault_class(config: VaultConfig) -> Finding:

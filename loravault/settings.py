@@ -186,6 +186,7 @@ SHARED: dict[str, _Check] = {
     "adapter_memory_mb": _whole(0, 1_000_000),
     "adapters": _choice("auto", "merge", "slots"),
     "block_presets": _block_presets,
+    "captioner": _path,
     "cards": _switch,
     "compile": _switch,
     "cover_level": _choice(*COVER_LEVELS),

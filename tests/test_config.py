@@ -241,3 +241,11 @@ def test_the_state_folder_is_looked_up_where_the_configuration_was(tmp_path: Pat
 
 def test_every_setting_has_a_place_in_the_value() -> None:
     assert set(config.VaultConfig.__dataclass_fields__) == {*settings.SETTINGS, "vault", "origins", "state_root"}
+
+
+def test_the_folder_of_a_captioner_is_a_full_path(tmp_path: Path) -> None:
+    env = write_config(tmp_path, f"captioner = '{tmp_path}/blip'\n" + vault_table(tmp_path))
+    assert config.load(tmp_path, env).captioner == tmp_path / "blip"
+    env = write_config(tmp_path, "captioner = 'org/blip'\n" + vault_table(tmp_path))
+    with pytest.raises(UserError, match="`captioner` must be a full path"):
+        config.load(tmp_path, env)

@@ -15,6 +15,7 @@ from loravault.index.tables import AdapterRow
 from loravault.pages import bases as base_files
 from loravault.pages import own
 from loravault.settings import Root
+from tests.fakes.captioner_folder import make_captioner
 
 from .cli.helpers import FakeControl, app_in, call
 
@@ -165,3 +166,16 @@ def test_without_a_vault_the_machine_is_still_told(tmp_path: Path, monkeypatch: 
     assert result.code == 1
     assert result.out.startswith("device ")
     assert "! No vault at or above" in result.out
+
+
+def test_the_captioner_is_looked_at_if_there_is_one(tmp_path: Path) -> None:
+    folder = make_captioner(tmp_path / "blip")
+    assert list(doctor.captioner(VaultConfig(vault=tmp_path))) == []
+
+    (found,) = doctor.captioner(VaultConfig(vault=tmp_path, captioner=folder))
+    assert (found.text, found.advice) == ("blip (BlipForConditionalGeneration)", None)
+
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (found,) = doctor.captioner(VaultConfig(vault=tmp_path, captioner=folder))
+    assert found.text == str(folder)
+    assert "pickle" in (found.advice or "")

@@ -131,6 +131,8 @@ class TrainingSpec:
     state_dir: str
     #: Absolute folder for latents and encoded captions; shared by all trainings.
     cache_dir: str
+    #: Absolute folder of the model that describes pictures without a caption; None: they stay without one.
+    captioner: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +239,19 @@ class Forecast:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Described:
+    """Pictures that nobody wrote anything under, described by a model."""
+
+    #: What the model is called.
+    by: str
+    #: How many they are, of how many that can be used.
+    count: int
+    usable: int
+    #: Names of pictures, each with what was said of it: the first ones.
+    captions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """The first answer: nothing has been trained yet."""
 
@@ -245,6 +260,10 @@ class Prepared:
     forecast: Forecast
     #: (width, height, pictures) of every bucket.
     buckets: tuple[tuple[int, int, int], ...] = ()
+    #: None: none was.
+    described: Described | None = None
+    #: What came up before the plan was made, in sentences.
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

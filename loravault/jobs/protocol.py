@@ -18,7 +18,7 @@ from loravault.formats.outcome import GenerationOutcome, MadeImage, Provenance
 from loravault.formats.training import Prepared, TrainingOutcome, TrainingSpec, TrainingStep
 
 #: Changes with every change of a message; both sides refuse another number.
-PROTOCOL = 4
+PROTOCOL = 5
 
 #: Longest line the daemon accepts from a worker. An outcome of 1000 images with warnings is 200 KiB, the survey of the
 #: 20,000 pictures of the largest training 3 MiB.

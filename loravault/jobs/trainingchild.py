@@ -68,8 +68,11 @@ def train(
 def shortened(outcome: TrainingOutcome) -> TrainingOutcome:
     """As much of it as one line should hold: the survey was said with the plan."""
     every = max(1, -(-len(outcome.losses) // _MOST_LOSSES))
-    survey = replace(outcome.prepared.survey, pictures=(), alike=())
-    return replace(outcome, prepared=replace(outcome.prepared, survey=survey), losses=outcome.losses[::every])
+    prepared = outcome.prepared
+    survey = replace(prepared.survey, pictures=(), alike=())
+    described = None if prepared.described is None else replace(prepared.described, captions=())
+    prepared = replace(prepared, survey=survey, described=described)
+    return replace(outcome, prepared=prepared, losses=outcome.losses[::every])
 
 
 def _chart(outcome: TrainingOutcome, path: Path) -> str | None:

@@ -26,7 +26,11 @@ def look_up(request: Request, read: ReadNote, catalog: IndexCatalog, config: Vau
         read.rel,
         _pictures(request, read, config),
         catalog,
-        places=Places(state=config.state_dir / "training", cache=config.state_dir / "training-cache"),
+        places=Places(
+            state=config.state_dir / "training",
+            cache=config.state_dir / "training-cache",
+            captioner=config.captioner,
+        ),
         taken=catalog.trigger_words(),
     )
 

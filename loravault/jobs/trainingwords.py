@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loravault.formats.training import Prepared, TrainingOutcome, TrainingPlan, TrainingSpec, TrainingStep
+from loravault.formats.training import Described, Prepared, TrainingOutcome, TrainingPlan, TrainingSpec, TrainingStep
 from loravault.jobs.words import duration, number, sentence
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, wikilink
@@ -15,6 +15,8 @@ CHART_WIDTH = 700
 _ALGORITHMS = {"lora": "LoRA", "locon": "LoCon", "loha": "LoHa", "lokr": "LoKr", "dylora": "DyLoRA", "ia3": "IA3"}
 _OPTIMIZERS = {"adamw": "AdamW", "adamw8bit": "8-bit AdamW", "adafactor": "Adafactor", "prodigy": "Prodigy"}
 _MOST_BUCKETS = 6
+#: Characters of what a model says of a picture that are shown.
+_CAPTION = 160
 
 
 def first_line(spec: TrainingSpec) -> str:
@@ -29,9 +31,10 @@ def plan_lines(spec: TrainingSpec, prepared: Prepared, remarks: Sequence[str] = 
     lines = [title, _pictures(spec, prepared), settings(spec, plan)]
     how = "from earlier trainings here" if forecast.measured else "estimated, the first training of a kind tells"
     lines.append(f"About {memory(forecast.bytes)} of memory; time {how}. This gives way to the result.")
+    lines += _captions(prepared.described)
     if plan.reasons:
         lines += ["", "**Why**", *(f"- {sentence(reason)}" for reason in plan.reasons)]
-    told = list(dict.fromkeys([*remarks, *plan.warnings]))
+    told = list(dict.fromkeys([*remarks, *prepared.warnings, *plan.warnings]))
     if told:
         lines += ["", "**Worth knowing**", *(f"- {sentence(warning)}" for warning in told)]
     return lines
@@ -54,6 +57,22 @@ def _pictures(spec: TrainingSpec, prepared: Prepared) -> str:
         more = f" and {len(shown) - _MOST_BUCKETS} more sizes" if len(shown) > _MOST_BUCKETS else ""
         parts.append(f"trained at {sizes}{more}")
     return " · ".join(parts)
+
+
+def described(found: Described) -> str:
+    """How many pictures a model described, without a full stop."""
+    was = "was" if found.count == 1 else "were"
+    return f"{found.count} of {_count(found.usable, 'picture')} {was} described by {inert(found.by)}"
+
+
+def _captions(found: Described | None) -> list[str]:
+    """What was said of which picture, so that a person can say it better."""
+    if found is None or not found.count:
+        return []
+    lines = ["", "**Captions**", f"{described(found)}. A line under a picture takes the place of what is said here:"]
+    lines += [f"- {inert(name)}: {inert(caption, _CAPTION)}" for name, caption in found.captions]
+    more = found.count - len(found.captions)
+    return [*lines, f"- and {more} more"] if more else lines
 
 
 def settings(spec: TrainingSpec, plan: TrainingPlan) -> str:
@@ -126,7 +145,9 @@ def result_lines(made: Trained) -> list[str]:
     lines.append(
         f"{duration(outcome.seconds)} · at most {memory(outcome.peak_bytes)} of memory · file {memory(made.size)}"
     )
-    told = dict.fromkeys([*made.remarks, *plan.warnings, *outcome.warnings])
+    of = outcome.prepared.described
+    by_model = [f"{described(of)}."] if of is not None and of.count else []
+    told = dict.fromkeys([*by_model, *made.remarks, *plan.warnings, *outcome.warnings])
     if told:
         lines.append(" ".join(sentence(remark) for remark in told))
     return lines

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from loravault.dataset.captioner import Captioner, name_of, read_captioner
+from loravault.errors import UserError
 from loravault.formats.generation import BaseRef, GenerationSpec, VaeRef
 from loravault.formats.prompt_block import parse_block
 from loravault.formats.training import Subject, TrainingPicture, TrainingSpec
@@ -45,11 +47,13 @@ _EVERYDAY = frozenset(
 
 @dataclass(frozen=True)
 class Places:
-    """Where a training keeps what outlives the process."""
+    """Where a training keeps what outlives the process, and where it finds what it needs besides."""
 
     #: Absolute; a folder in it is made for each training.
     state: Path
     cache: Path
+    #: Of the model that describes pictures without a caption; None: there is none.
+    captioner: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ def resolve_training(
     name = safe_stem(work.text("name") or note.rpartition("/")[2].removesuffix(".md"), limit=100)
     trigger, class_word = work.text("trigger"), work.text("class_word")
     base, vae = _base(work), _vae(work)
+    captioner = _captioner(work, places.captioner)
     if not found.pictures and not work.problems:
         work.problems.append(
             "There is no picture to learn from: embed some in the note, or name a folder as `dataset`."
@@ -125,12 +130,13 @@ def resolve_training(
         metadata=metadata,
         state_dir="",
         cache_dir=str(places.cache),
+        captioner=str(captioner.folder) if captioner else None,
     )
     spec = replace(spec, state_dir=str(places.state / _key(spec)))
     return ResolvedTraining(
         spec=spec,
         category=category,
-        fingerprint=_fingerprint(spec, category, found, work.text("again")),
+        fingerprint=_fingerprint(spec, category, found, work.text("again"), captioner),
         warnings=tuple(dict.fromkeys(work.warnings)),
     )
 
@@ -168,6 +174,22 @@ def _vae(work: _Work) -> VaeRef | None:
         work.problems.append(f'There is no VAE "{name}".{near}')
         return None
     return found
+
+
+def _captioner(work: _Work, configured: Path | None) -> Captioner | None:
+    """Who describes pictures without a caption, if there are any. One that cannot be used is told and done without."""
+    wanted = training_wishes.switch_of(work.properties, "captioner", work.problems)
+    if wanted and configured is None:
+        work.warnings.append(
+            "`captioner: true` has no effect: config.toml names no folder with such a model under `captioner`."
+        )
+    if wanted is False or configured is None or all(one.caption is not None for one in work.found.pictures):
+        return None
+    try:
+        return read_captioner(configured)
+    except UserError as error:
+        work.warnings.append(error.message)
+        return None
 
 
 def _category(work: _Work, subject: Subject) -> str:
@@ -273,10 +295,13 @@ def _key(spec: TrainingSpec) -> str:
     return f"{safe_stem(spec.name, limit=40).replace(' ', '-')}-{digest}"
 
 
-def _fingerprint(spec: TrainingSpec, category: str, found: Found, again: str) -> str:
+def _fingerprint(spec: TrainingSpec, category: str, found: Found, again: str, captioner: Captioner | None) -> str:
     sizes = [[name, size] for name, size in found.sizes()]
     samples = [[one.prompt, one.negative, list(one.seeds), one.width, one.height, one.steps] for one in spec.samples]
-    return fingerprint({**_told(spec), "category": category, "sizes": sizes, "samples": samples, "again": again})
+    told = {**_told(spec), "category": category, "sizes": sizes, "samples": samples, "again": again}
+    if captioner is not None:  # another model may have come into its folder; a copy of the same is the same
+        told["captioner_files"] = [[name, size] for name, size in captioner.sizes]
+    return fingerprint(told)
 
 
 def _told(spec: TrainingSpec) -> dict[str, Any]:
@@ -291,7 +316,16 @@ def _told(spec: TrainingSpec) -> dict[str, Any]:
         "class": spec.class_word,
         "pictures": [_picture(one) for one in spec.pictures],
         "wishes": {key: _plain(value) for key, value in asdict(spec.wishes).items() if value is not None},
+        **_described(spec),
     }
+
+
+def _described(spec: TrainingSpec) -> dict[str, Any]:
+    """Nothing where nobody describes anything, so that requests without a captioner stay what they were."""
+    if spec.captioner is None:
+        return {}
+    lacking = [one.name for one in spec.pictures if one.caption is None]
+    return {"captioner": [name_of(Path(spec.captioner)), lacking]}
 
 
 def _picture(one: TrainingPicture) -> list[Any]:

@@ -136,7 +136,7 @@ WISHES: Mapping[str, tuple[str, Callable[[Any], Any]]] = MappingProxyType(
 #: Properties of a training request that are no wishes.
 OTHERS = (
     "name", "subject", "trigger", "class_word", "dataset", "regularisation", "repeats", "base", "vae", "family",
-    "category", "author", "license", "again", "negative", "cfg", "sampler", "size",
+    "category", "author", "license", "again", "negative", "cfg", "sampler", "size", "captioner",
 )  # fmt: skip
 SUBJECTS: tuple[str, ...] = get_args(Subject)
 
@@ -177,6 +177,12 @@ def whole_of(properties: Mapping[str, Any], key: str, low: int, high: int, probl
     """A property that is a whole number; None if it is not given."""
     given = {key: Given(properties[key], _PLACE)} if key in properties else {}
     return options.read(given, key, options.whole(low, high), problems)
+
+
+def switch_of(properties: Mapping[str, Any], key: str, problems: list[str]) -> bool | None:
+    """A property that is true or false; None if it is not given."""
+    given = {key: Given(properties[key], _PLACE)} if key in properties else {}
+    return options.read(given, key, _switch, problems)
 
 
 def subject_of(properties: Mapping[str, Any], problems: list[str]) -> Subject:

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
+from loravault.dataset.captioner import read_captioner
 from loravault.engine.ends import OutOfMemory, Paused, Stopped
 from loravault.engine.lesson import Lesson
 from loravault.engine.wish import Wish
@@ -17,11 +18,13 @@ from loravault.formats.generation import AdapterUse
 from loravault.formats.outcome import GenerationOutcome, MadeImage
 from loravault.formats.training import (
     Checkpoint,
+    Described,
     Forecast,
     LookedAt,
     Prepared,
     Survey,
     TrainingOutcome,
+    TrainingSpec,
     TrainingStep,
 )
 from loravault.formats.training_plan import DeviceFacts, decide, why_not
@@ -53,9 +56,17 @@ class FakeTrainer:
         survey = Survey(pictures=looked, diversity=0.2, measure="made up")
         if problem := why_not(spec, survey):
             raise UserError(problem)
+        spec, described, warnings = self._described(spec)
         plan = decide(spec, survey, device=DeviceFacts(kind="cpu", name="fake"))
         forecast = Forecast(seconds=plan.steps * max(0.01, STEP_S), bytes=1_200_000_000)
-        prepared = Prepared(survey=survey, plan=plan, forecast=forecast, buckets=((128, 128, survey.usable),))
+        prepared = Prepared(
+            survey=survey,
+            plan=plan,
+            forecast=forecast,
+            buckets=((128, 128, survey.usable),),
+            described=described,
+            warnings=warnings,
+        )
         lesson.on_prepared(prepared)
         if "user" in modes:
             raise UserError("The fake trainer was told to refuse this.")
@@ -77,8 +88,23 @@ class FakeTrainer:
             validation=((0, 0.3), (plan.steps, 0.2)),
             seconds=12.0,
             peak_bytes=1_000_000_000,
-            warnings=("A fake warning.",) if "warn" in modes else (),
+            warnings=(*warnings, *(("A fake warning.",) if "warn" in modes else ())),
         )
+
+    def _described(self, spec: TrainingSpec) -> tuple[TrainingSpec, Described | None, tuple[str, ...]]:
+        lacking = [one.name for one in spec.pictures if one.caption is None]
+        if spec.captioner is None or not lacking:
+            return spec, None, ()
+        try:
+            captioner = read_captioner(Path(spec.captioner))
+        except UserError as error:
+            return spec, None, (error.message,)
+        said = tuple((name, f"what {name} shows") for name in lacking)
+        pictures = tuple(
+            replace(one, caption=f"what {one.name} shows") if one.name in lacking else one for one in spec.pictures
+        )
+        described = Described(by=captioner.name, count=len(said), usable=len(spec.pictures), captions=said[:30])
+        return replace(spec, pictures=pictures), described, ()
 
     def _steps(self, lesson: Lesson, steps: int, modes: dict[str, float]) -> list[tuple[int, float]]:
         state = Path(lesson.spec.state_dir) / "state.json"

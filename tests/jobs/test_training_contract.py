@@ -137,3 +137,38 @@ def test_a_refusal_is_a_sentence_and_the_worker_goes_on(boss: Supervisor, base: 
     assert failed.kind == "user"
     assert "no picture" in failed.message
     assert boss.pid == pid
+
+
+def uncaptioned(wanted: TrainingSpec, captioner: Path) -> TrainingSpec:
+    first, *rest = wanted.pictures
+    shown = (first, *(replace(one, caption=None) for one in rest))
+    return replace(wanted, pictures=shown, captioner=str(captioner))
+
+
+def test_pictures_without_a_caption_are_described_and_the_plan_says_so(
+    boss: Supervisor, base: BaseRef, tmp_path: Path
+) -> None:
+    from tests.tiny_captioners import make_blip
+
+    wanted = uncaptioned(spec(base, tmp_path / "in", count=3), make_blip(tmp_path / "tiny-blip"))
+    events = train(boss, wanted, tmp_path / "out")
+    told = next(event for event in events if isinstance(event, TrainingPlanned)).prepared
+    assert told.described is not None
+    assert (told.described.by, told.described.count, told.described.usable) == ("tiny-blip", 2, 3)
+    assert [name for name, _ in told.described.captions] == ["1.png", "2.png"]
+    assert all(caption for _, caption in told.described.captions)
+    assert told.warnings == ()
+    done = events[-1]
+    assert isinstance(done, TrainingDone)
+    assert done.outcome.prepared.described == replace(told.described, captions=())
+
+
+def test_a_captioner_that_cannot_be_used_is_a_warning(boss: Supervisor, base: BaseRef, tmp_path: Path) -> None:
+    wanted = uncaptioned(spec(base, tmp_path / "in"), tmp_path / "gone")
+    events = train(boss, wanted, tmp_path / "out")
+    told = next(event for event in events if isinstance(event, TrainingPlanned)).prepared
+    assert told.described is None
+    assert ["The captioner “gone” cannot be used" in one for one in told.warnings] == [True]
+    done = events[-1]
+    assert isinstance(done, TrainingDone)
+    assert told.warnings[0] in done.outcome.warnings

@@ -14,6 +14,7 @@ from loravault.requests.parse import parse_request
 from loravault.requests.training import Places, ResolvedTraining, resolve_training
 from loravault.requests.training_pictures import Found, embedded, folder_of, in_folder, merged
 from loravault.vault.note import parse_note
+from tests.fakes.captioner_folder import make_captioner
 from tests.requests.catalog import DEMO, SD, Library
 
 BODY = "![[cat1.jpg]]\nsks cat on a sofa\n\n![[Pets/cat2.jpg|300]]\n\n```prompt\na photo of sks cat on a beach\n```\n"
@@ -35,7 +36,7 @@ def outcome(
     request = parse_request(note)
     assert request is not None
     request = replace(request, problems=())
-    places = Places(state=Path("/state/training"), cache=Path("/state/cache"))
+    places = Places(state=Path("/state/training"), cache=Path("/state/cache"), captioner=more.pop("captioner", None))
     return resolve_training(
         request,
         name,
@@ -292,3 +293,57 @@ def test_names_of_several_sources_are_told_apart_and_repeats_are_set(vault: Path
     found = merged([Found([one]), Found([one, other])], repeats=None)
     assert [(p.name, p.repeats) for p in found.pictures] == [("cat1.jpg", 1), ("cat1.jpg (2)", 3)]
     assert {p.repeats for p in merged([Found([one, other])], repeats=5).pictures} == {5}
+
+
+# ---- a model that describes pictures
+
+
+@pytest.fixture
+def captioner(tmp_path: Path) -> Path:
+    return make_captioner(tmp_path / "models" / "blip")
+
+
+def test_a_captioner_is_asked_for_where_a_picture_has_no_caption(vault: Path, captioner: Path) -> None:
+    assert resolved(vault, captioner=captioner).spec.captioner == str(captioner)
+    told = BODY.replace("![[Pets/cat2.jpg|300]]", "![[Pets/cat2.jpg|300]] asleep")
+    for found in (
+        resolved(vault, captioner=None),
+        resolved(vault, body=told, captioner=captioner),
+        resolved(vault, "captioner: false", captioner=captioner),
+    ):
+        assert found.spec.captioner is None
+        assert found.warnings == ()
+
+
+def test_what_the_note_says_of_the_captioner_has_to_make_sense(vault: Path, captioner: Path) -> None:
+    assert resolved(vault, "captioner: true", captioner=captioner).spec.captioner == str(captioner)
+    assert resolved(vault, "captioner: auto", captioner=captioner).spec.captioner == str(captioner)
+    assert "config.toml names no folder" in " ".join(resolved(vault, "captioner: true").warnings)
+    assert '"captioner" is "blip": it must be true or false' in refused(vault, "captioner: blip", captioner=captioner)
+    assert "did you mean `captioner`" in " ".join(resolved(vault, "captoner: false", captioner=captioner).warnings)
+
+
+def test_a_captioner_that_cannot_be_used_is_told_and_the_training_goes_on(vault: Path, captioner: Path) -> None:
+    (captioner / "config.json").unlink()
+    found = resolved(vault, captioner=captioner)
+    assert found.spec.captioner is None
+    assert ["The captioner “blip” cannot be used" in one for one in found.warnings] == [True]
+    assert found.fingerprint == resolved(vault).fingerprint, "repaired, it is another training"
+
+
+def test_a_captioner_makes_another_training_only_where_it_says_something(vault: Path, captioner: Path) -> None:
+    told = BODY.replace("![[Pets/cat2.jpg|300]]", "![[Pets/cat2.jpg|300]] asleep")
+    assert resolved(vault, body=told, captioner=captioner).fingerprint == resolved(vault, body=told).fingerprint
+    plain, first = resolved(vault), resolved(vault, captioner=captioner)
+    assert plain.spec.state_dir != first.spec.state_dir
+    os.utime(captioner / "vocab.txt", ns=(1, 1))
+    assert resolved(vault, captioner=captioner).fingerprint == first.fingerprint, "as after copying it"
+    (captioner / "vocab.txt").write_text("another vocabulary")
+    replaced = resolved(vault, captioner=captioner)
+    moved = resolved(vault, captioner=captioner.rename(captioner.with_name("other")))
+    assert len({one.fingerprint for one in (plain, first, replaced, moved)}) == 4
+
+
+def test_an_empty_text_file_is_a_caption_that_no_captioner_changes(vault: Path, captioner: Path) -> None:
+    (vault / "Pets/cat2.txt").write_text("")
+    assert resolved(vault, captioner=captioner).spec.captioner is None

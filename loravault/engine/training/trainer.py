@@ -21,6 +21,7 @@ from loravault.engine.devices import Device, free_cache
 from loravault.engine.ends import Stopped
 from loravault.engine.training.batches import Batches
 from loravault.engine.training.checkpoints import StateFolder, copied, fingerprint
+from loravault.engine.training.describing import describe
 from loravault.engine.training.echoes import Echoes
 from loravault.engine.training.export import add_thumbnail, write_adapter
 from loravault.engine.training.facts import device_facts, learned_rates, remember_rate
@@ -118,11 +119,14 @@ class _Training:
 
     def _prepare(self) -> tuple[Prepared, StateFolder, DeviceFacts]:
         """Looks at the pictures and decides; says so."""
-        spec, ears = self.spec, self.ears
+        ears = self.ears
         ears.on_phase("survey", LOAD_DEADLINE_S)
-        seen = survey(spec.pictures, progress=lambda _done, _all: ears.check())
-        if problem := why_not(spec, seen):
+        seen = survey(self.spec.pictures, progress=lambda _done, _all: ears.check())
+        if problem := why_not(self.spec, seen):
             raise UserError(problem)
+        # From here on it is as if somebody had written these captions.
+        self.spec, described = describe(self.spec, seen, self.device, ears=ears, warn=self.warn)
+        spec = self.spec
         states = StateFolder(Path(spec.state_dir), fingerprint(**identity(spec, seen)))
         if states.others() and not states.mine():
             self.warn(
@@ -146,6 +150,8 @@ class _Training:
                 learned=learned_rates(Path(spec.cache_dir)),
             ),
             buckets=table(items),
+            described=described,
+            warnings=tuple(self.warnings),
         )
         ears.on_prepared(prepared)
         return prepared, states, facts
