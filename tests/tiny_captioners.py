@@ -17,7 +17,7 @@ _SPREAD = 0.4
 
 def make_blip(folder: Path, seed: int = 0) -> Path:
     """Two layers each, width 32, pictures of 32 pixels; its tokenizer is BERT's."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]  # as of BLIP's: it does not know what it begins with
     folder.mkdir(parents=True)
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     (folder / "tokenizer_config.json").write_text(
@@ -34,15 +34,15 @@ def make_blip(folder: Path, seed: int = 0) -> Path:
     )  # fmt: skip
     config = transformers.BlipConfig(
         text_config={
-            "vocab_size": len(words), "hidden_size": 32, "encoder_hidden_size": 32, "intermediate_size": 64,
+            "vocab_size": len(words) + 1, "hidden_size": 32, "encoder_hidden_size": 32, "intermediate_size": 64,
             "projection_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64,
-            "bos_token_id": 5, "eos_token_id": 2, "sep_token_id": 3, "pad_token_id": 0, "initializer_range": _SPREAD,
+            "bos_token_id": len(words), "eos_token_id": 2, "sep_token_id": 3, "pad_token_id": 0,
         },
         vision_config={
             "hidden_size": 32, "intermediate_size": 64, "projection_dim": 32, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "image_size": 32, "patch_size": 8, "initializer_range": _SPREAD,
+            "num_attention_heads": 4, "image_size": 32, "patch_size": 8,
         },
-        projection_dim=32, image_text_hidden_size=32, initializer_range=_SPREAD,
+        projection_dim=32, image_text_hidden_size=32,
     )  # fmt: skip
     torch.manual_seed(seed)
     model = transformers.BlipForConditionalGeneration(config)

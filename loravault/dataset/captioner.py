@@ -75,14 +75,16 @@ def read_captioner(folder: Path) -> Captioner:
     except _Wrong as reason:
         raise UserError(f"The captioner “{name_of(folder)}” cannot be used: {reason}.") from reason
     except OSError as error:
-        reason = f"{error.strerror or error} ({Path(error.filename or folder).name})"
-        raise UserError(f"The captioner “{name_of(folder)}” cannot be read: {reason}.") from error
+        said = f"{error.strerror or error} ({Path(error.filename or folder).name})"
+        raise UserError(f"The captioner “{name_of(folder)}” cannot be used: it cannot be read: {said}.") from error
     told = json.dumps([(name, status.st_size, status.st_mtime_ns) for name, status in stamps])
     sizes = tuple((name, status.st_size) for name, status in stamps)
     return Captioner(folder, kind, sizes, blake2b(told.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest())
 
 
 def _kind(folder: Path) -> str:
+    if (folder / "adapter_config.json").exists():  # transformers would load what that names, from anywhere
+        raise _Wrong("it is an adapter for a model; name a whole model, with the adapter merged into it")
     config = _json(folder / "config.json")
     kind = KINDS.get(str(config.get("model_type")))
     named = config.get("architectures")

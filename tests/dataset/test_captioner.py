@@ -78,6 +78,7 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda m: (m / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull",
     ),
     "a part is missing": (lambda m: shards(m, "a.safetensors"), "a.safetensors is missing"),
+    "an adapter": (lambda m: (m / "adapter_config.json").write_text("{}"), "it is an adapter for a model"),
     "no parts": (shards, "names no file"),
     "a part elsewhere": (lambda m: shards(m, "../../x.safetensors"), "no file of the folder"),
     "a part that is a pickle": (lambda m: shards(m, "a.bin"), "no file of the folder"),

@@ -31,6 +31,8 @@ from loravault.formats.training import Described, Survey, TrainingSpec
 DEADLINE_S = 300.0
 #: Of the search for the likeliest sentence. Nothing is drawn at random: the same picture gets the same words.
 BEAMS, MOST_TOKENS = 3, 40
+#: So many words in the same order are said once: small models get caught in loops.
+NO_LOOP = 3
 #: Characters that are kept of a caption, and captions that are told.
 LONGEST, TOLD = 400, 30
 #: Longer side in pixels of what a model is shown; models take 224 to 480.
@@ -88,12 +90,11 @@ class _Work:
             # What it began with is kept, also when the model's drive is unplugged meanwhile.
             found, problem = begun.read(None)[0], error.message
         else:
-            mark = f"{captioner.signature}-{_VERSION}"
-            kept, problem = begun.read(mark)
-            said = Said(Path(self.spec.cache_dir) / "captions" / f"{mark}.jsonl")
+            kept, problem = begun.read(captioner.signature)
+            said = Said(Path(self.spec.cache_dir) / "captions" / f"{captioner.signature}-{_VERSION}.jsonl")
             found = {**said.read(), **kept}
             problem = self._rest(captioner, said, found) or problem
-            begun.write(mark, {sha256: found.get(sha256, "") for sha256 in self.paths}, problem)
+            begun.write(captioner.signature, {sha256: found.get(sha256, "") for sha256 in self.paths}, problem)
         if problem and not all(found.get(sha256) for sha256 in self.paths):
             self.warn(problem)
         return {sha256: found.get(sha256, "") for sha256 in self.paths}
@@ -135,9 +136,10 @@ class Teller:
         """In 32 bits: it is small beside a base, and says the same everywhere. Raises whatever the libraries raise."""
         folder = str(captioner.folder)
         ours = {"local_files_only": True, "trust_remote_code": False}
-        self._processor: Any = transformers.AutoImageProcessor.from_pretrained(folder, **ours)
-        self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **ours)
-        model, report = getattr(transformers, captioner.kind).from_pretrained(
+        library: Any = transformers
+        self._processor = library.AutoImageProcessor.from_pretrained(folder, **ours)
+        self._tokenizer = library.AutoTokenizer.from_pretrained(folder, **ours)
+        model, report = getattr(library, captioner.kind).from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **ours
         )
         # Heads that a description does not come from are often not in the file.
@@ -161,9 +163,11 @@ class Teller:
     def _said(self, image: Image.Image) -> str:
         pixels = self._processor(images=image, return_tensors="pt")["pixel_values"].to(self._place)
         tokens = self._model.generate(
-            pixel_values=pixels, do_sample=False, num_beams=BEAMS, num_return_sequences=1, max_new_tokens=MOST_TOKENS
-        )
-        text = self._tokenizer.decode(tokens[0], skip_special_tokens=True)
+            pixel_values=pixels, do_sample=False, num_beams=BEAMS, num_return_sequences=1, max_new_tokens=MOST_TOKENS,
+            no_repeat_ngram_size=NO_LOOP,
+        )  # fmt: skip
+        # The first one says that a sentence begins; some tokenizers take it for a word.
+        text = self._tokenizer.decode(tokens[0][1:], skip_special_tokens=True)
         return " ".join(str(text).split())[:LONGEST].strip()
 
     def _retreat(self, error: Exception) -> None:

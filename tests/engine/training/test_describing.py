@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from loravault.dataset.captioner import read_captioner
 from loravault.engine.devices import choose_device
@@ -33,9 +36,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseRef:
     return make_family(tmp_path_factory.mktemp("describing") / "sd15", "sd15")
 
 
-def captions(outcome: TrainingOutcome) -> str:
-    """What was learned from, as the file tells it."""
-    return read_header(Path(outcome.checkpoints[-1].path)).metadata["ss_tag_frequency"]
+def captions(outcome: TrainingOutcome) -> list[dict[str, int]]:
+    """What was learned from, as the file tells it: tags of the subject, then of its class."""
+    told = json.loads(read_header(Path(outcome.checkpoints[-1].path)).metadata["ss_tag_frequency"])
+    return list(told.values())
 
 
 # ---- what is said
@@ -74,6 +78,39 @@ def test_a_photo_that_lies_is_described_upright(tmp_path: Path, blip: Path) -> N
     assert teller.say(shown[0]) == teller.say(shown[1])
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_no_code_in_the_folder_is_run(tmp_path: Path, kind: str) -> None:
+    """Wherever the libraries look for some: model, tokenizer, preparing, generating."""
+    folder, mark = MAKERS[kind](tmp_path / kind), tmp_path / "was-run"
+    code = f"open({str(mark)!r}, 'w').close()\nclass Evil:\n    pass\ndef generate(*a, **b):\n    pass\n"
+    (folder / "evil.py").write_text(code)
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate" / "generate.py").write_text(code)
+    parts = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoImageProcessor": "evil.Evil"}
+    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
+        told = json.loads((folder / name).read_text())
+        told["auto_map"] = {**parts, "AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+        (folder / name).write_text(json.dumps(told))
+    assert Teller(read_captioner(folder), choose_device("cpu")).say(Image.new("RGB", (64, 64), "red"))
+    assert not mark.exists()
+
+
+def test_the_layout_of_older_models_is_read_too(tmp_path: Path) -> None:
+    """How to generate stands in the configuration itself, and buffers that are made anew today are among the weights."""
+    folder = make_encoder_decoder(tmp_path / "model")
+    image = Image.new("RGB", (64, 64), "red")
+    said = Teller(read_captioner(folder), choose_device("cpu")).say(image)
+    (folder / "generation_config.json").unlink()
+    told = json.loads((folder / "config.json").read_text())
+    told |= {"decoder_start_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "max_length": 16, "num_beams": 4}
+    (folder / "config.json").write_text(json.dumps(told))
+    tensors = load_file(folder / "model.safetensors")
+    tensors |= {f"decoder.transformer.h.{n}.attn.bias": torch.ones(1, 1, 64, 64) for n in range(2)}
+    tensors = {name: one for name, one in tensors.items() if ".pooler." not in name}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert Teller(read_captioner(folder), choose_device("cpu")).say(image) == said
+
+
 def test_a_picture_that_was_changed_meanwhile_is_not_described_as_what_it_was(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     assert describing._picture(str(tmp_path / "a.png"), "0" * 64) is None
@@ -87,7 +124,7 @@ def test_pictures_without_a_caption_are_learned_with_what_is_said_of_them(
     base: BaseRef, blip: Path, tmp_path: Path, said: list[str]
 ) -> None:
     """And only those: one that has a caption keeps it, an empty one too. It is told before anything is trained."""
-    lesson = Lesson(asked(tmp_path, base, blip), tmp_path / "out")
+    lesson = Lesson(asked(tmp_path, base, blip, validation=0), tmp_path / "out")
     outcome = lesson.run()
     assert lesson.phases[:5] == ["survey", *["captions"] * 4]
     assert lesson.phases[5] == "load", "it is over before the base is loaded"
@@ -95,9 +132,7 @@ def test_pictures_without_a_caption_are_learned_with_what_is_said_of_them(
     assert told is not None
     assert (told.by, told.count, told.usable) == ("tiny-blip", 3, 5)
     assert told.captions == tuple(zip(("2.png", "3.png", "4.png"), said, strict=True))
-    learned = captions(outcome)
-    assert all(f"sks, {text}" in learned for text in said[:2])
-    assert "sks, a red dot" in learned
+    assert captions(outcome) == [{"sks": 5, "a red dot": 1, **dict.fromkeys(said, 1)}]
     assert outcome.warnings == ()
     assert not any("Without a caption: 2.png" in one for one in outcome.prepared.plan.warnings)
     assert any("Without a caption: 1.png." in one for one in outcome.prepared.plan.warnings)
@@ -125,12 +160,12 @@ def test_where_every_picture_has_a_caption_no_captioner_is_looked_for(base: Base
 def test_pictures_of_the_class_are_described_too_and_without_the_trigger(
     base: BaseRef, blip: Path, tmp_path: Path, said: list[str]
 ) -> None:
-    spec = asked(tmp_path, base, blip)
+    spec = asked(tmp_path, base, blip, validation=0)
     *rest, last = spec.pictures
     spec = dataclasses.replace(spec, pictures=(*rest, dataclasses.replace(last, regularisation=True)))
-    learned = captions(Lesson(spec, tmp_path / "out").run())
-    assert f'"{said[-1]}"' in learned
-    assert f"sks, {said[-1]}" not in learned
+    subject, others = captions(Lesson(spec, tmp_path / "out").run())
+    assert subject == {"sks": 4, "a red dot": 1, said[0]: 1, said[1]: 1}
+    assert others == {said[2]: 1}
 
 
 def test_the_second_training_of_the_same_pictures_loads_nothing(
@@ -139,10 +174,14 @@ def test_the_second_training_of_the_same_pictures_loads_nothing(
     first = Lesson(asked(tmp_path, base, blip, steps=2), tmp_path / "out").run()
     monkeypatch.setattr(describing, "Teller", lambda *_: pytest.fail("it was loaded again"))
     other = dataclasses.replace(asked(tmp_path, base, blip, steps=2), name="other", state_dir=str(tmp_path / "state2"))
+    monkeypatch.setattr(describing, "TOLD", 2)
     lesson = Lesson(other, tmp_path / "out2")
     assert captions(lesson.run()) == captions(first)
     assert "captions" not in lesson.phases
     assert len(said) == 3
+    told = lesson.prepared[0].described
+    assert told is not None
+    assert (told.count, [text for _, text in told.captions]) == (3, said[:2]), "of many the first are told"
 
 
 def test_two_files_of_one_picture_are_described_once(

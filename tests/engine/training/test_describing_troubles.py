@@ -130,7 +130,7 @@ def test_what_went_on_without_captions_goes_on_without_them_and_says_why_again(
 
 
 def _raiser(error: Exception) -> object:
-    def raises(*_: object) -> object:
+    def raises(*_: object, **_more: object) -> object:
         raise error
 
     return raises
