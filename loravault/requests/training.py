@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from loravault.dataset.captioner import Captioner, name_of, read_captioner
+from loravault.dataset.captioner import name_of, read_captioner
 from loravault.errors import UserError
 from loravault.formats.generation import BaseRef, GenerationSpec, VaeRef
 from loravault.formats.prompt_block import parse_block
@@ -130,13 +130,13 @@ def resolve_training(
         metadata=metadata,
         state_dir="",
         cache_dir=str(places.cache),
-        captioner=str(captioner.folder) if captioner else None,
+        captioner=str(captioner) if captioner else None,
     )
     spec = replace(spec, state_dir=str(places.state / _key(spec)))
     return ResolvedTraining(
         spec=spec,
         category=category,
-        fingerprint=_fingerprint(spec, category, found, work.text("again"), captioner),
+        fingerprint=_fingerprint(spec, category, found, work.text("again")),
         warnings=tuple(dict.fromkeys(work.warnings)),
     )
 
@@ -176,20 +176,19 @@ def _vae(work: _Work) -> VaeRef | None:
     return found
 
 
-def _captioner(work: _Work, configured: Path | None) -> Captioner | None:
-    """Who describes pictures without a caption, if there are any. One that cannot be used is told and done without."""
+def _captioner(work: _Work, configured: Path | None) -> Path | None:
+    """Folder of the model that describes pictures without a caption, if there are any.
+
+    Whether it can be used is for the worker to say: a training that goes on has the captions it began with, and needs
+    none.
+    """
     wanted = training_wishes.switch_of(work.properties, "captioner", work.problems)
     if wanted and configured is None:
         work.warnings.append(
             "`captioner: true` has no effect: config.toml names no folder with such a model under `captioner`."
         )
-    if wanted is False or configured is None or all(one.caption is not None for one in work.found.pictures):
-        return None
-    try:
-        return read_captioner(configured)
-    except UserError as error:
-        work.warnings.append(error.message)
-        return None
+    lacking = any(one.caption is None for one in work.found.pictures)
+    return configured if lacking and wanted is not False else None
 
 
 def _category(work: _Work, subject: Subject) -> str:
@@ -295,13 +294,21 @@ def _key(spec: TrainingSpec) -> str:
     return f"{safe_stem(spec.name, limit=40).replace(' ', '-')}-{digest}"
 
 
-def _fingerprint(spec: TrainingSpec, category: str, found: Found, again: str, captioner: Captioner | None) -> str:
+def _fingerprint(spec: TrainingSpec, category: str, found: Found, again: str) -> str:
     sizes = [[name, size] for name, size in found.sizes()]
     samples = [[one.prompt, one.negative, list(one.seeds), one.width, one.height, one.steps] for one in spec.samples]
     told = {**_told(spec), "category": category, "sizes": sizes, "samples": samples, "again": again}
-    if captioner is not None:  # another model may have come into its folder; a copy of the same is the same
-        told["captioner_files"] = [[name, size] for name, size in captioner.sizes]
+    if spec.captioner is not None:  # another model may have come into its folder; a copy of the same is the same
+        told["captioner_files"] = _captioner_files(Path(spec.captioner))
     return fingerprint(told)
+
+
+def _captioner_files(folder: Path) -> list[list[Any]]:
+    """Empty while it cannot be used: repaired, it makes another adapter."""
+    try:
+        return [[name, size] for name, size in read_captioner(folder).sizes]
+    except UserError:
+        return []
 
 
 def _told(spec: TrainingSpec) -> dict[str, Any]:

@@ -323,12 +323,18 @@ def test_what_the_note_says_of_the_captioner_has_to_make_sense(vault: Path, capt
     assert "did you mean `captioner`" in " ".join(resolved(vault, "captoner: false", captioner=captioner).warnings)
 
 
-def test_a_captioner_that_cannot_be_used_is_told_and_the_training_goes_on(vault: Path, captioner: Path) -> None:
-    (captioner / "config.json").unlink()
-    found = resolved(vault, captioner=captioner)
-    assert found.spec.captioner is None
-    assert ["The captioner “blip” cannot be used" in one for one in found.warnings] == [True]
-    assert found.fingerprint == resolved(vault).fingerprint, "repaired, it is another training"
+def test_one_that_cannot_be_used_now_is_left_to_the_worker_and_repaired_makes_another_adapter(
+    vault: Path, captioner: Path
+) -> None:
+    """What was learned with its captions goes on with them, so the state has to be the same."""
+    whole = resolved(vault, captioner=captioner)
+    (captioner / "config.json").rename(captioner / "away.json")
+    broken = resolved(vault, captioner=captioner)
+    assert broken.spec == whole.spec
+    assert broken.warnings == ()
+    assert len({one.fingerprint for one in (whole, broken, resolved(vault))}) == 3
+    (captioner / "away.json").rename(captioner / "config.json")
+    assert resolved(vault, captioner=captioner).fingerprint == whole.fingerprint
 
 
 def test_a_captioner_makes_another_training_only_where_it_says_something(vault: Path, captioner: Path) -> None:
