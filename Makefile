@@ -23,6 +23,10 @@ TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 # Without --no-compile half of the time goes into byte code of modules that are never imported.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 
+# Byte code is written where it is imported from; else every worker of every test compiles torch anew, which takes as long
+# as importing it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench clean
 
