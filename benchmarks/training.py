@@ -6,7 +6,7 @@ adapters nor the base, says in how many pictures it finds them, with the trigger
 side in a contact sheet. Then a training of a tiny base is killed at random moments until it is done, and compared bit
 for bit with one that was left alone.
 
-    python -m benchmarks.training [--kills 20] [--pictures 60] [--only subject style kills] [--sheet FILE]
+    python -m benchmarks.training [--kills 20] [--pictures 60] [--only subject style kills] [--sheet FILE] [--write]
 """
 
 from __future__ import annotations
@@ -199,8 +199,9 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=60, help="that the examiner looks at, for each figure")
     parser.add_argument("--only", nargs="*", default=["subject", "style", "kills"])
     parser.add_argument("--sheet", type=Path, default=Path("training-contact-sheet.webp"))
+    parser.add_argument("--write", action="store_true", help="paste the figures into docs/promises.md")
     options = parser.parse_args()
-    good = True
+    good, said = True, []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recipes = {"subject": NEWCOMER, "style": INK}
@@ -211,13 +212,22 @@ def main() -> int:
         ]
         if learned:
             sheet(learned, options.sheet)
-            print("\n".join([HEAD, *(one.row() for one in learned)]))
-            print(f"\n({options.pictures} pictures each, side by side in {options.sheet.name}; {pairs.machine()})\n")
+            said += [
+                HEAD,
+                *(one.row() for one in learned),
+                "",
+                f"({options.pictures} pictures each; {pairs.machine()})",
+            ]
             good = all(one.kept for one in learned)
         if "kills" in options.only:
             count, equal = killed(folder, options.kills)
-            print(f"Killed {count} times and gone on: {'bit for bit the same ✓' if equal else 'another adapter ✗'}")
+            same_bits = "bit for bit the adapter of one left alone ✓" if equal else "another adapter ✗"
+            said += ["", f"A training killed {count} times at random and gone on with each time came to {same_bits}."]
             good = good and equal and count == options.kills
+    text = "\n".join(said)
+    print(text)
+    if options.write:
+        pairs.paste("training", text)
     return int(not good)
 
 
