@@ -7,6 +7,7 @@ and draws it would have had. Everything by chance is counted by the place of a p
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -72,6 +73,8 @@ class Batches:
         self._variants = 1
         #: It is only needed until every picture is encoded.
         self._vae_may_go = False
+        #: Pictures that were encoded when they were first learned from, and how long that took.
+        self._encoded, self._encoding_s = 0, 0.0
 
     # ---- what there is
 
@@ -85,10 +88,11 @@ class Batches:
         """Of every picture of the spec: with the trigger and the prefix, before anything varies."""
         return tuple(prefixed(self._caption(number), self._plan.caption_prefix) for number in range(self._count))
 
-    @property
-    def is_encoding(self) -> bool:
-        """Whether steps still take longer because pictures are encoded on the way."""
-        return self._latents.waiting > 0
+    def encoding(self, steps: int) -> tuple[float, float]:
+        """Seconds that `at` has spent on encoding pictures, and about how many it will in so many more steps."""
+        shown = steps * self._plan.batch * self._plan.accumulation
+        each = self._encoding_s / self._encoded if self._encoded else 0.0
+        return self._encoding_s, each * min(shown, self._latents.waiting)
 
     @property
     def _count(self) -> int:
@@ -147,7 +151,8 @@ class Batches:
         return [name for name in self._base.drawer.parts if name.startswith("text_encoder")]
 
     def _wanted_latents(self) -> Iterator[Wanted]:
-        for item in () if self._crops else self._items:
+        shown = [item for items, _ in self._kinds for item in items]  # none of the class where it has no weight
+        for item in () if self._crops else shown:
             yield self._wanted(item, flip=False)
             if self._plan.flip:
                 yield self._wanted(item, flip=True)
@@ -206,7 +211,7 @@ class Batches:
         if self._crops:
             moments, wanted = self._cut_out(wanted, [slot for _, slot in picked])
         else:
-            moments = self._moments(wanted)
+            moments = self._timed_moments(wanted)
         draws = [chance.generator(seed, slot, purpose="latents") for _, slot in picked]
         weights = [self._plan.prior_weight if self._is_prior(item) else 1.0 for item, _ in picked]
         return self._batch(
@@ -216,6 +221,14 @@ class Batches:
     def _moments(self, wanted: Sequence[Wanted]) -> list[Moments]:
         found = [self._latents.get(one) for one in wanted]
         self._release_vae()
+        return found
+
+    def _timed_moments(self, wanted: Sequence[Wanted]) -> list[Moments]:
+        waiting, began = self._latents.waiting, time.perf_counter()
+        found = self._moments(wanted)
+        if encoded := waiting - self._latents.waiting:
+            self._encoded += encoded
+            self._encoding_s += time.perf_counter() - began
         return found
 
     def _batch(

@@ -57,8 +57,9 @@ class Steps:
     ears: Ears
     #: Writes the adapter as it is now to a path; returns what has to be said about it.
     write: Callable[[Path, int], tuple[str, ...]]
-    #: Whether pictures are still encoded on the way: what a step takes is told without those.
-    encoding: Callable[[], bool] = lambda: False
+    #: Seconds of the steps of this process that went into encoding pictures, and that will in so many more steps: what
+    #: a step takes is told without them.
+    encoding: Callable[[int], tuple[float, float]] = lambda _steps: (0.0, 0.0)
     #: Seconds that come after the last step, for the forecast.
     after_s: float = 0.0
     #: Step → name of the file in the folder of states.
@@ -115,7 +116,10 @@ class Steps:
         """In this process, without the first steps; None: too few were made."""
         if self._timed is None or self.loop.step <= self._timed[0]:
             return None
-        return (self.loop.history.seconds - self._timed[1]) / (self.loop.step - self._timed[0])
+        return (self._learning_s() - self._timed[1]) / (self.loop.step - self._timed[0])
+
+    def _learning_s(self) -> float:
+        return self.loop.history.seconds - self.encoding(0)[0]
 
     # ---- between two steps
 
@@ -127,8 +131,8 @@ class Steps:
     def _note(self) -> None:
         """Reports now and then; begins to take the time."""
         loop, now = self.loop, time.monotonic()
-        if self.encoding() or loop.step == self._first + UNTIMED:
-            self._timed = (loop.step, loop.history.seconds)
+        if loop.step == self._first + UNTIMED:
+            self._timed = (loop.step, self._learning_s())
         last = loop.step == self.prepared.plan.steps
         if now - self._told_at < REPORT_EVERY_S and not last:
             return
@@ -137,14 +141,15 @@ class Steps:
             return
         self._told_at = now
         steps = self.prepared.plan.steps
-        each = self.seconds_per_step() or loop.history.seconds / max(1, loop.step)
+        left = steps - loop.step
+        each = self.seconds_per_step() or self._learning_s() / max(1, loop.step)
         self.ears.on_step(
             TrainingStep(
                 step=loop.step,
                 steps=steps,
                 loss=smoothed,
                 learning_rate=loop.learning_rate,
-                seconds_left=(steps - loop.step) * each + self.after_s,
+                seconds_left=left * each + self.encoding(left)[1] + self.after_s,
                 deadline_s=DEADLINE_S + 10 * LOOK * each,
             )
         )

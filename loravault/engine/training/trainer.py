@@ -170,7 +170,8 @@ class _Training:
             raise UserError(too_few_cards(plan.gpus, facts.cards))
         base = self._base(plan)
         objective_for(base, plan)  # whether it can be learned on is said before an hour of encoding
-        batches, echoes = self._filled(prepared, base)
+        store = Store(Path(self.spec.cache_dir))
+        batches, echoes = self._filled(prepared, base, store)
         objective, network = attached(self.spec, plan, base, self.device)
         mates = Mates(self.spec, prepared, self.device) if plan.gpus > 1 else None
         loop = Loop(
@@ -183,7 +184,7 @@ class _Training:
             states=states,
             ears=self.ears,
             write=lambda path, step: self._write(network, base, prepared, path, run_at(step)),
-            encoding=lambda: batches.is_encoding,
+            encoding=batches.encoding,
         )
         if (state := states.read()) is not None:
             try:
@@ -198,25 +199,28 @@ class _Training:
             if mates is not None and loop.step < plan.steps:
                 mates.start(loop.numbers, on_phase=self.ears.on_phase, check=self.ears.check)
             made = steps.all()
+        self._warn_of(store)  # pictures were encoded on the way
         if (each := steps.seconds_per_step()) is not None:
             key = rate_key(plan, family=self.spec.base.family, device=facts)
             remember_rate(Path(self.spec.cache_dir), key, rate_of(plan, each))
         return made
 
-    def _filled(self, prepared: Prepared, base: Base) -> tuple[Batches, Echoes]:
+    def _filled(self, prepared: Prepared, base: Base, store: Store) -> tuple[Batches, Echoes]:
         """What is learned from, encoded; what encodes it is let go of."""
         ears = self.ears
-        store = Store(Path(self.spec.cache_dir))
         ears.on_phase("cache", CACHE_DEADLINE_S)
         try:
             batches, echoes = filled(self.spec, prepared, base, store, encoded=self._encoded, leaving=ears.leaving)
         except Stopped:
             ears.check()  # it may be a pause
             raise
-        for sentence in store.problems:
-            self.warn(sentence)
+        self._warn_of(store)
         free_cache(self.device)
         return batches, echoes
+
+    def _warn_of(self, store: Store) -> None:
+        for sentence in store.problems:
+            self.warn(sentence)
 
     def _encoded(self, _done: int, _all: int) -> None:
         self.ears.on_phase("cache", CACHE_DEADLINE_S)

@@ -279,19 +279,33 @@ def test_pictures_that_are_encoded_on_the_way_give_the_same_batches(tmp_path: Pa
     own, shown = loaded(tiny), pictures(tmp_path / "p", SIZES)
     found = batches(own, tiny, shown, tmp_path / "c", prepared=False)
     found.prepare(release=True, later=True)
-    assert found.is_encoding
+    assert found.encoding(100) == (0.0, 0.0), "nothing is known of it yet"
     beforehand = batches(loaded(tiny), tiny, shown, tmp_path / "other")
     assert same(found.at(0), beforehand.at(0))
-    assert found.is_encoding, "one batch is not all pictures"
+    so_far, to_come = found.encoding(100)
+    assert so_far > 0, "one batch is encoded"
+    assert to_come == pytest.approx(so_far / 2 * 3), "three of five pictures are not"
+    assert found.encoding(1)[1] == pytest.approx(so_far), "in one more step it will be two of them"
     assert not any(part.is_meta for part in own.pipe.vae.parameters())
     for step in range(12):
         assert same(found.at(step), beforehand.at(step))
-    assert not found.is_encoding
+    assert found.encoding(100)[1] == 0.0
     assert all(part.is_meta for part in own.pipe.vae.parameters())
     again = batches(loaded(tiny), tiny, shown, tmp_path / "c", prepared=False)
     again.prepare(release=True, later=True)
-    assert not again.is_encoding
     assert same(again.at(5), beforehand.at(5))
+    assert again.encoding(100) == (0.0, 0.0)
+
+
+def test_pictures_of_the_class_without_weight_do_not_keep_the_vae(tmp_path: Path, tiny: BaseRef) -> None:
+    """They are never learned from, so that what waits for them would wait until the end."""
+    own, shown = loaded(tiny), pictures(tmp_path / "p", {"a.png": (64, 64)})
+    class_ = pictures(tmp_path / "r", {"r.png": (64, 64)}, regularisation=True)
+    found = batches(own, tiny, [*shown, *class_], tmp_path / "c", prior_weight=0.0, prepared=False)
+    found.prepare(release=True, later=True)
+    found.at(0)
+    assert all(part.is_meta for part in own.pipe.vae.parameters())
+    assert found.encoding(100)[1] == 0.0
 
 
 def test_progress_counts_latents_and_captions(tmp_path: Path, tiny: BaseRef, base: Base) -> None:
