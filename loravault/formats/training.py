@@ -133,6 +133,8 @@ class TrainingSpec:
     cache_dir: str
     #: Absolute folder of the model that describes pictures without a caption; None: they stay without one.
     captioner: str | None = None
+    #: Whether it could be used when this was asked for: one that comes back later begins nothing anew by itself.
+    captioner_was_there: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,6 +131,7 @@ def resolve_training(
         state_dir="",
         cache_dir=str(places.cache),
         captioner=str(captioner) if captioner else None,
+        captioner_was_there=captioner is None or bool(_captioner_files(captioner)),
     )
     spec = replace(spec, state_dir=str(places.state / _key(spec)))
     return ResolvedTraining(

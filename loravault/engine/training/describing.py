@@ -22,7 +22,7 @@ from loravault.dataset.captioner import Captioner, name_of, read_captioner
 from loravault.dataset.pictures import NotUsable, decode, read_bytes
 from loravault.engine.bases.parts import refuse_missing, short, unmapped
 from loravault.engine.devices import Device, free_cache, is_out_of_memory
-from loravault.engine.training.said import Begun, Said
+from loravault.engine.training.said import NOT_THERE, Begun, Said
 from loravault.engine.training.steps import Ears
 from loravault.errors import UserError
 from loravault.formats.training import Described, Survey, TrainingSpec
@@ -89,15 +89,31 @@ class _Work:
         except UserError as error:
             # What it began with is kept, also when the model's drive is unplugged meanwhile.
             found, problem = begun.read(None)[0], error.message
+            if not found:
+                begun.write(NOT_THERE, dict.fromkeys(self.paths, ""), problem)
         else:
-            kept, problem = begun.read(captioner.signature)
-            said = Said(Path(self.spec.cache_dir) / "captions" / f"{captioner.signature}-{_VERSION}.jsonl")
-            found = {**said.read(), **kept}
-            problem = self._rest(captioner, said, found) or problem
-            begun.write(captioner.signature, {sha256: found.get(sha256, "") for sha256 in self.paths}, problem)
+            found, problem = self._goes_on_without(begun, captioner) or self._told(begun, captioner)
         if problem and not all(found.get(sha256) for sha256 in self.paths):
             self.warn(problem)
         return {sha256: found.get(sha256, "") for sha256 in self.paths}
+
+    def _goes_on_without(self, begun: Begun, captioner: Captioner) -> tuple[dict[str, str], str] | None:
+        """No captions and why, if something was learned without them and nobody asked since the model came back."""
+        if self.spec.captioner_was_there or not (found := begun.read(NOT_THERE)[0]):
+            return None
+        return found, (
+            f"The captioner “{captioner.name}” could not be used when this training began, so it goes on without "
+            "captions of it: tick `run` again to begin anew with them."
+        )
+
+    def _told(self, begun: Begun, captioner: Captioner) -> tuple[dict[str, str], str]:
+        """(captions, what went wrong), kept for the next time."""
+        kept, problem = begun.read(captioner.signature)
+        said = Said(Path(self.spec.cache_dir) / "captions" / f"{captioner.signature}-{_VERSION}.jsonl")
+        found = {**said.read(), **kept}
+        problem = self._rest(captioner, said, found) or problem
+        begun.write(captioner.signature, {sha256: found.get(sha256, "") for sha256 in self.paths}, problem)
+        return found, problem
 
     def _rest(self, captioner: Captioner, said: Said, found: dict[str, str]) -> str:
         """Adds to `found` what is not there yet. Returns what went wrong, in words; empty: nothing."""

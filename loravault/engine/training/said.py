@@ -10,6 +10,9 @@ from pathlib import Path
 
 from loravault.durable import write_whole
 
+#: Instead of a model's mark: there was none that could be looked at.
+NOT_THERE = ""
+
 
 class Said:
     """A file with a line for each picture that one model described.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -124,6 +125,28 @@ def test_what_went_on_without_captions_goes_on_without_them_and_says_why_again(
     outcome = second.run()
     assert second.steps[0].step == 3
     assert any("no luck today" in one for one in outcome.warnings)
+
+
+def test_what_began_while_the_drive_was_unplugged_goes_on_without_captions_until_somebody_asks_again(
+    base: BaseRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that made way for a picture began anew by itself, only because a drive had been plugged in."""
+    folder = tmp_path / "drive" / "blip"
+    spec = dataclasses.replace(asked(tmp_path, base, folder), captioner_was_there=False)
+    interrupted(spec, tmp_path, monkeypatch)
+    make_blip(folder)
+    for step in (3, 4):
+        again = Lesson(spec, tmp_path / "out", cancelled=lambda one, step=step: len(one.steps) == step - 2)
+        with pytest.raises(Stopped):
+            again.run()
+        assert again.steps[0].step >= 3
+        assert again.prepared[0].described is None
+        [warning] = again.prepared[0].warnings
+        assert "could not be used when this training began" in warning
+    ticked = Lesson(dataclasses.replace(spec, captioner_was_there=True), tmp_path / "out")
+    outcome = ticked.run()
+    assert ticked.steps[0].step == 1
+    assert outcome.prepared.described is not None
 
 
 # ---- what goes wrong
