@@ -51,16 +51,27 @@ def filled(
     encoded: Callable[[int, int], None],
     leaving: Callable[[], bool],
     rank: int = 0,
+    later: bool = False,
 ) -> tuple[Batches, Echoes]:
-    """What this process learns from, encoded; what encodes it is let go of. Raises `UserError`, `Stopped`."""
+    """What this process learns from, encoded; what encodes it is let go of. Raises `UserError`, `Stopped`.
+
+    `later`: see `Batches.prepare`.
+    """
     plan = prepared.plan
     batches = Batches(spec, plan, prepared.survey, base, store, rank=rank, world=plan.gpus)
     echoes = Echoes(spec, plan, base, store, batches)
     echoes.prepare(leaving)
-    # Several processes would encode the same pictures; a card has its memory for the steps when the VAE has gone.
-    later = plan.gpus == 1 and base.pipe.vae.device.type == "cpu"
     batches.prepare(encoded, leaving, release=True, later=later)
     return batches, echoes
+
+
+def encodes_later(plan: TrainingPlan, device: Device) -> bool:
+    """Whether the first step begins before every picture is encoded.
+
+    Several processes would encode the same pictures; a card has its memory for the steps when the VAE has gone, and
+    would wait in them where the VAE is elsewhere (as with a base that is packed).
+    """
+    return plan.gpus == 1 and device.place.type == "cpu"
 
 
 def attached(spec: TrainingSpec, plan: TrainingPlan, base: Base, device: Device) -> tuple[Objective, Network]:

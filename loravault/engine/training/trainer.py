@@ -29,7 +29,7 @@ from loravault.engine.training.learning import objective_for
 from loravault.engine.training.loop import Loop
 from loravault.engine.training.mates import Mates
 from loravault.engine.training.networks import Network
-from loravault.engine.training.parts import attached, attention_for, filled, frozen_base
+from loravault.engine.training.parts import attached, attention_for, encodes_later, filled, frozen_base
 from loravault.engine.training.sampling import Draw, draw_samples
 from loravault.engine.training.steps import Ears, Steps, restored
 from loravault.engine.training.store import Store
@@ -210,7 +210,10 @@ class _Training:
         ears = self.ears
         ears.on_phase("cache", CACHE_DEADLINE_S)
         try:
-            batches, echoes = filled(self.spec, prepared, base, store, encoded=self._encoded, leaving=ears.leaving)
+            batches, echoes = filled(
+                self.spec, prepared, base, store, encoded=self._encoded, leaving=ears.leaving,
+                later=encodes_later(prepared.plan, self.device),
+            )  # fmt: skip
         except Stopped:
             ears.check()  # it may be a pause
             raise

@@ -15,11 +15,12 @@ from loravault.engine.bases import Base
 from loravault.engine.ends import Stopped
 from loravault.engine.training.batch import Batch
 from loravault.engine.training.batches import Batches, held_back, sizes_of
+from loravault.engine.training.parts import encodes_later
 from loravault.engine.training.store import Store
 from loravault.errors import UserError
 from loravault.formats.generation import BaseRef
 from loravault.formats.training import LookedAt, Survey, TrainingPicture
-from tests.engine.training.learned import PLAIN, batches, black, loaded, pictures, spec_of
+from tests.engine.training.learned import PLAIN, batches, black, device, loaded, pictures, spec_of
 
 pytestmark = pytest.mark.engine
 
@@ -295,6 +296,15 @@ def test_pictures_that_are_encoded_on_the_way_give_the_same_batches(tmp_path: Pa
     again.prepare(release=True, later=True)
     assert same(again.at(5), beforehand.at(5))
     assert again.encoding(100) == (0.0, 0.0)
+
+
+def test_a_card_does_not_wait_in_its_steps_for_pictures_to_be_encoded() -> None:
+    """Of a base that is packed the VAE is on the processor, and the steps are not."""
+    card = replace(device(), place=torch.device("cuda"))
+    assert encodes_later(PLAIN, device())
+    for plan in (PLAIN, replace(PLAIN, quantised="nf4"), replace(PLAIN, gpus=2)):
+        assert not encodes_later(plan, card)
+    assert not encodes_later(replace(PLAIN, gpus=2), device())
 
 
 def test_pictures_of_the_class_without_weight_do_not_keep_the_vae(tmp_path: Path, tiny: BaseRef) -> None:
