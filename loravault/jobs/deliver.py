@@ -99,8 +99,10 @@ class Deliverer:
         cap = ctx.config.result_cap
         linked = linked_results(ctx) if cap is not None else None
 
+        behind = ctx.waiting_behind  # as it is now: an edit that crosses the write gets the same answer seconds later
+
         def composition(text: bytes) -> Applied:
-            return compose(text, pending, ctx.config.machine, cap, linked, behind=ctx.waiting_behind)
+            return compose(text, pending, ctx.config.machine, cap, linked, behind=behind)
 
         def said(text: bytes) -> bytes:
             return composition(text).data

@@ -12,7 +12,7 @@ from loravault import settings
 from loravault.daemon import Daemon
 from loravault.doctor import Finding, device, examine
 from loravault.jobs.crew import Crew
-from loravault.jobs.lanes import Lane
+from loravault.jobs.lanes import Held, Lane
 from loravault.jobs.workerenv import CARDS, VISIBLE, for_device, with_cards
 from tests.jobs.supervising import FAKE, ROOT
 from tests.jobs.test_path import running
@@ -70,6 +70,24 @@ def ready(made: Crew, lane: Lane) -> None:
         assert time.monotonic() < give_up
         time.sleep(0.01)
     made.grow()
+
+
+def test_what_is_queued_waits_behind_a_training_only_if_every_worker_is_at_one(tmp_path: Path) -> None:
+    """And for the one that ends first; one that was asked to make way keeps nobody waiting."""
+    made = crew(tmp_path, ("cuda:0", "cuda:1"))
+    long, short = (Held(name, "", 0, False, training=True, begun=True) for name in ("long", "short"))
+    made.lanes[0].held["long"] = long
+    assert made.training is None
+    made.lanes[1].held["picture"] = Held("picture", "", 1, False, begun=True)
+    assert made.training is None
+    made.lanes[1].held = {"short": short}
+    assert made.training is not None
+    long.seconds_left, short.seconds_left = 3000.0, 60.0
+    assert made.training is short
+    short.seconds_left = None
+    assert made.training is long, "nothing is known of the other yet"
+    long.paused = True
+    assert made.training is None
 
 
 def test_with_auto_the_first_worker_says_how_many_there_are(tmp_path: Path) -> None:
