@@ -11,10 +11,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from loravault.resources import base_parts
 
-#: Kind → widths of the UNet's blocks and of the VAE's. kohya's UNet has exactly four, of two layers.
-WIDTHS = {
-    "the VAE dominates": ((32, 64), (32, 64, 128, 128)),
-    "the UNet dominates": ((32, 64, 64, 64), (32, 32, 32, 32)),
+#: Kind → widths of the UNet's blocks, its heads, and widths of the VAE's. kohya's UNet has exactly four blocks, of two
+#: layers and eight heads; the other one has heads about as wide as SD 1's (40): narrower ones take most of a step.
+SHAPES = {
+    "the VAE dominates": ((32, 64), (1, 2), (32, 64, 128, 128)),
+    "the UNet dominates": ((32, 64, 64, 64), 8, (32, 32, 32, 32)),
 }
 #: Of the text encoder.
 WIDTH = 64
@@ -24,7 +25,7 @@ def main() -> None:
     """One folder."""
     folder, kind = Path(sys.argv[1]), sys.argv[2]
     torch.manual_seed(0)
-    widths, vae_widths = WIDTHS[kind]
+    widths, heads, vae_widths = SHAPES[kind]
     deep = len(widths) - 1
     unet = UNet2DConditionModel(
         sample_size=32,
@@ -32,7 +33,7 @@ def main() -> None:
         down_block_types=("CrossAttnDownBlock2D",) * deep + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * deep,
         cross_attention_dim=WIDTH,
-        attention_head_dim=8,
+        attention_head_dim=heads,
     )
     vae = AutoencoderKL(
         block_out_channels=vae_widths,
