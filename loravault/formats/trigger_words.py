@@ -80,6 +80,9 @@ class TriggerGroup:
 
 def parse_group(text: str) -> TriggerGroup:
     """An entry of a card. `red dress: sks woman, red dress` is a named group; without `: ` it is plain text."""
+    if "," not in text and ":" not in text:  # most of them are one phrase
+        phrase = " ".join(text.split())
+        return TriggerGroup(None, (phrase,) if phrase else ())
     name, colon, rest = text.partition(": ")
     if colon and name.strip() and (words := _words(rest)):
         return TriggerGroup(name.strip(), words)
@@ -89,8 +92,8 @@ def parse_group(text: str) -> TriggerGroup:
 def plain_and_groups(entries: Iterable[str]) -> tuple[tuple[str, ...], tuple[TriggerGroup, ...]]:
     """The words of a card that always belong, and the groups to choose from."""
     parsed = [group for entry in entries if (group := parse_group(entry)).words]
-    always = plain.unique(word for group in parsed if group.name is None for word in group.words)
-    return always, tuple(group for group in parsed if group.name is not None)
+    always = plain.unique([word for group in parsed if group.name is None for word in group.words])
+    return always, tuple([group for group in parsed if group.name is not None])
 
 
 def _words(text: str) -> tuple[str, ...]:

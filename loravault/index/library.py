@@ -109,11 +109,14 @@ def _read(text: str) -> Any:
         return json.loads(text)
 
 
+_BLANK = Entry("", "", (), "", "", None, None, None, None, None, ())
+
+
 def _entry(weight_id: str, rows: Sequence[_File], card: _Card | None, pictures: int) -> Entry:
     first = rows[0]
     facts: dict[str, Any] = _read(first.facts)
     hashed = first if first.hashed else next((row for row in rows if row.hashed), first)
-    entry = Entry(
+    entry = _BLANK.changed(  # the constructor goes through all the fields
         weight_id=weight_id,
         name=first.name,
         places=tuple([Place(row.root, row.rel, row.state, row.size, row.mtime_ns) for row in rows]),

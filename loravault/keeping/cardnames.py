@@ -69,13 +69,18 @@ def plan_paths(entries: Iterable[Entry], folder: str, taken: TakenNames, rules: 
         return conflict_original(f"{stem}.md") is None and rules.reason(f"{stem}.md") is None
 
     paths = {}
+    homes: dict[str, str] = {}
     for entry in sorted(entries, key=lambda e: (e.place.rel, e.place.root, e.weight_id)):
         stem = free_stem(safe_stem(entry.name), is_free, tried=taken.numbers)
         if not is_looked_at(stem):  # named like a temporary file or a sync tool's copy: as a note nobody would read it
             stem = free_stem(f"LoRA {entry.weight_id.removeprefix('w1-')}", is_free)
         taken.add((name_key(stem), name_key(f"{stem} pictures")))
-        parts = [safe_stem(part, FOLDER_BYTES) for part in entry.category.split("/") if part]
-        paths[entry.weight_id] = "/".join([folder, CARDS, *parts, f"{stem}.md"])
+        category = entry.category
+        home = homes.get(category)
+        if home is None:
+            parts = [safe_stem(part, FOLDER_BYTES) for part in category.split("/") if part]
+            home = homes[category] = "/".join([folder, CARDS, *parts])
+        paths[entry.weight_id] = f"{home}/{stem}.md"
     return paths
 
 
@@ -91,9 +96,12 @@ class CallNames:
 
     def of(self, entry: Entry) -> str:
         """How a prompt calls this adapter."""
+        places = self._by_name.get(entry.name, [])
+        if len(places) == 1 and places[0].weight_id == entry.weight_id:  # nearly every name
+            return _ends(entry.place.shown, 1)[0]
         owners = self._owners.get(entry.name)
         if owners is None:  # of a name that hundreds of files have, each is looked at once, and not for each of them
-            owners = self._owners[entry.name] = _owners(self._by_name.get(entry.name, ()))
+            owners = self._owners[entry.name] = _owners(places)
         *ends, whole = _ends(entry.place.shown)
         return next((end for end in ends if owners.get(end, entry.weight_id) == entry.weight_id), whole)
 
@@ -110,7 +118,7 @@ def _owners(places: Iterable[Named]) -> dict[str, str | None]:
     return owners
 
 
-def _ends(path: str) -> list[str]:
+def _ends(path: str, most: int = 1000) -> list[str]:
     """The last part of a path without its ending, the last two, and so on."""
     parts = without_ending(path).split("/")
-    return ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+    return ["/".join(parts[-count:]) for count in range(1, min(len(parts), most) + 1)]

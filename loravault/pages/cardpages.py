@@ -10,7 +10,8 @@ from typing import NamedTuple
 PICTURES = "Gallery/Adapters"
 #: Characters in which the embed of such a page has its end; a longer one is none.
 LONGEST_EMBED = 1000
-_NAME = re.compile(r"([^\[\]|#^\r\n/\\:*?\"<>]{1,200}?)(?:\.md)?(?:[#|][^\[\]\r\n]*)?\]\]")
+_NAME = re.compile(r"([^\[\]|#^\r\n/\\:*?\"<>]++)(?:[#|][^\[\]\r\n]*)?\]\]")
+_LONGEST_NAME = 200
 
 
 def default_pictures_page(folder: str, card: str) -> str:
@@ -71,4 +72,7 @@ def embedded_page(folder: str, body: str) -> str | None:
     if at < 0:
         return None
     rest = _NAME.match(body[at + len(start) : at + LONGEST_EMBED])
-    return f"{folder}/{PICTURES}/{rest[1]}.md" if rest else None
+    if rest is None:
+        return None
+    name = rest[1].removesuffix(".md") or rest[1]
+    return f"{folder}/{PICTURES}/{name}.md" if len(name) <= _LONGEST_NAME else None

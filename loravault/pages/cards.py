@@ -43,6 +43,7 @@ _CAPTION_TAGS = 12
 _SEQUENCE = (list, tuple)
 _JOINER = "\u2060"
 _PARAGRAPHS, _TEXT = 12, 600
+_NOT_THERE = ("missing", "broken", "incomplete")
 
 
 @dataclass(frozen=True)
@@ -102,19 +103,19 @@ def our_properties(entry: Entry) -> dict[str, PropertyValue]:
     """
     if entry.from_card:
         return {} if entry.state == "ok" else {"state": entry.state}
-    copies = [place for place in entry.places[1:] if place.state not in ("missing", "broken", "incomplete")]
-    state = "duplicate" if entry.state == "ok" and copies else entry.state
+    place, *others = entry.places
+    copies = tuple([inert_value(one.shown) for one in others if one.state not in _NOT_THERE])
     known: dict[str, PropertyValue | None] = {
         "family": entry.family if entry.family != "unknown" else None,
         "network": entry.network,
         "rank": entry.rank,
-        "size_mb": _number(_megabytes(entry.place.size)),
-        "category": inert_value(entry.category) or None,
-        "lora_file": inert_value(entry.place.shown),
-        "copies": tuple(inert_value(place.shown) for place in copies),
+        "size_mb": _number(_megabytes(place.size)),
+        "category": _text(place.category, None),
+        "lora_file": inert_value(place.shown),
+        "copies": copies,
         "civitai": _civitai(entry.facts),
         "added": entry.added,
-        "state": state,
+        "state": "duplicate" if entry.state == "ok" and copies else entry.state,
         "sha256": entry.sha256,
         "autov2": entry.autov2,
         "autov3": entry.autov3,
@@ -125,28 +126,28 @@ def our_properties(entry: Entry) -> dict[str, PropertyValue]:
 
 def user_properties(entry: Entry, names: CardNames) -> dict[str, PropertyValue]:
     """The keys that are the user's, as a new card fills them. `cover` is left out as long as there is none."""
-    title = inert_value(entry.title or "", _MAX_VALUE)
-    known: dict[str, PropertyValue | None] = {
-        "cover": wikilink(names.cover) if names.cover else None,
+    title = inert_value(entry.title, _MAX_VALUE) if entry.title else ""
+    tag = our_tag(entry.family, entry.variant or "")
+    known: dict[str, PropertyValue] = {"cover": wikilink(names.cover)} if names.cover else {}
+    known |= {
         "trigger_words": _texts(entry.trigger_words, None),
-        "weight": None if entry.weight is None else _number(entry.weight),
-        "negative": inert_value(entry.negative or "") or None,
-        "base": inert_value(entry.base or "", _MAX_VALUE) or None,
-        "variant": inert_value(entry.variant or "", _MAX_VALUE) or None,
-        "rating": None if entry.rating is None else _number(entry.rating),
+        "weight": EMPTY if entry.weight is None else _number(entry.weight),
+        "negative": _text(entry.negative, None),
+        "base": _text(entry.base, _MAX_VALUE),
+        "variant": _text(entry.variant, _MAX_VALUE),
+        "rating": EMPTY if entry.rating is None else _number(entry.rating),
         "favourite": entry.favourite,
-        "tags": (*entry.tags, *(tag for tag in (our_tag(entry),) if tag not in entry.tags)),
+        "tags": entry.tags if tag in entry.tags else (*entry.tags, tag),
         "topics": _texts(entry.topics, _MAX_VALUE),
         "aliases": entry.aliases or ((title,) if title and title.casefold() != entry.name.casefold() else ()),
     }
-    if not names.cover:
-        del known["cover"]
-    return {key: EMPTY if value is None else value for key, value in known.items()}
+    return known
 
 
-def our_tag(entry: Entry) -> str:
+@lru_cache(maxsize=256)
+def our_tag(family: str, variant: str) -> str:
     """`lora/sdxl/pony`: a tag has no blanks and no period."""
-    parts = [entry.family if entry.family != "unknown" else "", entry.variant or ""]
+    parts = [family if family != "unknown" else "", variant]
     return "/".join(["lora", *filter(None, (_TAG_SIGN.sub("-", part.replace("/", "-")).strip("-") for part in parts))])
 
 
@@ -299,18 +300,27 @@ def _training(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = facts.get("training")
     rows: list[tuple[str, str]] = []
     if isinstance(told, Mapping):
-        rows = [(label, inert(text, _MAX_VALUE).lstrip(_JOINER)) for label, text in training_words(told)]
-    captions = (pair for pair in _list(facts.get("captions")) if isinstance(pair, _SEQUENCE) and len(pair) == 2)
-    tags = [f"{_cell(str(tag))} ({count})" for tag, count in islice(captions, _CAPTION_TAGS)]
-    if tags:
+        rows = [(label, _cell(text, _MAX_VALUE)) for label, text in training_words(told)]
+    if tags := _caption_tags(facts.get("captions")):
         rows.append(("captions", ", ".join(tags)))
     return rows
 
 
-@lru_cache(maxsize=4096)  # the tags of a library are the same over and over
-def _cell(text: str) -> str:
+def _caption_tags(captions: Any) -> list[str]:
+    """The commonest, with their numbers."""
+    if not captions:
+        return []
+    try:
+        return [f"{_cell(tag, 60)} ({count})" for tag, count in captions[:_CAPTION_TAGS]]
+    except (TypeError, ValueError):  # not as the index has them
+        pairs = (pair for pair in _list(captions) if isinstance(pair, _SEQUENCE) and len(pair) == 2)
+        return [f"{_cell(str(tag), 60)} ({count})" for tag, count in islice(pairs, _CAPTION_TAGS)]
+
+
+@lru_cache(maxsize=4096)  # trainers, settings and tags are the same over and over in a library
+def _cell(text: str, limit: int) -> str:
     """In a table nothing starts a list or a heading, so the word joiner in front of such text can go."""
-    return inert(text, 60).lstrip(_JOINER)
+    return inert(text, limit).lstrip(_JOINER)
 
 
 def _about(facts: Mapping[str, Any]) -> str:
@@ -346,8 +356,12 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, _SEQUENCE) else []
 
 
+def _text(text: str | None, limit: int | None) -> PropertyValue:
+    return (inert_value(text, limit) or EMPTY) if text else EMPTY
+
+
 def _texts(texts: Iterable[str], limit: int | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(clean for text in texts if (clean := inert_value(text, limit))))
+    return tuple(dict.fromkeys([clean for text in texts if (clean := inert_value(text, limit))]))
 
 
 def _plain(key: str, value: PropertyValue) -> Any:

@@ -27,6 +27,8 @@ _ANGLES = re.compile(r"<[^<>]*>|[<>]")
 _COMMAS = re.compile(r"(?:\s*,){2,}")
 #: Nearly every name: no sign in it means anything to a tag or to a note.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.()+/-]+(?: [A-Za-z0-9_.()+/-]+)*\Z")
+#: Nearly every trigger word and tag: what cleans a text leaves this one as it is.
+_CLEAN = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_.()'+/-]*(?: [A-Za-z0-9_.()'+/-]+)*\Z")
 #: Texts up to this length are cleaned once: the captions of a library are a few thousand tags over and over.
 _SHORT = 80
 _SCENES = {"demo": "a red house in a meadow"}
@@ -55,7 +57,7 @@ def example(entry: Entry, tag: str) -> Example:
     """See `example_prompt`. `tag` applies the adapter."""
     triggers = _triggers(entry)
     first = True
-    for parts in _tried(entry, triggers, _captions(entry)):
+    for parts in _tried(entry, triggers):
         words = ", ".join([part for part in parts if part])
         if ":" not in words:  # neither `Negative prompt:` nor `Steps:`
             return Example(with_tag(words, tag), words if first else None)
@@ -71,9 +73,12 @@ def with_tag(words: str, tag: str) -> str:
     return f"{words} {tag}" if words and tag else words or tag
 
 
-def _tried(entry: Entry, triggers: list[str], captions: list[_Caption]) -> Iterator[list[str]]:
+def _tried(entry: Entry, triggers: list[str]) -> Iterator[list[str]]:
     """What an example may say, the best first."""
-    for words in (*_samples(entry), *_caption_sentence(captions, triggers)):
+    for words in _samples(entry):
+        yield _with_triggers(triggers, words)
+    captions = _captions(entry)
+    for words in _caption_sentence(captions, triggers):
         yield _with_triggers(triggers, words)
     said = {word.casefold() for word in triggers}
     fitting = (one.text for one in captions if one.words <= 5 and one.folded not in said)
@@ -81,10 +86,13 @@ def _tried(entry: Entry, triggers: list[str], captions: list[_Caption]) -> Itera
     yield [*triggers, *(shown or [_SCENES.get(entry.family, _SCENE)])]
 
 
-@lru_cache(maxsize=64)  # a card and a page ask several times for the same one
 def lora_tag(call: str, weight: float | None) -> str:
     """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`) or that a note would run."""
-    factor = 1 if weight is None else weight
+    return _lora_tag(call, 1 if weight is None else weight)
+
+
+@lru_cache(maxsize=64)  # a card and a page ask several times for the same one
+def _lora_tag(call: str, factor: float) -> str:
     tag = f"<lora:{call}:{factor:g}>"
     if math.isfinite(factor) and _PLAIN_NAME.match(call):
         return tag
@@ -99,10 +107,17 @@ def try_uri(vault_name: str, name: str, call: str, weight: float | None, prompt:
 
     Empty for a name that would be run by Templater in the new note.
     """
-    if inert_value(call) != call:
-        return ""
-    by_name = "" if lora_tag(call, 1) else format_value(f"{call} {weight or 1:g}")
+    by_name = ""
+    if not _PLAIN_NAME.match(call):
+        if inert_value(call) != call:
+            return ""
+        by_name = "" if lora_tag(call, 1) else format_value(f"{call} {weight or 1:g}")
     return request_uri(vault_name, f"Try {name}", prompt, by_name)
+
+
+@lru_cache(maxsize=64)
+def _uri_start(vault_name: str) -> str:
+    return f"obsidian://new?vault={_quoted(vault_name)}&name="
 
 
 def request_uri(vault_name: str, title: str, block: str, loras: str = "") -> str:
@@ -112,7 +127,7 @@ def request_uri(vault_name: str, title: str, block: str, loras: str = "") -> str
     """
     named = f"loras:\n  - {loras}\n" if loras else ""
     return (
-        f"obsidian://new?vault={_quoted(vault_name)}&name={_quoted(safe_stem(title, 100))}&content={_HEAD}"
+        f"{_uri_start(vault_name)}{_quoted(safe_stem(title, 100))}&content={_HEAD}"
         f"{_quoted(named) if named else ''}{_BODY}{_quoted(block)}{_TAIL}"
     )
 
@@ -143,7 +158,10 @@ def _triggers(entry: Entry) -> list[str]:
 
 def _samples(entry: Entry) -> list[str]:
     """The sample prompts of its sidecars that are neither a word nor a novel."""
-    cleaned = [_clean(str(sample)) for sample in list(entry.facts.get("sample_prompts") or ())[:5]]
+    samples = entry.facts.get("sample_prompts")
+    if not samples:
+        return []
+    cleaned = [_clean(str(sample)) for sample in list(samples)[:5]]
     return [words for words in cleaned if 3 <= len(words) <= MAX_PROMPT]
 
 
@@ -170,8 +188,17 @@ class _Caption(NamedTuple):
 
 def _captions(entry: Entry) -> list[_Caption]:
     """The commonest captions, or tags of captions."""
-    pairs = list(entry.facts.get("captions") or ())[:_CAPTIONS]
-    texts = [str(pair[0]) for pair in pairs if isinstance(pair, _SEQUENCE) and pair]
+    pairs = entry.facts.get("captions")
+    if not pairs:
+        return []
+    try:
+        return _read_captions([text for text, _count in pairs[:_CAPTIONS]])
+    except (TypeError, ValueError):  # not as the index has them
+        some = (pair for pair in list(pairs)[:_CAPTIONS] if isinstance(pair, _SEQUENCE) and pair)
+        return _read_captions([str(pair[0]) for pair in some])
+
+
+def _read_captions(texts: list[str]) -> list[_Caption]:
     is_short = max(map(len, texts), default=0) <= _SHORT
     return [one for one in map(_short_caption if is_short else _read_caption, texts) if one.text]
 
@@ -191,6 +218,8 @@ def _clean(text: str) -> str:
 
 
 def _cleaned(text: str) -> str:
+    if _CLEAN.match(text):
+        return text
     line = _ANGLES.sub(" ", inert_value(" ".join(text.split())))
     return _COMMAS.sub(",", " ".join(line.split())).strip(" ,").removeprefix("#|").strip()
 

@@ -286,6 +286,7 @@ def _name(tile: Tile) -> str:
     return f"{name} ({tile.trouble})" if tile.trouble else name
 
 
+@lru_cache(maxsize=64)  # ten thousand pages hang from one
 def _link(step: Step | None, label: str = "") -> str:
     return wikilink(step.path, label or step.label or None) if step else ""
 

@@ -17,6 +17,7 @@ from loravault.vault.links import embed, parse_wikilink
 _UNKNOWN = "Unknown base"
 _IMAGES = (".webp", ".png", ".jpg", ".jpeg", ".avif", ".gif", ".bmp", ".svg")
 _PICTURE = re.compile(r"lv-(\d{4})(\d{2})(\d{2})-(\d{6})-(.*)-(\d+)\.[a-zA-Z0-9]+\Z")
+_UNUSABLE = re.compile(r'[<>"`\\\[\]|]|^/|:')
 _MONTHS = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
@@ -110,11 +111,11 @@ def _details(entry: Entry, headline: str) -> str:
         f"rank {entry.rank}" if entry.rank else "",
         f"weight {entry.weight:g}" if entry.weight is not None else "",
     ]
-    return " · ".join(part for part in parts if part)
+    return " · ".join([part for part in parts if part])
 
 
 def _words(entry: Entry) -> str:
-    return inert(", ".join(word for word in entry.trigger_words if word.strip()), _MOST_WORDS).lstrip("\u2060")
+    return inert(", ".join([word for word in entry.trigger_words if word.strip()]), _MOST_WORDS).lstrip("\u2060")
 
 
 def label_of(family: str) -> str:
@@ -131,7 +132,7 @@ def cover_path(cover: str | None) -> str | None:
         return None
     link = parse_wikilink(cover)
     path = (link.path if link else cover).strip().removeprefix("./")
-    usable = path.lower().endswith(_IMAGES) and path.isprintable() and not re.search(r'[<>"`\\\[\]|]|^/|:', path)
+    usable = path.lower().endswith(_IMAGES) and path.isprintable() and not _UNUSABLE.search(path)
     return path if usable and len(path) <= 400 else None
 
 

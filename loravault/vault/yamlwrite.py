@@ -18,7 +18,7 @@ SAFE_INTEGER = 2**53 - 1  # Obsidian rounds larger ones when it writes the block
 _UNPRINTABLE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029\ufeff]")
 _SPECIAL = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
-_SIMPLE = re.compile(r"[A-Za-z][A-Za-z0-9_/.,()-]*(?: [A-Za-z0-9_/.,()-]+)*(?<!-)\Z")
+_SIMPLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_/.,()-]*(?: [A-Za-z0-9_/.,()-]+)*(?<!-)\Z")
 _BAD_START = frozenset("\t ,[]{}#&*!|>'\"%@`")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -49,7 +49,7 @@ def format_value(value: Scalar) -> str:
 
 
 def _text(value: str) -> str:
-    if _SIMPLE.match(value):  # most of what we write: then only the words for true, false and null are left
+    if _SIMPLE.match(value):  # most of what we write: then only numbers and the words for true, false, null are left
         return value if isinstance(resolve_plain(value), str) else _quoted(value)
     return _unusual(value)
 
@@ -81,17 +81,12 @@ def property_lines(key: str, value: PropertyValue, indent: str = "") -> list[str
 
 def property_block(properties: Mapping[str, PropertyValue]) -> str:
     """The lines of these properties with their line ends, as `property_lines` has them."""
-    lines: list[str] = []
-    for key, value in properties.items():
-        if type(value) is str:
-            lines.append(f"{checked_key(key)}: {_text(value)}")
-        elif type(value) is tuple and value:
-            lines.append(f"{checked_key(key)}:")
-            lines += [f"  - {_text(item)}" for item in value]
-        else:
-            lines += property_lines(key, value)
-    lines.append("")
-    return "\n".join(lines)
+    return "".join([_lines_of(key, value) for key, value in properties.items()])
+
+
+@lru_cache(maxsize=4096, typed=True)  # two thirds of the properties of a library are the same over and over
+def _lines_of(key: str, value: PropertyValue) -> str:
+    return "".join([f"{line}\n" for line in property_lines(key, value)])
 
 
 @cache

@@ -136,6 +136,12 @@ def test_a_card_entry_is_plain_or_a_named_group() -> None:
     assert (always, [group.name for group in groups]) == (("sks", "hat"), ["red"])
 
 
+@given(st.text("ab \t\u00a0-é", max_size=8))
+def test_an_entry_without_commas_and_colons_is_one_phrase(text: str) -> None:
+    """A shortcut for nearly all of them: with a comma behind it nothing else comes out."""
+    assert parse_group(text) == parse_group(f"{text},")
+
+
 def test_a_phrase_that_looks_like_a_group_keeps_its_beginning() -> None:
     """`artist: me` would be read as the group "artist", and the prompt would lose its first word."""
     (entry,) = from_texts(["artist: me"])

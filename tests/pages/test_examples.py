@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from loravault.formats.prompt_tags import parse_tags
 from loravault.library.entry import Entry, Place
+from loravault.pages import examples
 from loravault.pages.examples import example_prompt, lora_tag, request_uri
 
 
@@ -75,3 +76,25 @@ def test_what_a_link_holds_is_quoted_whole(text: str) -> None:
     content = parse_qs(uri.partition("?")[2], strict_parsing=True)["content"][0]
     assert content == f"---\nloravault: generate\nrun: false\n---\n\n```prompt\n{block}\n```\n"
     assert re.fullmatch(r"[A-Za-z0-9_.~&=%:/?-]*", uri)
+
+
+_TAG_LIKE = st.text("abZ09 _,.()'+/-<>[]%`#|{}é\u200b\t", max_size=10) | st.sampled_from(
+    ["1girl", "long  hair", "#| x"]
+)
+
+
+@given(_TAG_LIKE)
+def test_the_shortcut_for_plain_words_says_what_cleaning_says(text: str) -> None:
+    quick = examples._cleaned(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples, "_CLEAN", re.compile(r"(?!)"))
+        assert quick == examples._cleaned(text)
+
+
+def test_teeth_tags_take_the_shortcut() -> None:
+    assert all(map(examples._CLEAN.match, ["1girl", "film_grain", "forest143 style", "solo (a)", "it's"]))
+
+
+@pytest.mark.parametrize("captions", [["ab", "cd"], [["a"], 3], [[["x"], 1]], "tags", [["a tag", 3, 4]]])
+def test_captions_of_another_shape_cost_no_card(captions: Any) -> None:
+    assert example_prompt(entry(captions=captions), "ink")

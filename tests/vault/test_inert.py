@@ -189,5 +189,5 @@ def test_the_shortcut_for_plain_words_says_what_the_rules_say(text, limit):
 def test_teeth_most_texts_take_the_shortcut():
     texts = ["long hair", "1girl", "ink_outline-v2", "12,000 steps · 10 epochs", "Styles/ink.safetensors", "it's (a) b"]
     assert all(rules._HARMLESS.match(text) for text in texts)
-    others = ["", "1. x", "- x", "a  b", "a ", "a--b", "__a", "a: b", "é"]
+    others = ["", "1. x", "- x", "a  b", "a ", "a: b", "é"]
     assert not any(rules._HARMLESS.match(text) for text in others)
