@@ -84,10 +84,20 @@ def _paths(raw: Any) -> tuple[Path, ...]:
     return tuple(_path(item) for item in raw)
 
 
+def _root(name: str, raw: Any) -> Root:
+    try:
+        return Root(name, _path(raw))
+    except NotThis as reason:
+        if name not in SHARED:
+            raise
+        # a line that was added at the end of the file belongs to the table above it
+        raise NotThis(f"has `{name}` below its heading: move that line above the first [heading]") from reason
+
+
 def _roots(raw: Any) -> tuple[Root, ...]:
     if not isinstance(raw, Mapping):
         raise NotThis('must be a table of names and full paths: loras = { styles = "…" }')
-    roots = tuple(Root(str(name), _path(path)) for name, path in raw.items())
+    roots = tuple(_root(str(name), path) for name, path in raw.items())
     for root in roots:
         if not re.fullmatch(ROOT_NAME, root.name):
             raise NotThis(f"has a root named {root.name!r}: letters, digits, blanks, '-', '_' and '.' only")

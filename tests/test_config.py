@@ -243,6 +243,16 @@ def test_every_setting_has_a_place_in_the_value() -> None:
     assert set(config.VaultConfig.__dataclass_fields__) == {*settings.SETTINGS, "vault", "origins", "state_root"}
 
 
+def test_a_setting_that_fell_into_the_table_of_loras_is_told(tmp_path: Path) -> None:
+    """Appended to the end of the file, as everybody does: it was told as a path that is none."""
+    more = f"[vault.loras]\nstyles = '{tmp_path}/s'\n"
+    env = write_config(tmp_path, vault_table(tmp_path, f"{more}cover_level = 'all'\n"))
+    with pytest.raises(UserError, match=r"`loras` has `cover_level` below its heading: move that line above"):
+        config.load(tmp_path, env)
+    env = write_config(tmp_path, vault_table(tmp_path, f"{more}images = '{tmp_path}/i'\n"))
+    assert [root.name for root in config.load(tmp_path, env).loras] == ["styles", "images"], "a name like any other"
+
+
 def test_the_folder_of_a_captioner_is_a_full_path(tmp_path: Path) -> None:
     env = write_config(tmp_path, f"captioner = '{tmp_path}/blip'\n" + vault_table(tmp_path))
     assert config.load(tmp_path, env).captioner == tmp_path / "blip"

@@ -33,7 +33,7 @@ def command(app: App, verbose: bool) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), on_signal)
-    control.watch(stop)
+    control.watch(stop, lambda: click.echo(f"Watching {app.config().vault}. Ctrl-C stops.", err=True))
     if signal.SIGINT in seen:
         raise KeyboardInterrupt
 

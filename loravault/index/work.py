@@ -66,6 +66,14 @@ def last_runs(session: Session, limit: int, status: str | None = None) -> Sequen
     return session.exec(query.limit(limit)).all()
 
 
+def unmended_runs(session: Session, limit: int) -> list[RunRow]:
+    """The newest closed run of a note, where that failed or made only a part; newest first."""
+    newest: dict[str, RunRow] = {}
+    for run in last_runs(session, 200):
+        newest.setdefault(run.note, run)
+    return [run for run in newest.values() if run.status in ("failed", "partial")][:limit]
+
+
 def latest_run_of(session: Session, note: str) -> RunRow | None:
     """The newest run of a note, open or closed."""
     return session.exec(select(RunRow).where(RunRow.note == note).order_by(col(RunRow.created).desc())).first()

@@ -121,7 +121,7 @@ class Board:
                 running=tuple(QueueLine(job.note, _short(job), shown[job.id]) for job in running),
                 waiting=tuple(QueueLine(job.note, _short(job)) for job in waiting[:LINES]),
                 troubles=tuple(ctx.troubles[key] for key in sorted(ctx.troubles)) + _and_more(len(waiting)),
-                failures=tuple(_run_line(run) for run in work.last_runs(session, 5, "failed")),
+                failures=tuple(_run_line(run) for run in work.unmended_runs(session, 5)),
                 skipped=tuple(needy[:LINES]),
                 skipped_more=max(0, len(needy) - LINES),
                 recent=tuple(_run_line(run) for run in work.last_runs(session, 5, "done")),

@@ -41,8 +41,10 @@ class FakeControl:
         if self.problem is not None:
             raise self.problem
 
-    def watch(self, stop: threading.Event) -> None:
+    def watch(self, stop: threading.Event, on_open: Callable[[], None] | None = None) -> None:
         self._ask("watch")
+        if on_open is not None:
+            on_open()
 
     def run_note(self, rel: str, on_event: Callable[[Event], None], *, kind: str | None = None) -> RunView:
         self._ask("run" if kind is None else kind, rel)

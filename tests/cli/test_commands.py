@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -273,7 +274,7 @@ class TestWatch:
         before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
         class Waiting(FakeControl):
-            def watch(self, stop: threading.Event) -> None:
+            def watch(self, stop: threading.Event, on_open: Callable[[], None] | None = None) -> None:
                 os.kill(os.getpid(), number)
                 assert stop.wait(5)
 
@@ -283,6 +284,14 @@ class TestWatch:
             for name, handler in before.items():
                 signal.signal(name, handler)
         return result.code, result.err
+
+
+def test_watch_says_that_it_watches(tmp_path: Path) -> None:
+    """It was silent until the first tick: nobody could tell whether it had begun."""
+    result = call(app_in(tmp_path, FakeControl()), "watch")
+
+    assert result.err.startswith("Watching ")
+    assert result.err.rstrip().endswith("Ctrl-C stops.")
 
 
 class TestShow:

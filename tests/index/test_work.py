@@ -213,3 +213,17 @@ def test_a_base_that_is_loaded_is_preferred_to_another_one(tmp_path: Path) -> No
     index = filled(tmp_path, jobs)
     assert claims(index, ours + "0" * 16, 1000, 3) == ["j3", "j2", "j1"]
     index.close()
+
+
+def test_only_what_was_not_mended_since_is_told_as_failed(tmp_path: Path) -> None:
+    """A note that failed, was corrected and made its picture stood among the failures; one that made a part did not."""
+    runs = [("mended.md", "failed", 1.0), ("half.md", "partial", 2.0), ("mended.md", "done", 3.0),
+            ("worse.md", "done", 4.0), ("worse.md", "failed", 5.0)]  # fmt: skip
+    index = Index(tmp_path / "index.sqlite")
+    with index.session() as session:
+        for number, (note, status, when) in enumerate(runs):
+            run = RunRow(id=str(number), note=note, created=when, status=status, finished=when, closed=True)
+            work.insert_run(session, run, [])
+    with index.session() as session:
+        assert [run.note for run in work.unmended_runs(session, 5)] == ["worse.md", "half.md"]
+        assert [run.note for run in work.unmended_runs(session, 1)] == ["worse.md"]
