@@ -81,7 +81,7 @@ class TestPrepare:
             "Pictures/A ghost of two LoRAs.md",
             "Pictures/A red house.md",
             "Pictures/Car in ink.md",
-            "Training/A star at night.md",
+            "Training/A star in the snow.md",
             "Training/Train a star.md",
         )
 
@@ -90,7 +90,7 @@ class TestPrepare:
 
         assert "Training/Train a star.md" in first
         assert len(first) == 4
-        assert later == ("Training/A star at night.md",)
+        assert later == ("Training/A star in the snow.md",)
 
 
 def everything(folder: Path) -> dict[str, bytes]:
