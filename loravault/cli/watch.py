@@ -19,7 +19,8 @@ def command(app: App, verbose: bool) -> None:
 
     Ctrl-C or SIGTERM ends it cleanly; what is not finished is done at the next start.
     """
-    control = app.control()
+    config = app.config()
+    control = app.open_control(config)
     _log_to_stderr(verbose)
     stop = threading.Event()
     seen: list[int] = []
@@ -33,7 +34,7 @@ def command(app: App, verbose: bool) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), on_signal)
-    control.watch(stop, lambda: click.echo(f"Watching {app.config().vault}. Ctrl-C stops.", err=True))
+    control.watch(stop, lambda: click.echo(f"Watching {config.vault}. Ctrl-C stops.", err=True))
     if signal.SIGINT in seen:
         raise KeyboardInterrupt
 

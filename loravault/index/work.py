@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 
 from sqlalchemy import text, update
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from loravault.index.tables import JobRow, RunRow
@@ -18,6 +19,8 @@ MAX_INTERRUPTIONS = 10
 #: Of a long queue only so many are looked at to decide who takes what.
 QUEUED_MOST = 64
 
+#: How a run ends of which something was not made.
+FAILED = ("failed", "partial")
 #: A job that has no answer yet.
 OPEN_STATES = ("queued", "claimed", "running")
 #: A job that a worker has.
@@ -66,17 +69,12 @@ def last_runs(session: Session, limit: int, status: str | None = None) -> Sequen
     return session.exec(query.limit(limit)).all()
 
 
-def unmended_runs(session: Session, limit: int) -> list[RunRow]:
-    """The newest closed run of a note, where that failed or made only a part; newest first."""
-    newest: dict[str, RunRow] = {}
-    for run in last_runs(session, 200):
-        newest.setdefault(run.note, run)
-    return [run for run in newest.values() if run.status in ("failed", "partial")][:limit]
-
-
-def latest_run_of(session: Session, note: str) -> RunRow | None:
-    """The newest run of a note, open or closed."""
-    return session.exec(select(RunRow).where(RunRow.note == note).order_by(col(RunRow.created).desc())).first()
+def unmended_runs(session: Session, limit: int) -> Sequence[RunRow]:
+    """The last runs of notes, where those failed or made only a part; newest first."""
+    later = aliased(RunRow)
+    mended = select(later.id).where(col(later.note) == RunRow.note, col(later.created) > RunRow.created).exists()
+    query = select(RunRow).where(col(RunRow.closed).is_(True), col(RunRow.status).in_(FAILED), ~mended)
+    return session.exec(query.order_by(col(RunRow.finished).desc(), col(RunRow.id)).limit(limit)).all()
 
 
 def delete_run(session: Session, run_id: str) -> None:

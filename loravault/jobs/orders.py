@@ -170,10 +170,9 @@ class Orders:
     def _failed(self, target: str | None) -> dict[str, str]:
         """Note -> failed run: those called so, or of every note whose last run failed. Raises `UserError` for none."""
         with self._ctx.index.session() as session:
-            runs = [*work.last_runs(session, 200, "failed"), *work.last_runs(session, 200, "partial")]
-            latest = {run.note: work.latest_run_of(session, run.note) for run in runs}
+            runs = [run for status in work.FAILED for run in work.last_runs(session, 200, status)]
+            failed = {run.note: run.id for run in work.unmended_runs(session, 400)}
         if target is None:
-            failed = {run.note: run.id for run in runs if (last := latest[run.note]) is not None and last.id == run.id}
             if not failed:
                 raise UserError("Nothing has failed, so there is nothing to try again.")
             return failed

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from loravault import failpoints
 from loravault.daemon import Daemon
 from loravault.failpoints import NAMES
 from tests.jobs.test_path import retick, running
@@ -98,25 +99,16 @@ def test_a_loras_folder_that_is_away_keeps_the_adapter_and_says_so(world: World,
     assert adapter_files(world) == ["Characters/my-cat.safetensors"]
 
 
-TRAINING_POINTS = [name for name in NAMES if name.startswith("training.")]
+class Crash(BaseException):
+    """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("point", TRAINING_POINTS)
-def test_a_daemon_that_ends_at_a_commit_point_answers_once_after_it(
-    world: World, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    """In one process, so fast; tests/faults kills a real one at the same points."""
-    from loravault import failpoints
-
-    class Crash(BaseException):
-        pass
-
-    ask(world)
-    reached: list[str] = []
+def crash_at(point: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon works until it comes there for the first time."""
 
     def crash(name: str) -> None:
-        if name == point and not reached:
-            reached.append(name)
+        if name == point:
+            patched.setattr(failpoints, "hook", None)
             raise Crash
 
     daemon = world.daemon()
@@ -125,6 +117,18 @@ def test_a_daemon_that_ends_at_a_commit_point_answers_once_after_it(
         with pytest.raises(Crash):
             world.finish(daemon, NOTE)
     _abandon(daemon)
+
+
+TRAINING_POINTS = [name for name in NAMES if name.startswith("training.")]
+
+
+@pytest.mark.parametrize("point", TRAINING_POINTS)
+def test_a_daemon_that_ends_at_a_commit_point_answers_once_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """In one process, so fast; tests/faults kills a real one at the same points."""
+    ask(world)
+    crash_at(point, world, monkeypatch)
     with running(world) as again:
         world.finish(again, NOTE)
     assert world.status(NOTE) == "done"
@@ -136,22 +140,8 @@ def test_a_daemon_that_ends_at_a_commit_point_answers_once_after_it(
 
 
 def test_a_lost_index_costs_no_answer_and_no_second_adapter(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loravault import failpoints
-
-    class Crash(BaseException):
-        pass
-
-    def crash(name: str) -> None:
-        if name == "training.placed":
-            raise Crash
-
     ask(world)
-    daemon = world.daemon()
-    with monkeypatch.context() as patched:
-        patched.setattr(failpoints, "hook", crash)
-        with pytest.raises(Crash):
-            world.finish(daemon, NOTE)
-    _abandon(daemon)
+    crash_at("training.placed", world, monkeypatch)
     for path in world.config.state_dir.glob("index.sqlite*"):
         path.unlink()
     with running(world) as again:
