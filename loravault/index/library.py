@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -68,6 +70,24 @@ def entries(session: Session, only: Collection[str] | None = None, *, with_cards
     found = [_entry(key, rows, cards.get(key), made.get(key, 0)) for key, rows in files.items()]
     found += lost.entries_of_cards(session, [card for key, card in cards.items() if key not in files], made)
     return sorted(found, key=lambda entry: (entry.name.casefold(), entry.weight_id))
+
+
+def sums(session: Session, only: Collection[str]) -> dict[str, str]:
+    """Weight id -> a sum of all that its entry is made of, its pictures apart; of those that a file holds.
+
+    Equal sums, equal entries: it takes a tenth of the time to see that there is nothing to do.
+    """
+    statement = f"SELECT {', '.join(_File._fields)} FROM adapter WHERE weight_id IS NOT NULL"
+    rows: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    for file in sorted(_rows(session, statement, only), key=itemgetter(0, 1, 2)):
+        rows[file[0]].append(file)
+    for card in _cards(session, only):
+        if card.weight_id in rows:
+            rows[card.weight_id].append(tuple(card))
+    return {
+        key: hashlib.blake2b(repr(some).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        for key, some in rows.items()
+    }
 
 
 def card_paths(session: Session, weight_ids: Collection[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 from sqlmodel import Session
@@ -78,23 +79,36 @@ class Found:
     remarks: tuple[str, ...] = field(default_factory=tuple)
 
 
-def store(session: Session, documents: Iterable[SearchDocument]) -> int:
-    """Make these documents current; how many of them were written. What is the same already costs one look."""
+def store(session: Session, documents: Iterable[SearchDocument], sums: Mapping[str, str] = MappingProxyType({})) -> int:
+    """Make these documents current; how many of them were written. What is the same already costs one look.
+
+    `sums`: key -> what `unchanged` knows it by the next time; a sum of the document itself where there is none.
+    """
     written = 0
     for some in chunks(documents):
-        rows = [(document, _sum(document)) for document in {document.key: document for document in some}.values()]
-        marks = ", ".join("?" * len(rows))
-        known = {
-            key: (number, total)
-            for number, key, total in session.connection().exec_driver_sql(
-                f"SELECT id, key, sum FROM search_facet WHERE key IN ({marks})", tuple(row.key for row, _ in rows)
-            )
-        }
+        rows = [
+            (document, sums.get(document.key) or _sum(document)) for document in {one.key: one for one in some}.values()
+        ]
+        known = _known(session, [row.key for row, _ in rows])
         changed = [(row, total) for row, total in rows if known.get(row.key, (0, ""))[1] != total]
         _delete(session, [known[row.key][0] for row, _ in changed if row.key in known])
         _insert(session, changed)
         written += len(changed)
     return written
+
+
+def unchanged(session: Session, sums: Mapping[str, str]) -> set[str]:
+    """The keys of those documents that were stored with these sums."""
+    return {key for some in chunks(sums) for key, (_, total) in _known(session, some).items() if total == sums[key]}
+
+
+def _known(session: Session, keys: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Key -> (number, sum)."""
+    marks = ", ".join("?" * len(keys))
+    rows = session.connection().exec_driver_sql(
+        f"SELECT id, key, sum FROM search_facet WHERE key IN ({marks})", tuple(keys)
+    )
+    return {key: (number, total) for number, key, total in rows}
 
 
 def forget(session: Session, keys: Iterable[str]) -> None:

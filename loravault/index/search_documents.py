@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from loravault.index.tables import AdapterRow
     from loravault.library.entry import Entry
 
+#: What documents say of the same entry; to be raised when that changes, so that all of them are made anew.
+FORM = 1
+
 #: Of longer texts the beginning is searched.
 MAX_PROSE = 100_000
 MAX_CAPTIONS = 300

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from sqlmodel import Session
 
 from loravault.index import adapters, covers, library, search
-from loravault.index.search_documents import document_of, document_of_file
+from loravault.index.search_documents import FORM, document_of, document_of_file
 from loravault.jobs.context import Context
 
 #: Adapters that are looked up at a time.
@@ -39,12 +40,22 @@ class SearchKeeper:
         while self._due and time.monotonic() < until:
             some = sorted(self._due)[:AT_A_TIME]
             with self._ctx.index.session() as session:
-                found = library.entries(session, some)
-                covered = {key for key, row in covers.covers(session, some).items() if row.path}
-                search.store(session, [document_of(entry, covered) for entry in found])
-                search.forget(session, set(some) - {entry.weight_id for entry in found})
+                self._bring_current(session, some)
             self._due -= set(some)
         return bool(self._due)
+
+    def _bring_current(self, session: Session, some: Sequence[str]) -> None:
+        """After a start nearly all of them are as they were: then no document is made to find that out."""
+        covered = {key for key, row in covers.covers(session, some).items() if row.path}
+        sums = {
+            key: f"{FORM}{'c' if key in covered else '-'}{told}" for key, told in library.sums(session, some).items()
+        }
+        due = sorted(set(some) - search.unchanged(session, sums))
+        if not due:
+            return
+        found = library.entries(session, due)
+        search.store(session, [document_of(entry, covered) for entry in found], sums)
+        search.forget(session, set(due) - {entry.weight_id for entry in found})
 
     def _files(self, session: Session) -> set[str]:
         """Files that have no weight id are stored at once; what the search knows and is no more is returned."""

@@ -92,6 +92,39 @@ def test_the_cheap_look_finds_requests_and_skips_the_crowd():
     assert not might_be_request(b"---\ntitle: x\n---\n")
 
 
+@pytest.mark.parametrize(
+    "properties",
+    [
+        "loravault: generate",
+        "loravault:\n  generate",
+        "loravault : generate",
+        '"LoraVault": generate',
+        "'loravault' : generate",
+        "{title: x, loravault: generate}",
+        "? loravault\n: generate",
+        "title: x\r\nloravault: generate",
+    ],
+)
+def test_however_the_property_is_written_the_cheap_look_finds_it(properties: str) -> None:
+    data = f"---\n{properties}\n---\n".encode()
+    front = parse_note(data).frontmatter
+    assert front is not None
+    assert front.get("loravault") == "generate"
+    assert might_be_request(data)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"---\ncssclasses:\n  - loravault\n  - img-grid\n---\n",
+        b"---\ncover: '[[LoraVault/Images/a.webp]]'\n---\n![[LoraVault/Images/a.webp]]\n",
+    ],
+)
+def test_a_note_that_only_shows_what_is_ours_is_not_parsed_at_every_start(note: bytes) -> None:
+    """Ten thousand pages of ours cost each start four seconds."""
+    assert not might_be_request(note)
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_raise(data):
