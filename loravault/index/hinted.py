@@ -6,14 +6,15 @@ decide (what was moved, copied, or is gone, and what is broken) is left to the w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqlmodel import Session
 
 from loravault.config import Root
 from loravault.index import adapters
 from loravault.index.database import Index
-from loravault.index.refresh import Neighbours, Refreshed, store
+from loravault.index.refresh import Neighbours, Refreshed, may_be_filled, store
 from loravault.library.identify import AdapterRecord, read_adapter
 from loravault.library.scan import Found, scan_named
 
@@ -21,7 +22,13 @@ from loravault.library.scan import Found, scan_named
 MOST = 64
 
 
-def look_at_hinted(index: Index, roots: Sequence[Root], hinted: Mapping[str, Collection[str]]) -> Refreshed:
+def look_at_hinted(
+    index: Index,
+    roots: Sequence[Root],
+    hinted: Mapping[str, Collection[str]],
+    *,
+    now: Callable[[], float] = time.time,
+) -> Refreshed:
     """Read the files that these paths name or stand beside (`hinted`: root name -> paths inside it)."""
     result = Refreshed()
     neighbours = Neighbours()
@@ -37,7 +44,9 @@ def look_at_hinted(index: Index, roots: Sequence[Root], hinted: Mapping[str, Col
                     continue
                 path = root.path / item.rel
                 record = read_adapter(path, root.name, item.rel, neighbours.of(path))
-                if record.state != "ok" or record.hollow or record.weight_id is None or record.weight_id in taken:
+                if record.state != "ok" or record.weight_id is None or record.weight_id in taken:
+                    continue
+                if may_be_filled(record, item, now()):
                     continue
                 if _is_alone(session, record, row.weight_id if row else None):
                     taken.add(record.weight_id)

@@ -151,7 +151,7 @@ def _scan(root: Root, roots: Sequence[Path], result: Refreshed) -> Scan | None:
     try:
         seen = scan(root.name, root.path, roots)
     except (FileNotFoundError, NotADirectoryError):
-        result.troubles[root.name] = f"{root.path} is not there; its adapters keep their place until it is back."
+        result.troubles[root.name] = f"{root.path} is not there; its LoRAs keep their place until it is back."
         return None
     except OSError as error:
         result.troubles[root.name] = f"{root.path} cannot be read: {error.strerror or error}."
@@ -213,7 +213,7 @@ def _read_changed(
         elif (record.state != "ok" or record.hollow) and _is_young(item, now()):
             result.unsettled += 1
             continue
-        elif record.hollow and _is_young(item, now(), HOLLOW_S):
+        elif may_be_filled(record, item, now()):
             record, item = not_yet(record), item._replace(beside=_HOLLOW)  # noqa: PLW2901
         if record.state == "broken" and is_gone(path):
             continue  # it went between the look and the reading; what was known of it stays
@@ -248,6 +248,11 @@ class Neighbours:
 def _is_young(item: Found, now: float, age: float = SETTLED_S) -> bool:
     """Whether it may still be growing. A time in the future says nothing: the file would be young for ever."""
     return abs(now - item.mtime_ns / 1e9) < age
+
+
+def may_be_filled(record: AdapterRecord, item: Found, now: float) -> bool:
+    """Whether it is mostly zeros because it is still being copied into room that was reserved for it."""
+    return record.hollow and _is_young(item, now, HOLLOW_S)
 
 
 def store(index: Index, batch: list[tuple[AdapterRecord, Found]], result: Refreshed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,16 @@ def test_a_new_and_a_replaced_file_are_taken_in_and_the_whole_look_finds_nothing
     assert old.weight_id != before.weight_id
     assert result.weights == {new.weight_id, old.weight_id, before.weight_id}
     assert not loras.look().read
+
+
+def test_a_file_of_zeros_waits_only_while_it_may_still_be_filled(loras: Loras) -> None:
+    """An old one that was moved into the folder waited for the whole look, and so did the benchmark's, which is one."""
+    loras.put("base.safetensors", 1)
+    path = loras.root.path / "hollow.safetensors"
+    headers.write(path, headers.adapter(headers.lora(width=4096, rank=128, out=4096), fill=0))
+    assert not loras.hint(path.name).weights
+    os.utime(path, (1, 1))
+    assert len(loras.hint(path.name).weights) == 1
 
 
 def test_a_sidecar_that_came_is_read_for_its_adapter(loras: Loras) -> None:
