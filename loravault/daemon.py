@@ -36,6 +36,7 @@ from loravault.keeping.house import COMMANDS as HOUSE_COMMANDS
 from loravault.keeping.house import Housekeeper
 from loravault.keeping.keepers import Keepers
 from loravault.looking import Looks
+from loravault.newsettings import NewSettings
 from loravault.osdep import Lock
 from loravault.vault.ignore import IgnoreRules
 from loravault.vault.ledger import Ledger
@@ -80,6 +81,7 @@ class Daemon:
         self._rebuilt = False
         self._more_to_keep = False
         self._cards_shown = False
+        self._settings = NewSettings(config, os.environ)
 
     # ---- opening and closing
 
@@ -333,11 +335,14 @@ class Daemon:
         return min(IDLE_S, look) if due is None else min(IDLE_S, look, due)
 
     def rescan(self) -> None:
-        """Look at every note."""
+        """Look at every note, and whether the settings are still those of the start."""
         ctx = self.ctx
         ctx.rules = IgnoreRules.read(ctx.config.vault, ctx.config.folder)
         for rel in self.feed.rescan():
             self.intake.gone(rel)
+        ctx.troubles.pop("config", None)
+        if said := self._settings.sentence():
+            ctx.troubles["config"] = said
         degraded = self._watcher is not None and not self._watcher.alive
         self._next_rescan = ctx.steady() + (min(POLLING_S, ctx.config.rescan_s) if degraded else ctx.config.rescan_s)
 

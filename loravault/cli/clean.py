@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loravault.cli.app import App, pass_app
+from loravault.cli.asking import confirmed
 from loravault.cli.moves import tell
 from loravault.cli.progress import following
 from loravault.cli.words import as_json, columns, counted, plain, size
@@ -124,7 +125,7 @@ def _empty(tidying: Tidying, older_than_s: float, *, yes: bool, as_data: bool) -
     if not as_data:
         rows = [(one.area or "vault", one.rel, counted(one.files, "file"), size(one.size)) for one in found]
         click.echo(columns(rows))
-    if not yes and not click.confirm("Delete this for good?", default=False):
+    if not yes and not confirmed("Delete this for good?", default=False):
         click.echo("Nothing was deleted.")
         return
     view = tidying.empty(found)

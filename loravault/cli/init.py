@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loravault.cli.app import App, pass_app
+from loravault.cli.asking import confirmed
 from loravault.cli.words import as_json, counted, plain, size
 from loravault.errors import UserError
 
@@ -73,7 +74,7 @@ def command(
     if dry_run:
         click.echo("Nothing was written (--dry-run).")
         return
-    if not yes and not click.confirm("Go on?", default=True):
+    if not yes and not confirmed("Go on?", default=True):
         click.echo("Nothing was written.")
         return
     carry_out(plan, app.env)

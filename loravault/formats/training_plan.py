@@ -17,7 +17,6 @@ from typing import Any
 from loravault.formats.training import (
     Optimizer,
     Precision,
-    Subject,
     Survey,
     TrainingPlan,
     TrainingSpec,
@@ -25,7 +24,7 @@ from loravault.formats.training import (
 )
 from loravault.formats.training_families import MOST_RATE, RATE_FACTOR, RECIPES, Recipe, recipe_of
 from loravault.formats.training_forecast import DeviceFacts, forecast, needed_bytes, rate_key, rate_of
-from loravault.formats.training_warnings import warnings_of, why_not
+from loravault.formats.training_warnings import warnings_of, why_not, with_article
 
 __all__ = ["DeviceFacts", "decide", "forecast", "needed_bytes", "rate_key", "rate_of", "why_not"]
 
@@ -34,6 +33,8 @@ ALIKE, DIFFERENT = 0.15, 0.25
 _ALIKE_BAND, _DIFFERENT_BAND = (500, 1000), (1000, 2000)
 #: Pictures from which one, and two, can be spared to measure with.
 _SPARE_ONE, _SPARE_TWO = 15, 30
+#: Somebody who asks for so many times fewer steps than are usual is told.
+_FEW_STEPS = 3
 #: Share of the device's memory that a plan may fill.
 _FILL = 0.9
 
@@ -114,7 +115,7 @@ class _Work:
             self._because(
                 f"{_TITLES[algorithm]} of rank {rank}, alpha {alpha:g}"
                 + (f" (3×3 convolutions: rank {conv_rank}, alpha {conv_alpha:g})" if conv_rank else ""),
-                f"what is usual for {_a(self.spec.subject)} on {self.spec.base.family}",
+                f"what is usual for {with_article(self.spec.subject)} on {self.spec.base.family}",
             )
         return {
             "algorithm": algorithm,
@@ -142,7 +143,7 @@ class _Work:
             encoders = f"{te_rate:g} for the text encoder" if te_rate else "the text encoder left alone"
             self._because(
                 f"learning rate {rate:g}, {encoders}",
-                f"what is usual for {_a(self.spec.subject)} on {self.spec.base.family}"
+                f"what is usual for {with_article(self.spec.subject)} on {self.spec.base.family}"
                 + (f" with {_TITLES[network['algorithm']]}" if network["algorithm"] in RATE_FACTOR else ""),
             )
         v_prediction = self.spec.base.variant == "v-prediction"
@@ -279,12 +280,13 @@ class _Work:
 
     def _steps(self, plan: TrainingPlan) -> TrainingPlan:
         together = plan.batch * plan.accumulation * plan.gpus
-        if self.wishes.steps is not None:
-            return replace(plan, steps=self.wishes.steps)
         count = learned_from(self.spec, self.survey)
         low, high = band(self.survey.diversity, long=self.recipe.long)
         seen = low + (high - low) * min(1.0, max(0.0, (count - 10) / 20))
         steps = max(1, round(seen * self.recipe.often / together))
+        if self.wishes.steps is not None:
+            self._warn_if_few(self.wishes.steps, steps)
+            return replace(plan, steps=self.wishes.steps)
         often = f" × {self.recipe.often:g}" if self.recipe.often != 1 else ""
         divided = f" / {together}" if together != 1 else ""
         kind = self._kind_of_band()
@@ -295,10 +297,17 @@ class _Work:
         )
         return replace(plan, steps=steps)
 
+    def _warn_if_few(self, wished: int, usual: int) -> None:
+        if wished * _FEW_STEPS <= usual:
+            self.warnings.append(
+                f"{wished:,} {'step is' if wished == 1 else 'steps are'} few: `steps: auto` would take {usual:,}. "
+                "A LoRA that is trained so briefly hardly shows what it was trained on."
+            )
+
     def _kind_of_band(self) -> str:
         measured = f"diversity {self.survey.diversity:.2f}"
         if self.recipe.long:
-            return f"of {_a(self.spec.subject)}, which takes the upper band ({measured})"
+            return f"of {with_article(self.spec.subject)}, which takes the upper band ({measured})"
         if self.survey.diversity <= ALIKE:
             return f"that are alike ({measured} ≤ {ALIKE:g})"
         if self.survey.diversity >= DIFFERENT:
@@ -345,7 +354,3 @@ def learned_from(spec: TrainingSpec, survey: Survey) -> int:
 def seed_of(name: str) -> int:
     """The seed of a training that names none: always the same for the same name, so that it can be repeated."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).digest())
-
-
-def _a(subject: Subject) -> str:
-    return f"an {subject}" if subject[0] in "aeiou" else f"a {subject}"

@@ -24,7 +24,7 @@ def why_not(spec: TrainingSpec, survey: Survey) -> str | None:
     family = spec.base.family
     if family not in RECIPES:
         return (
-            f'Adapters cannot be trained on the base "{spec.base.name}" ({family}) yet; they can on: '
+            f'LoRAs cannot be trained on the base "{spec.base.name}" ({family}) yet; they can on: '
             f"{', '.join(RECIPES)}. Choose another `base`."
         )
     usable = _usable(spec, survey)
@@ -80,13 +80,13 @@ def _how_many(spec: TrainingSpec, count: int) -> list[str]:
     few, many = _FEW[spec.subject], _MANY.get(spec.subject)
     if count < few:
         return [
-            f"{_count(count)} {'is' if count == 1 else 'are'} few for {spec.subject}: with less than {few} the adapter "
-            "mostly repeats them."
+            f"{_count(count)} {'is' if count == 1 else 'are'} few for {with_article(spec.subject)}: with fewer than "
+            f"{few} the LoRA mostly repeats them."
         ]
     if many is not None and count > many:
         return [
-            f"{_count(count)} are many for {spec.subject}: 20 to 30 good ones usually give a better adapter than "
-            f"more than {many}."
+            f"{_count(count)} are many for {with_article(spec.subject)}: 20 to 30 good ones usually give a better LoRA "
+            f"than more than {many}."
         ]
     return []
 
@@ -134,6 +134,11 @@ def _small(usable: list[LookedAt], plan: TrainingPlan) -> list[str]:
         return []
     listed = ", ".join(f"{one.name} ({one.width}×{one.height})" for one in small[:_NAMED])
     return [f"Smaller than the {side} pixels they are trained at, so they teach blur: {listed}{_and_more(len(small))}."]
+
+
+def with_article(subject: str) -> str:
+    """`a character`, `an object`."""
+    return f"{'an' if subject == 'object' else 'a'} {subject}"
 
 
 def _count(number: int) -> str:

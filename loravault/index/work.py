@@ -69,6 +69,13 @@ def last_runs(session: Session, limit: int, status: str | None = None) -> Sequen
     return session.exec(query.limit(limit)).all()
 
 
+def last_made(session: Session, limit: int) -> Sequence[RunRow]:
+    """The newest runs that made all they were asked for, newest first; not those for which nothing was to be made."""
+    had_work = select(JobRow.id).where(col(JobRow.run) == RunRow.id).exists()
+    query = select(RunRow).where(col(RunRow.closed).is_(True), RunRow.status == "done", had_work)
+    return session.exec(query.order_by(col(RunRow.finished).desc(), col(RunRow.id)).limit(limit)).all()
+
+
 def unmended_runs(session: Session, limit: int) -> Sequence[RunRow]:
     """The last runs of notes, where those failed or made only a part; newest first."""
     later = aliased(RunRow)

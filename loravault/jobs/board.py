@@ -124,7 +124,7 @@ class Board:
                 failures=tuple(_run_line(run) for run in work.unmended_runs(session, 5)),
                 skipped=tuple(needy[:LINES]),
                 skipped_more=max(0, len(needy) - LINES),
-                recent=tuple(_run_line(run) for run in work.last_runs(session, 5, "done")),
+                recent=tuple(_run_line(run) for run in work.last_made(session, 5)),
                 library=library(session, ctx, keeping),
             )
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loravault.formats.training import Described, Prepared, TrainingOutcome, TrainingPlan, TrainingSpec, TrainingStep
-from loravault.jobs.words import duration, number, sentence
+from loravault.formats.training_warnings import with_article
+from loravault.jobs.words import duration, number, remark_lines, sentence
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, wikilink
 
@@ -44,7 +45,7 @@ def _pictures(spec: TrainingSpec, prepared: Prepared) -> str:
     survey = prepared.survey
     prior = sum(one.regularisation for one in spec.pictures)
     count = survey.usable - prior
-    parts = [f"{_count(count, 'picture')} of {'an' if spec.subject == 'object' else 'a'} {spec.subject}"]
+    parts = [f"{_count(count, 'picture')} of {with_article(spec.subject)}"]
     if prior:
         parts.append(f"{prior} of its class")
     if spec.trigger:
@@ -90,7 +91,7 @@ def settings(spec: TrainingSpec, plan: TrainingPlan) -> str:
         "/".join(str(side) for side in plan.resolutions) + " px",
         f"batch {together}",
         rate + (f", text encoder {number(plan.te_rate)}" if plan.te_rate else ""),
-        plan.schedule + (f" after {plan.warmup} steps" if plan.warmup else ""),
+        plan.schedule + (f" after {_count(plan.warmup, 'step')}" if plan.warmup else ""),
         *([f"min-SNR {number(plan.min_snr)}"] if plan.min_snr else []),
         *([f"EMA {number(plan.ema)}"] if plan.ema else []),
         plan.precision + (f", base {plan.quantised}" if plan.quantised != "none" else ""),
@@ -148,8 +149,9 @@ def result_lines(made: Trained) -> list[str]:
     of = outcome.prepared.described
     by_model = [f"{described(of)}."] if of is not None and of.count else []
     told = dict.fromkeys([*by_model, *made.remarks, *plan.warnings, *outcome.warnings])
-    if told:
-        lines.append(" ".join(sentence(remark) for remark in told))
+    lines += remark_lines(told)
+    if plan.reasons:  # they were said in the first answer, which this one takes the place of
+        lines += ["", "> [!info]- Why these numbers", *(f"> - {sentence(reason)}" for reason in plan.reasons)]
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -44,10 +44,13 @@ def result_lines(made: Made) -> list[str]:
     told = (images_phrase(len(made.images)), seeds_phrase(made.spec.seeds), *took)
     title = f"[!lora-result]+ {' · '.join(told)}"
     pictures = " ".join(embed(path, EMBED_WIDTH) for path in made.images)
-    lines = [title, pictures, settings_line(made)]
-    if made.remarks:
-        lines.append(" ".join(sentence(remark) for remark in made.remarks))
-    return lines
+    return [title, pictures, settings_line(made), *remark_lines(made.remarks)]
+
+
+def remark_lines(remarks: Collection[str]) -> list[str]:
+    """Sentences below a result: one as it is, several as a list."""
+    mark = "- " if len(remarks) > 1 else ""
+    return [f"{mark}{sentence(remark)}" for remark in remarks]
 
 
 def made_lines(made: Made, *, sheet: bool) -> list[str]:

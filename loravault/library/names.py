@@ -15,6 +15,8 @@ from loravault.library.located import Located
 from loravault.vault.inert import inert_value
 
 CLOSEST = 3
+#: How much alike two names are that are close (`difflib`): at less, anything comes close to a short one.
+NEAR = 0.55
 
 
 #: What a name may hold if it was copied from a card, where active signs are broken.
@@ -112,7 +114,7 @@ def closest(name: str, records: Iterable[Named], limit: int = CLOSEST) -> tuple[
     """The names nearest to one that nobody has: similar spelling first, then names that contain it."""
     spelled = {_any_case(record.name): record.name for record in records if record.state != "missing"}
     key = _any_case(name).rpartition("/")[2]
-    near = difflib.get_close_matches(key, spelled, n=limit, cutoff=0.4)
+    near = difflib.get_close_matches(key, spelled, n=limit, cutoff=NEAR)
     if len(key) >= 3:
         near += [other for other in sorted(spelled) if other not in near and (key in other or other in key)]
     return tuple(spelled[match] for match in near[:limit])

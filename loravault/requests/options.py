@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from loravault.formats import samplers
@@ -85,14 +86,72 @@ def read(given: Mapping[str, Given], key: str, parse: Callable[[Any], T], proble
         return None
 
 
+#: What options are called elsewhere; nobody calls a property of their own so.
+ELSEWHERE: Mapping[str, str] = {
+    "negative_prompt": "negative",
+    "cfg_scale": "cfg",
+    "guidance_scale": "cfg",
+    "guidance": "cfg",
+    "sampler_name": "sampler",
+    "sampling_steps": "steps",
+    "num_inference_steps": "steps",
+    "checkpoint": "base",
+    "lora": "loras",
+    "batch_size": "count",
+    "batch_count": "count",
+    "width": "size",
+    "height": "size",
+}
+#: Properties of every request, and those that Obsidian itself has.
+_OF_ALL = frozenset({"loravault", "run", "cancel", "auto", "tags", "aliases", "cssclasses"})
+
+
+def misspelled(
+    keys: Iterable[str], known: Collection[str], elsewhere: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """A sentence for each property that is nearly one of ours, or one of ours by another name.
+
+    All others are the user's own.
+    """
+    told = []
+    for key in keys:
+        if key in known or key in _OF_ALL or key.startswith("lv_"):
+            continue
+        near = elsewhere.get(key) or next((other for other in known if _is_slip(key, other)), None)
+        near = near or next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.84)), None)
+        if near:
+            told.append(f"The property `{key}` means nothing here; did you mean `{near}`?")
+    return told
+
+
+def _is_slip(typed: str, meant: str) -> bool:
+    """Whether one slip of the fingers lies between two words: a letter too many, too few or wrong, or two swapped."""
+    short, long = sorted((typed, meant), key=len)
+    if len(long) - len(short) == 1:
+        return any(long[:at] + long[at + 1 :] == short for at in range(len(long)))
+    wrong = [at for at, (one, other) in enumerate(zip(typed, meant, strict=False)) if one != other]
+    if len(short) != len(long) or len(short) < _LONG_ENOUGH:  # `site` is no `size`
+        return False
+    swapped = (
+        len(wrong) == 2
+        and wrong[1] == wrong[0] + 1
+        and typed[wrong[0]] + typed[wrong[1]] == (meant[wrong[1]] + meant[wrong[0]])
+    )
+    return swapped or len(wrong) == 1
+
+
+#: Letters from which on a word with another letter in it is probably the same word.
+_LONG_ENOUGH = 5
+
+
 def unknown_options(keys: Iterable[str]) -> list[str]:
     """A sentence for each `#|` option that does not exist; grids are told apart by the caller."""
     result = []
     for key in keys:
         if key in OPTIONS:
             continue
-        near = difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.6)
-        hint = f'; did you mean "{near[0]}"?' if near else "."
+        near = ELSEWHERE.get(key) or next(iter(difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.6)), None)
+        hint = f'; did you mean "{near}"?' if near else "."
         result.append(f'There is no option "{_cut(key)}"{hint} It was ignored.')
     return result
 

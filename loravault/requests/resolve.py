@@ -16,7 +16,7 @@ from loravault.formats.infotext import hash_name
 from loravault.formats.prompt_tags import weighting_example
 from loravault.requests import adapters, defaults, options, words
 from loravault.requests.fingerprint import fingerprint
-from loravault.requests.model import MAX_SEED, Block, Catalog, NotFound, Refusal, Request, Resolved
+from loravault.requests.model import MAX_SEED, OPTIONS, Block, Catalog, NotFound, Refusal, Request, Resolved
 
 _GRID = frozenset({"x", "y", "z"})
 _FORMAT = options.choice("webp", "png", "jpeg", jpg="jpeg")
@@ -46,7 +46,8 @@ class _Work:
 
 def resolve_block(request: Request, block: Block, catalog: Catalog) -> Resolved | Refusal:
     """Everything that decides the pictures of one block, or all that is wrong with it, in words."""
-    work = _Work(block, catalog, _given(request, block, catalog), [*request.problems], [*block.parsed.warnings])
+    said = options.misspelled(request.properties, OPTIONS, options.ELSEWHERE) if request.kind == "generate" else []
+    work = _Work(block, catalog, _given(request, block, catalog), [*request.problems], [*said, *block.parsed.warnings])
     if not request.problems:
         if block.container_problem:
             work.problems.append(block.container_problem)
@@ -202,7 +203,7 @@ def _adapters(work: _Work) -> adapters.Choice:
     named = {hash_name(tag.name).casefold() for tag in parsed.tags}
     for name in parsed.pasted_hashes:
         if name not in named:
-            work.warnings.append(f'The pasted parameters name the adapter "{name}", but the prompt has no tag for it.')
+            work.warnings.append(f'The pasted parameters name the LoRA "{name}", but the prompt has no tag for it.')
     return choice
 
 
@@ -282,8 +283,8 @@ def _check_families(work: _Work, choice: adapters.Choice, base: BaseRef) -> None
             work.warnings.append(f'The family of "{name}" could not be told, so whether it fits is not certain.')
         elif family != base.family:
             work.problems.append(
-                f'"{name}" is an adapter for {family}, and the base "{base.name}" is {base.family}: '
-                f"take a base of {family} or another adapter."
+                f'"{name}" is a LoRA for {family}, and the base "{base.name}" is {base.family}: '
+                f"take a base of {family} or another LoRA."
             )
         elif _differ(one.adapter.variant, base.variant):
             work.warnings.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -161,7 +160,7 @@ def read_wishes(properties: Mapping[str, Any], problems: list[str]) -> TrainingW
     values = {field: options.read(given, key, parse, problems) for key, (field, parse) in WISHES.items()}
     wanted = {key: value for key, value in values.items() if value is not None}
     if wanted.get("rslora") and wanted.get("algorithm") in ("lokr", "ia3"):
-        problems.append(f"`rslora` is for low-rank adapters, and {wanted['algorithm']} scales itself.")
+        problems.append(f"`rslora` is for low-rank networks, and {wanted['algorithm']} scales itself.")
     if wanted.get("conv_rank") and wanted.get("algorithm") == "ia3":
         problems.append("`conv_rank` has no meaning for ia3, which has no ranks.")
     return TrainingWishes(**wanted)
@@ -196,10 +195,4 @@ def subject_of(properties: Mapping[str, Any], problems: list[str]) -> Subject:
 def misspelled(properties: Mapping[str, Any]) -> list[str]:
     """Sentences about properties that are nearly one of ours. All others are the user's own."""
     known = [*WISHES, *OTHERS, *(other for others in _ALIASES.values() for other in others)]
-    own = {"loravault", "run", "cancel", "auto", "tags", "aliases", "cssclasses", *known}
-    told = []
-    for key in properties:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.84) if key not in own else []
-        if near and not key.startswith("lv_"):
-            told.append(f"The property `{key}` means nothing here; did you mean `{near[0]}`?")
-    return told
+    return options.misspelled(properties, known)

@@ -76,6 +76,19 @@ def test_as_many_pictures_are_seen_as_the_formula_says(diversity: float, count: 
     assert plan(wanted, diversity).steps == seen
 
 
+def test_far_fewer_steps_than_are_usual_are_told() -> None:
+    """Sixty steps made an adapter that showed nothing, and nobody said why."""
+    told = plan(spec(wishes=TrainingWishes(batch=1, steps=60))).warnings
+    sentence = (
+        "60 steps are few: `steps: auto` would take 1,500. A LoRA that is trained so briefly hardly shows what it was "
+        "trained on."
+    )
+    assert sentence in told
+    assert plan(spec(wishes=TrainingWishes(batch=1, steps=1))).warnings[0].startswith("1 step is few: ")
+    assert not any("few:" in one for one in plan(spec(wishes=TrainingWishes(batch=1, steps=501))).warnings)
+    assert not any("few:" in one for one in plan(spec(wishes=TrainingWishes(batch=4, steps=126))).warnings)
+
+
 def test_a_larger_batch_takes_fewer_steps_and_sees_as_many_pictures() -> None:
     once = plan(spec(wishes=TrainingWishes(batch=1)))
     four = plan(spec(wishes=TrainingWishes(batch=2, accumulation=2)))

@@ -229,3 +229,16 @@ def test_only_what_was_not_mended_since_is_told_as_failed(tmp_path: Path) -> Non
         assert [run.note for run in work.unmended_runs(session, 1)] == ["worse.md"]
         work.insert_run(session, RunRow(id="again", note="worse.md", created=6.0), [])
         assert [run.note for run in work.unmended_runs(session, 5)] == ["half.md"], "it is being tried again"
+
+
+def test_what_was_made_last_leaves_out_the_ticks_that_had_nothing_to_make(tmp_path: Path) -> None:
+    """`nothing changed: …` stood under "Made last", in front of the picture that was made."""
+    index = Index(tmp_path / "index.sqlite")
+    with index.session() as session:
+        for number, has_work in enumerate((True, False, True)):
+            run = RunRow(id=f"r{number}", note="a.md", created=number, status="done", finished=number, closed=True)
+            work.insert_run(session, run, [job(f"j{number}", run=run.id)] if has_work else [])
+    with index.session() as session:
+        assert [run.id for run in work.last_made(session, 5)] == ["r2", "r0"]
+        assert [run.id for run in work.last_runs(session, 5)] == ["r2", "r1", "r0"], "`queue` tells all of them"
+    index.close()

@@ -99,7 +99,7 @@ def test_the_last_answer_says_it_in_one_sentence(count: int, usable: int, senten
     outcome = shortened(TrainingOutcome(prepared=told, checkpoints=()))
     assert outcome.prepared.described == Described(by="blip", count=count, usable=usable)
     made = words.Trained(spec=spec, outcome=outcome, name="my-cat", place="loras/my-cat.safetensors", size=1)
-    assert words.result_lines(made)[-1] == sentence
+    assert sentence in words.result_lines(made)
 
 
 # ---- the whole path, with an engine that describes by file names

@@ -50,12 +50,14 @@ def test_the_first_answer_comes_before_the_end_and_gives_way_to_it(world: World,
         said = lines(world)
         assert "[!lora-training]+ Training my-cat · 60 steps · about 3 s" in said
         assert "2 pictures of a character" in said
-        assert "2 pictures are few for character" in said
+        assert "2 pictures are few for a character: with fewer than" in said
         assert "About 1.2 GB of memory" in said
         assert world.status(NOTE) == "running"
         assert not adapter_files(world)
         world.finish(daemon, NOTE)
     assert regions(world) == [("result", False)]
+    assert "Why these numbers" in lines(world), "what was said first is not lost"
+    assert "60 steps are few" in lines(world)
 
 
 def test_a_training_note_is_written_three_times_at_most(world: World, monkeypatch: Any) -> None:

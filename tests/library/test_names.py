@@ -92,7 +92,7 @@ def test_a_broken_file_is_found_only_where_no_good_one_has_the_name() -> None:
 
 
 def test_what_is_missing_names_the_nearest() -> None:
-    assert find("ink_outlin", ALL) == Missing(("ink_outline", "ink_wash"))
+    assert find("ink_outlin", ALL) == Missing(("ink_outline",)), "what shares three letters is not near"
     assert find("wash", [INK, WASH]) == Missing(("ink_wash",))
     assert find("zzz", ALL) == Missing(())
     assert find("anything", []) == Missing(())
