@@ -110,21 +110,21 @@ def load_adapter(use: AdapterUse, base: Base, names: BaseNames | None = None) ->
             before = os.fstat(file.fileno())
             header = header_of(file)
             if weight_id(header, reader(file)) != use.weight_id:
-                raise UserError(f"The file of the adapter “{use.name}” is another one by now. Run the note again.")
+                raise UserError(f"The file of the LoRA “{use.name}” is another one by now. Run the note again.")
             normal = without_lost_biases(place(header, names), base)
             if trouble := _trouble(use.name, header, normal, base):
                 raise UserError(trouble)
             contents = Contents(file, header)
             after = os.stat(use.path)
         if _stamp(before) != _stamp(after):
-            raise UserError(f"The file of the adapter “{use.name}” changed while it was read. Run the note again.")
+            raise UserError(f"The file of the LoRA “{use.name}” changed while it was read. Run the note again.")
         changes = tuple(_change(patch, contents, names) for patch in normal.patches)
         learned = learned_in(header.tensors, contents.tensor, base)
     except BrokenFile as error:
-        raise UserError(f"The adapter “{use.name}” cannot be used: {error.message}.") from error
+        raise UserError(f"The LoRA “{use.name}” cannot be used: {error.message}.") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"The adapter “{use.name}” cannot be read: {reason}. Is its drive there?") from error
+        raise UserError(f"The LoRA “{use.name}” cannot be read: {reason}. Is its drive there?") from error
     if not contents.surely_finite():
         _refuse_nan(use.name, changes, tuple(learned.values()))
     void = all(change.delta.is_zero() for change in changes)
@@ -182,7 +182,7 @@ def _refuse_nan(name: str, changes: Sequence[Change], learned: Sequence[Learned]
     bad += [one.words for one in learned if not bool(one.vectors.isfinite().all())]
     if bad:
         raise UserError(
-            f"The adapter “{name}” is damaged: {len(bad)} of its modules hold NaN or infinite numbers (first: "
+            f"The LoRA “{name}” is damaged: {len(bad)} of its modules hold NaN or infinite numbers (first: "
             f"{bad[0]}), which would make every picture black. Get the file again."
         )
 
@@ -194,7 +194,7 @@ def _trouble(name: str, header: Header, normal: Normal, base: Base) -> str | Non
     try:
         seen = families.identify(header)
     except BrokenFile as error:
-        return f"The adapter “{name}” cannot be used: {error.message}."
+        return f"The LoRA “{name}” cannot be used: {error.message}."
     modules = keys.modules_of(header.tensors)
     misfits = normal.misfits
     if seen.family not in (base.family, "unknown"):
@@ -202,17 +202,17 @@ def _trouble(name: str, header: Header, normal: Normal, base: Base) -> str | Non
         if normal.patches and not misfits:
             count = f"{len(modules) - len(normal.patches)} of its {len(modules)} modules have no place there"
         return (
-            f"The adapter “{name}” is made for {seen.family}, the base “{base.name}” is {base.family}: {count}. "
+            f"The LoRA “{name}” is made for {seen.family}, the base “{base.name}” is {base.family}: {count}. "
             f"Choose a base of the family {seen.family}."
         )
     if misfits:
         return (
-            f"The adapter “{name}” does not fit the base “{base.name}”: {len(misfits)} of its {len(modules)} modules "
+            f"The LoRA “{name}” does not fit the base “{base.name}”: {len(misfits)} of its {len(modules)} modules "
             f"are incomplete or have other shapes (first: {misfits[0]})."
         )
     if normal.patches:
         return None
-    return f"No module of the adapter “{name}” exists in the base “{base.name}” (first: {_first(header)})."
+    return f"No module of the LoRA “{name}” exists in the base “{base.name}” (first: {_first(header)})."
 
 
 def _mostly_lost(header: Header, normal: Normal) -> bool:

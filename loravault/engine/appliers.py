@@ -54,7 +54,7 @@ class Applier:
     def __init__(self, base: Base, device: Device, *, wish: str = "auto", beside: bool = True) -> None:
         """`wish`: one of `modes.WISHES`; `beside`: False where layers cannot be called otherwise (compiled)."""
         if wish not in WISHES:
-            raise UserError(f"There is no way to apply adapters called {wish!r}; use {', '.join(WISHES)}.")
+            raise UserError(f"There is no way to apply LoRAs called {wish!r}; use {', '.join(WISHES)}.")
         drawer = base.drawer
         self._base, self._device, self._wish = base, device, wish
         text = {key: one for key, one in base.modules.items() if key[0] != drawer.denoiser}
@@ -124,7 +124,7 @@ class Applier:
             self._put_or_beside(stacks[0])
             return
         if not self.mixable(stacks):
-            raise ValueError("pictures of one call have different adapters, which cannot be applied apart")
+            raise ValueError("pictures of one call have different LoRAs, which cannot be applied apart")
         self._mode = Mode.MIXED
         self._put(stacks)
 
@@ -166,7 +166,7 @@ class Applier:
         if not self._beside:
             return "`adapters = slots` had no effect: the layers of a compiled base cannot be called otherwise."
         if not self._slots.fits(stack):
-            return "`adapters = slots` had no effect: the ranks of these adapters are too high together."
+            return "`adapters = slots` had no effect: the ranks of these LoRAs are too high together."
         return None
 
     def _choice(self, stack: Stack, calls: Calls) -> Mode:
@@ -188,14 +188,14 @@ class Applier:
     def _refuse_merging(self, stack: Stack) -> None:
         if not self._slots.fits(stack):
             raise UserError(
-                f"These adapters cannot be used together with the base “{self._base.name}”, whose weights are kept in "
+                f"These LoRAs cannot be used together with the base “{self._base.name}”, whose weights are kept in "
                 "few bits: their ranks are too high together. Take fewer."
             )
         for one in stack:
             left = [change for change in one.adapter.changes if not _of_text(change) and not self._slots.takes(change)]
             if left and one.unet:
                 raise UserError(
-                    f"The adapter “{one.adapter.name}” cannot be used with the base “{self._base.name}”, whose weights "
+                    f"The LoRA “{one.adapter.name}” cannot be used with the base “{self._base.name}”, whose weights "
                     f"are kept in few bits: {len(left)} of its modules (first: {left[0].delta.name}) need whole ones."
                 )
 

@@ -307,7 +307,7 @@ class _Work:
 
 
 def _unfit(owner: Adapter, error: BrokenFile) -> UserError:
-    return UserError(f"The adapter “{owner.name}” cannot be used: {error.message}.")
+    return UserError(f"The LoRA “{owner.name}” cannot be used: {error.message}.")
 
 
 def _rows(tensor: Tensor, one: Place) -> Tensor:

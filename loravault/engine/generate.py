@@ -66,7 +66,7 @@ class Engine:
         if offload not in OFFLOADS:
             raise UserError(f"There is no way to offload called {offload!r}; use {', '.join(OFFLOADS)}.")
         if adapters not in WISHES:
-            raise UserError(f"There is no way to apply adapters called {adapters!r}; use {', '.join(WISHES)}.")
+            raise UserError(f"There is no way to apply LoRAs called {adapters!r}; use {', '.join(WISHES)}.")
         self._adapters_wish, self._adapter_bytes = adapters, adapter_bytes
         self._device: Device = choose_device(device, dtype)
         self._compiled = compiled

@@ -42,8 +42,8 @@ class PromptEncoder:
             encoded = self._family.encode(self._pipe, text, clip_skip, negative=negative)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(encoded) if tensor.is_floating_point()):
             raise UserError(
-                "The text encoder gave NaN. An adapter with a very high weight, or a damaged base, does this: "
-                "lower the weights or try without adapters."
+                "The text encoder gave NaN. A LoRA with a very high weight, or a damaged base, does this: "
+                "lower the weights or try without LoRAs."
             )
         self._cache[key] = encoded
         while len(self._cache) > 2 and (len(self._cache) > CACHE or self._bytes() > CACHE_BYTES):

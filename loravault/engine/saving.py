@@ -23,12 +23,12 @@ def keep(job: Job, pixels: np.ndarray[Any, np.dtype[np.uint8]] | None, versions:
     which = f"Image {index + 1} (seed {spec.seeds[index]})"
     if pixels is None:
         job.warn(
-            f"{which} came out as NaN, so nothing was kept of it. Lower the weights of the adapters or cfg, "
+            f"{which} came out as NaN, so nothing was kept of it. Lower the weights of the LoRAs or cfg, "
             "or try another sampler."
         )
         return
     if flaw := flatness(pixels):
-        job.warn(f"{which} is {flaw}. Lower the weights of the adapters or cfg, or take more steps.")
+        job.warn(f"{which} is {flaw}. Lower the weights of the LoRAs or cfg, or take more steps.")
     wish, image = job.wish, Image.fromarray(pixels)
     name = f"{wish.stem}-{index + 1}"
     path = wish.out_dir / f"{name}.{SUFFIXES[spec.image_format]}"

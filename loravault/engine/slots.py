@@ -294,7 +294,7 @@ class Slots:
         weight = self._layers[key].weight
         assert isinstance(weight, Tensor)
         error = piece.change.delta.misfit(weight, made_for)
-        return UserError(f"The adapter “{piece.owner.name}” cannot be used: {error.message}.")
+        return UserError(f"The LoRA “{piece.owner.name}” cannot be used: {error.message}.")
 
 
 class _Products:

@@ -60,7 +60,7 @@ def parse_block(text: str) -> PromptBlock:
     warnings.extend(f'"{tag}" is not interpreted and was left in the prompt.' for tag in foreign_tags(prompt))
     if negative and parse_tags(negative)[1]:
         warnings.append(
-            "Adapters in the negative prompt are not applied; put them into the prompt with a negative weight."
+            "LoRAs in the negative prompt are not applied; put them into the prompt with a negative weight."
         )
         negative = parse_tags(negative)[0].strip()
     return PromptBlock(

@@ -59,7 +59,7 @@ def _tag(raw: str, arguments: str) -> LoraTag:
     name, *items = (item.strip() for item in arguments.split(":"))
     said = _Said()
     if not name:
-        problem: str | None = "names no adapter"
+        problem: str | None = "names no LoRA"
     elif "=" in name:
         problem = 'has "=" in the name, which is read as an option; rename the file, or put it into `loras:`'
     else:

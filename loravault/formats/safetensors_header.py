@@ -108,7 +108,7 @@ def _header_length(start: bytes, size: int) -> int:
         raise BrokenFile("it is not a safetensors file (no table of tensors at its beginning)")
     if length > MAX_HEADER_BYTES:
         raise BrokenFile(
-            f"its header claims {length:,} bytes; no real adapter needs more than {MAX_HEADER_BYTES // 2**20} MiB"
+            f"its header claims {length:,} bytes; no real LoRA needs more than {MAX_HEADER_BYTES // 2**20} MiB"
         )
     if 8 + length > size:
         raise BrokenFile(f"it ends inside its header, after {size:,} bytes: the download is incomplete")
@@ -129,7 +129,7 @@ _FOREIGN: tuple[tuple[tuple[bytes, ...], str], ...] = (
         (b"pk\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
         "it is a pickle or zip archive under another name; pickles are never opened: convert it to safetensors",
     ),
-    ((b"gguf",), "it is a GGUF file, which is not read as an adapter"),
+    ((b"gguf",), "it is a GGUF file, which is not read as a LoRA"),
     (
         (b'{"error', b'{"message', b'{"detail', b"access denied", b"entry not found", b"invalid username"),
         "it is the error message of a download, not the file",

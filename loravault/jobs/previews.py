@@ -23,7 +23,7 @@ from loravault.requests.model import Block, Request, Resolved
 from loravault.requests.previews import Subject
 from loravault.vault.regions import Region
 
-ALL_SHOWN = "every adapter that can be shown here has a picture"
+ALL_SHOWN = "every LoRA that can be shown here has a picture"
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Previews:
     def _left(left: int, how: str) -> tuple[str, ...]:
         if left <= 0:
             return ()
-        return (f"{left} more {'adapter has' if left == 1 else 'adapters have'} no picture: {how}.",)
+        return (f"{left} more {'LoRA has' if left == 1 else 'LoRAs have'} no picture: {how}.",)
 
 
 def sheet_id(run_id: str, block: Block) -> str:
@@ -220,7 +220,7 @@ def _told(others: Counter[str], base: BaseRef | None) -> tuple[str, ...]:
     told = []
     if others:
         listed = ", ".join(f"{family} ({count})" for family, count in sorted(others.items()))
-        told.append(f"There is no base here for adapters without a picture of: {listed}.")
+        told.append(f"There is no base here for LoRAs without a picture of: {listed}.")
     if unknown:
         told.append(f"Left out, as their family is not known: {unknown}; name them under `loras` to try them.")
     return tuple(told)

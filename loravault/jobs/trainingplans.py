@@ -96,7 +96,7 @@ def _checked(found: ResolvedTraining | Refusal, config: VaultConfig) -> Resolved
     if isinstance(found, Refusal) or config.loras:
         return found
     return Refusal(
-        messages=("There is no loras folder to put the adapter into: name one in config.toml under `loras`.",),
+        messages=("There is no loras folder to put the LoRA into: name one in config.toml under `loras`.",),
         fingerprint=found.fingerprint,
     )
 

@@ -289,7 +289,7 @@ class Trainings:
     def _root(self, name: str | None) -> Root:
         roots = self._ctx.config.loras
         if not roots:
-            raise UserError("There is no loras folder to put the adapter into: name one in config.toml under `loras`.")
+            raise UserError("There is no loras folder to put the LoRA into: name one in config.toml under `loras`.")
         return next((root for root in roots if root.name == name), roots[0])
 
     def _names(self) -> set[str]:
@@ -335,7 +335,7 @@ class Trainings:
         ending.not_before = self._ctx.steady() + RETRY_S
         log.error("job %s: what was trained cannot be taken in: %s", job.id, reason)
         self._ctx.troubles[f"training.{job.id}"] = (
-            f"{job.first_line}: the adapter is made and cannot be put into its place: {reason}. It is kept and tried "
+            f"{job.first_line}: the LoRA is made and cannot be put into its place: {reason}. It is kept and tried "
             "again every minute."
         )
 
@@ -363,7 +363,7 @@ def spec_of(job: JobRow) -> TrainingSpec:
 def _weight_id(path: Path) -> str:
     record = read_adapter(path, "", path.name, ())
     if record.weight_id is None:
-        raise UserError(f"The adapter that was trained cannot be read back: {record.reason}. Nothing was published.")
+        raise UserError(f"The LoRA that was trained cannot be read back: {record.reason}. Nothing was published.")
     return record.weight_id
 
 

@@ -93,7 +93,7 @@ class CardMaking:
         count = len(self.refused)
         reasons = sorted(set(self.refused.values()))
         more = f" (And {len(reasons) - 3} more folders.)" if len(reasons) > 3 else ""
-        return f"{count} {'adapter has no card' if count == 1 else 'adapters have no cards'}: " + (
+        return f"{count} {'LoRA has no card' if count == 1 else 'LoRAs have no cards'}: " + (
             f"{' '.join(reasons[:3])}{more}"
         )
 

@@ -218,7 +218,7 @@ class CardKeeper:
         if everything:
             wanted = sorted(w for w in self._memory.all if w in known and not self._shelf.has(w))
             if not wanted:
-                return {"message": "Every adapter has its card; no card was deleted.", "cards": []}
+                return {"message": "Every LoRA has its card; no card was deleted.", "cards": []}
         else:
             wanted = [self._without_card(target or "")]
         self._memory.wanted(wanted)

@@ -11,7 +11,7 @@ from loravault.index import cards as rows
 from loravault.index.adapters import mark_duplicates
 from loravault.index.chunks import chunks
 
-_SECOND = "it is a second card of an adapter"
+_SECOND = "it is a second card of a LoRA"
 
 
 @dataclass

@@ -135,7 +135,7 @@ def export_preview(adapter: Path, png: bytes) -> bool:
     A preview that we wrote earlier is replaced. Raises `UserError` if the bytes are no PNG, `OSError`.
     """
     if not is_adapter(adapter.name):
-        raise UserError(f"{adapter.name} is no adapter: previews are written beside .safetensors files only.")
+        raise UserError(f"{adapter.name} is no LoRA: previews are written beside .safetensors files only.")
     marked = _marked(png)
     target = adapter.with_name(f"{stem_of(adapter.name)}.preview.png")
     ours = not target.is_symlink() and _is_ours(target)
@@ -171,7 +171,7 @@ def _marked(png: bytes) -> bytes:
 def _target(adapter: Path, ending: str) -> Path:
     """The sidecar as it is spelled on the disk, else as it will be."""
     if not is_adapter(adapter.name):
-        raise UserError(f"{adapter.name} is no adapter: sidecars are written beside .safetensors files only.")
+        raise UserError(f"{adapter.name} is no LoRA: sidecars are written beside .safetensors files only.")
     exact = f"{stem_of(adapter.name)}{ending}"
     there = [
         name for name in beside_of(adapter.name, os.listdir(adapter.parent)) if ending_of(name, adapter.name) == ending

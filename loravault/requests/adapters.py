@@ -65,7 +65,7 @@ def choose(wanted: Sequence[Wanted], catalog: Catalog, *, skip_missing: bool) ->
     """
     result = Choice([], [], [])
     if len(wanted) > MAX_ADAPTERS:
-        result.problems.append(f"The block names {len(wanted)} adapters; at most {MAX_ADAPTERS} can be used together.")
+        result.problems.append(f"The block names {len(wanted)} LoRAs; at most {MAX_ADAPTERS} can be used together.")
         return result
     by_weights: dict[str, list[Chosen]] = {}
     for one in wanted:
@@ -111,7 +111,7 @@ def _one(wanted: Wanted, catalog: Catalog, skip_missing: bool, result: Choice) -
             return _usable(found, candidate, wanted.inline, skip_missing, result)
         if isinstance(found, Several):
             result.problems.append(
-                f'"{candidate.name}" could be several adapters; write one of: {", ".join(found.paths)}.'
+                f'"{candidate.name}" could be several LoRAs; write one of: {", ".join(found.paths)}.'
             )
             return None
         closest = found.closest or closest
@@ -121,26 +121,24 @@ def _one(wanted: Wanted, catalog: Catalog, skip_missing: bool, result: Choice) -
 
 def _missing(name: str, found: NotFound, skip_missing: bool, result: Choice) -> None:
     if skip_missing:
-        result.warnings.append(f'There is no adapter "{name}"; it was left out (missing_loras: skip).')
+        result.warnings.append(f'There is no LoRA "{name}"; it was left out (missing_loras: skip).')
         return
     hint = f"Nearest: {', '.join(found.closest)}." if found.closest else "No name comes close to it."
-    result.problems.append(f'There is no adapter "{name}". {hint}')
+    result.problems.append(f'There is no LoRA "{name}". {hint}')
 
 
 def _usable(
     adapter: KnownAdapter, candidate: Candidate, inline: bool, skip_missing: bool, result: Choice
 ) -> Chosen | None:
     if adapter.state == "missing":
-        lost = (
-            f'The adapter "{adapter.name}" is known, but its file is not there now (moved, or on a drive that is away?)'
-        )
+        lost = f'The LoRA "{adapter.name}" is known, but its file is not there now (moved, or on a drive that is away?)'
         if skip_missing:
             result.warnings.append(f"{lost}; it was left out (missing_loras: skip).")
         else:
             result.problems.append(f"{lost}.")
         return None
     if adapter.state not in ("ok", "duplicate"):
-        result.problems.append(f'The adapter "{adapter.name}" cannot be used: {adapter.reason or adapter.state}.')
+        result.problems.append(f'The LoRA "{adapter.name}" cannot be used: {adapter.reason or adapter.state}.')
         return None
     default = adapter.weight if adapter.weight is not None else 1.0
     te = default if candidate.te is None else candidate.te
@@ -185,12 +183,10 @@ def _warn_of_weights(result: Choice) -> None:
     total = sum(peaks.values())
     if len(peaks) > MANY_ADAPTERS:
         result.together.append(
-            f"{len(peaks)} adapters are used together; above {MANY_ADAPTERS} they usually disturb each other."
+            f"{len(peaks)} LoRAs are used together; above {MANY_ADAPTERS} they usually disturb each other."
         )
     if len(peaks) > 1 and total > HIGH_WEIGHT_SUM and max(peaks.values()) <= HIGH_WEIGHT:
-        result.together.append(
-            f"The weights of the adapters add up to {total:g}; together that often burns the picture."
-        )
+        result.together.append(f"The weights of the LoRAs add up to {total:g}; together that often burns the picture.")
 
 
 def _very_high(name: str, peak: float, where: str = "") -> str:

@@ -143,7 +143,7 @@ class _Pinned:
 def count_of(request: Request, problems: list[str]) -> int:
     """How many adapters one run shows."""
     given = options.gather([("the properties", request.options)])
-    found = options.read(given, "count", options.whole(1, MOST, " (the most adapters of one run)"), problems)
+    found = options.read(given, "count", options.whole(1, MOST, " (the most LoRAs of one run)"), problems)
     return COUNT if found is None else found
 
 

@@ -158,7 +158,7 @@ def _base(work: _Work) -> BaseRef | None:
         return None
     if base.family not in RECIPES:
         work.problems.append(
-            f'Adapters cannot be trained on the base "{base.name}" ({base.family}) yet; they can on: '
+            f'LoRAs cannot be trained on the base "{base.name}" ({base.family}) yet; they can on: '
             f"{', '.join(RECIPES)}. Name one of these as `base`."
         )
         return None
@@ -259,7 +259,7 @@ def _samples(work: _Work, base: BaseRef, vae: VaeRef | None, name: str, trigger:
     if lacking and work.request.blocks:
         listed = ", ".join(f'"{line}"' for line in lacking[:3])
         work.warnings.append(
-            f'Sample prompts without the trigger "{trigger}" show what the adapter does unasked: {listed}.'
+            f'Sample prompts without the trigger "{trigger}" show what the LoRA does unasked: {listed}.'
         )
     return tuple(specs)
 

@@ -43,7 +43,7 @@ def unknown_group(triggers: Triggers, chosen: Sequence[Chosen]) -> str | None:
     folded = {_folded(name) for name in known}
     for wanted in triggers.groups:
         if _folded(wanted) not in folded:
-            names = f"; the groups of the adapters here: {', '.join(known)}" if known else ""
+            names = f"; the groups of the LoRAs here: {', '.join(known)}" if known else ""
             return f"triggers: {wanted!r} must be one of auto, on, off, or the name of a group of trigger words{names}."
     return None
 

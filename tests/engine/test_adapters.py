@@ -132,7 +132,7 @@ def test_what_fits_by_its_text_encoder_alone_is_of_another_family(tmp_path: Path
 def test_a_whole_model_is_no_adapter(base: Base, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.ones(4, 4)}, path)
-    assert "it is not an adapter" in refusal(path, base)
+    assert "it is not a LoRA" in refusal(path, base)
 
 
 def test_unused_keys_are_counted_and_told(base: Base, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_in_every_family(tmp_path: Path, family: str) -> None:
     ]
     with calls() as seen:
         ends = Asked(tmp_path).together(engine, *specs)
-    apart = family == "z-image"  # its embedders see all pictures in a row, and these adapters change them
+    apart = family == "z-image"  # its embedders see all pictures in a row, and these LoRAs change them
     assert len(seen) == (3 if apart else 1) or family in {"qwen-image", "flux2"}
     for one, end in zip(specs, ends, strict=True):
         assert same(drawn(end)[0], pixels(merging.generate(one, tmp_path / "alone"))[0])
@@ -189,7 +189,7 @@ def test_an_adapter_that_turns_out_not_to_fit_fails_its_own_job(
 
     def fails(self: Applier, stacks: Any, asked: Any) -> None:
         if any(one.adapter.name == "a1" for stack in stacks for one in stack):
-            raise UserError("The adapter “a1” cannot be used.")
+            raise UserError("The LoRA “a1” cannot be used.")
         real(self, stacks, asked)
 
     specs = [spec(tiny, seeds=(n,), adapters=(use,)) for n, use in enumerate(uses)]
@@ -303,7 +303,7 @@ def test_a_wish_for_slots_that_has_no_effect_is_told(tiny: BaseRef, tmp_path: Pa
         found.append(use_of(tmp_path / f"{number}.safetensors"))
     outcome = Engine("cpu", adapters="slots").generate(spec(tiny, adapters=tuple(found)), tmp_path)
     assert any("`adapters = slots` had no effect" in one for one in outcome.warnings)
-    with pytest.raises(UserError, match="no way to apply adapters called 'both'"):
+    with pytest.raises(UserError, match="no way to apply LoRAs called 'both'"):
         Engine("cpu", adapters="both")
 
 

@@ -146,7 +146,7 @@ def test_keys_split_into_component_module_and_part(key: str, expected: tuple[str
 
 def test_a_whole_model_is_not_an_adapter_even_with_stray_adapter_keys() -> None:
     model = {f"down_blocks.{i}.resnets.0.conv1.weight": (8, 8) for i in range(50)} | headers.lora()
-    with pytest.raises(BrokenFile, match="not an adapter"):
+    with pytest.raises(BrokenFile, match="not a LoRA"):
         families.identify(header(model))
 
 

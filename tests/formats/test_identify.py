@@ -282,7 +282,7 @@ class TestNoAdapters:
             (["text_model.encoder.layers.0.mlp.fc1.weight"], "a text encoder"),
             (["ip_adapter.1.to_k_ip.weight", "image_proj.proj.weight"], "an IP-Adapter"),
             (["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"], "an upscaler"),
-            (["a", "b"], "not an adapter"),
+            (["a", "b"], "not a LoRA"),
         ],
     )
     def test_what_it_is_instead_is_said(self, names: list[str], words: str) -> None:

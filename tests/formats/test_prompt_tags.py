@@ -36,8 +36,8 @@ def test_tags(tag: str, name: str, te: float | None, unet: float | None) -> None
 @pytest.mark.parametrize(
     ("tag", "words"),
     [
-        ("<lora:>", "names no adapter"),
-        ("<lora::0.8>", "names no adapter"),
+        ("<lora:>", "names no LoRA"),
+        ("<lora::0.8>", "names no LoRA"),
         ("<lora:ink:strong>", 'not a number: "strong"'),
         ("<lora:ink:>", 'not a number: ""'),
         ("<lora:ink:0,8>", "(write 0.8)"),

@@ -135,7 +135,7 @@ def test_a_strange_chunk_costs_only_its_picture(gallery: Gallery) -> None:
     gallery.paint("lv-3.webp", {**CHUNK, "adapters": [7, {"id": 7}, {"id": "\ud800"}]})
     assert gallery.look() == 2
     assert gallery.names() == ["lv-1.webp", "lv-3.webp"]
-    assert json.loads(gallery.rows()[1].adapters) == [], "what is no weight id names no adapter"
+    assert json.loads(gallery.rows()[1].adapters) == [], "what is no weight id names no LoRA"
 
 
 def test_a_name_that_is_not_text_costs_only_its_picture(gallery: Gallery) -> None:

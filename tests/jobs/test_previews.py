@@ -109,7 +109,7 @@ def test_a_run_shows_as_many_as_count_says_and_tells_how_many_are_left(world: Wo
     with running(world) as daemon:
         world.finish(daemon, NOTE)
         assert sorted(shown(daemon)) == ["a", "b"]
-        assert "1 more adapter has no picture: tick `run` again." in callouts(world)[0]
+        assert "1 more LoRA has no picture: tick `run` again." in callouts(world)[0]
         retick(world, NOTE)
         world.work(daemon, lambda: world.results(NOTE) == 2)
         assert sorted(shown(daemon)) == ["a", "b", "c"]
@@ -129,7 +129,7 @@ def test_families_without_a_base_are_told_once(world: World) -> None:
     with running(world) as daemon:
         world.finish(daemon, NOTE)
     [callout] = callouts(world)
-    assert callout.count("There is no base here for adapters without a picture of: sdxl (3).") == 1
+    assert callout.count("There is no base here for LoRAs without a picture of: sdxl (3).") == 1
     assert len(pictures(world)) == 1
 
 

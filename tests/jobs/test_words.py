@@ -99,8 +99,8 @@ def test_the_word_for_a_run(states: list[str], status: str) -> None:
 
 
 def test_a_run_tells_what_was_made_and_what_was_not() -> None:
-    ended = [Ended("done", 4, 10.0), Ended("failed", trouble='There is no adapter "x".'), Ended("cancelled")]
-    assert words.run_message(ended) == '4 images in 10.0 s; There is no adapter "x".; 1 of 3 blocks cancelled'
+    ended = [Ended("done", 4, 10.0), Ended("failed", trouble='There is no LoRA "x".'), Ended("cancelled")]
+    assert words.run_message(ended) == '4 images in 10.0 s; There is no LoRA "x".; 1 of 3 blocks cancelled'
     assert len(words.run_message([Ended("failed", trouble="a long story " * 100)])) <= words.MESSAGE_LIMIT
 
 

@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_made_keeps_only_its_own_cards_waiting(world, li
     assert not world.keeper.step(1.0), "what waits for its folder is not busy"
     world.settle()
     assert list(world.cards()) == ["LoraVault/LoRAs/Styles/a.md", "LoraVault/LoRAs/Styles/b.md"]
-    assert world.ctx.troubles["cards.folders"].startswith("2 adapters have no cards: ")
+    assert world.ctx.troubles["cards.folders"].startswith("2 LoRAs have no cards: ")
     assert "LoraVault/LoRAs/Other" in world.ctx.troubles["cards.folders"]
     assert "cards.write" not in world.ctx.troubles
     in_the_way.unlink()

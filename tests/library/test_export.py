@@ -139,7 +139,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_nothing_is_written_into_or_beside_what_is_no_adapter(tmp_path: Path) -> None:
     for write in (lambda path: export_edits(path, EDITS), lambda path: export_preview(path, png())):
-        with pytest.raises(UserError, match="no adapter"):
+        with pytest.raises(UserError, match="no LoRA"):
             write(tmp_path / "ink.ckpt")
 
 

@@ -46,7 +46,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         (b"", "empty"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
         (headers.adapter(headers.lora())[:-5], "incomplete"),
-        (headers.adapter({"model.embed.weight": (4, 4)}), "not an adapter"),
+        (headers.adapter({"model.embed.weight": (4, 4)}), "not a LoRA"),
         (headers.blob(b"{}"), "no tensors"),
     ],
 )

@@ -28,24 +28,24 @@ def test_it_shows_what_runs_waits_failed_and_needs_the_user() -> None:
     text = page(
         running=(QueueLine("Pictures/Cat.md", "a red cat", "step 7 of 25"),),
         waiting=(QueueLine("Pictures/Dog.md", "a dog"),),
-        failures=(NoteLine("Pictures/Bad.md", 'There is no adapter "x".', "20 Nov 18:00"),),
+        failures=(NoteLine("Pictures/Bad.md", 'There is no LoRA "x".', "20 Nov 18:00"),),
         skipped=(NoteLine("T/Template.md", "it is in a template folder."),),
         troubles=("The loras folder is not there.",),
         library=Library(adapters=3, families={"demo": 2, "sdxl": 1}, images=7, broken=1),
     )
     assert "- ▶ [[Pictures/Cat|Cat]]: a red cat · step 7 of 25" in text
     assert "- [[Pictures/Dog|Dog]]: a dog" in text
-    assert '- [[Pictures/Bad|Bad]] (20 Nov 18:00): There is no adapter "x".' in text
+    assert '- [[Pictures/Bad|Bad]] (20 Nov 18:00): There is no LoRA "x".' in text
     assert "- [[T/Template|Template]]: it is in a template folder." in text
     assert "> [!warning] The loras folder is not there." in text
-    assert "\n3 adapters (2 demo, 1 sdxl) · 1 broken · 7 pictures made\n" in text
+    assert "\n3 LoRAs (2 demo, 1 sdxl) · 1 broken · 7 pictures made\n" in text
 
 
 def test_the_library_of_a_healthy_vault_is_two_lines() -> None:
     library = Library(adapters=1200, families={"sdxl": 1200}, images=1, links=("F/LoRAs.base", "F/Gallery/All.md"))
     text = page(library=library)
     assert text.partition("## Library\n")[2] == (
-        "\n[[F/LoRAs.base|LoRAs]] · [[F/Gallery/All|All]]\n\n1,200 adapters (1,200 sdxl) · 1 picture made\n"
+        "\n[[F/LoRAs.base|LoRAs]] · [[F/Gallery/All|All]]\n\n1,200 LoRAs (1,200 sdxl) · 1 picture made\n"
     )
 
 
@@ -65,7 +65,7 @@ def test_what_is_done_for_the_library_and_what_is_wrong_in_it_is_told() -> None:
     )
     text = page(library=library, skipped=(NoteLine("A.md", "why"),), skipped_more=1234)
     assert text.partition("## Library\n")[2] == (
-        "\n2 adapters · 1 copy · 2 incomplete · 3 missing · 4 without trigger words · 0 pictures made\n"
+        "\n2 LoRAs · 1 copy · 2 incomplete · 3 missing · 4 without trigger words · 0 pictures made\n"
         "\nHashing: 1,123 of 4,000 files, 12 % · 1 cover to make\n"
         "\n### Files that cannot be used\n\n- loras/a.safetensors: it is [ [empty] ]\n- and 3 more\n"
         "\n### Pictures that cannot be shown\n\n- [[F/LoRAs/Ink|Ink]]: ink.png: it is damaged\n"

@@ -60,7 +60,7 @@ def test_the_card_of_an_adapter_gives_weight_negative_and_base_unless_told_other
     assert (found.adapters[0].te, found.adapters[0].unet, found.negative, found.base) == (0.6, 0.6, "blurry", SD)
     found = resolved("a cat <lora:carded:1>\nNegative prompt: dark")
     assert (found.adapters[0].te, found.negative) == (1.0, "dark, blurry")
-    assert "another adapter" in refused("a cat <lora:carded>", "base: demo")[0]
+    assert "another LoRA" in refused("a cat <lora:carded>", "base: demo")[0]
 
 
 def test_a_seed_of_minus_one_in_the_block_frees_the_seed_of_the_note() -> None:
@@ -216,7 +216,7 @@ def test_a_pasted_adapter_whose_hash_is_unknown_is_found_by_name() -> None:
 
 def test_a_pasted_hash_without_a_tag_is_said() -> None:
     found = resolved('a cat\nSteps: 20, Sampler: Euler, Seed: 1, Hashes: {"lora:Foo":"0123456789"}')
-    assert 'The pasted parameters name the adapter "foo", but the prompt has no tag for it.' in found.warnings
+    assert 'The pasted parameters name the LoRA "foo", but the prompt has no tag for it.' in found.warnings
 
 
 def test_missing_adapters_can_be_skipped() -> None:

@@ -15,19 +15,19 @@ from loravault.requests.parse import parse_request
 from loravault.requests.resolve import resolve_block, with_seeds
 from loravault.requests.wanted import from_option
 from loravault.vault.note import parse_note
-from tests.requests.catalog import Library, refused, resolved
+from tests.requests.catalog import Library, outcome, refused, resolved
 
 
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ("a <lora:ink_outlin:1>", 'There is no adapter "ink_outlin". Nearest: ink_outline, ink_wash'),
-        ("a <lora:zzzzzz:1>", 'There is no adapter "zzzzzz". No name comes close to it.'),
-        ("a <lora:cat:1>", '"cat" could be several adapters; write one of: New/cat, Old/cat.'),
-        ("a <lora:torn:1>", 'The adapter "torn" cannot be used: it ends inside its header.'),
-        ("a <lora:away:1>", 'The adapter "away" is known, but its file is not there now'),
+        ("a <lora:ink_outlin:1>", 'There is no LoRA "ink_outlin". Nearest: ink_outline.'),
+        ("a <lora:zzzzzz:1>", 'There is no LoRA "zzzzzz". No name comes close to it.'),
+        ("a <lora:cat:1>", '"cat" could be several LoRAs; write one of: New/cat, Old/cat.'),
+        ("a <lora:torn:1>", 'The LoRA "torn" cannot be used: it ends inside its header.'),
+        ("a <lora:away:1>", 'The LoRA "away" is known, but its file is not there now'),
         ("a <lora:ghibli:1>", '"ghibli" needs a base of the family sdxl, and there is none. Bases here: dreamshaper_8'),
-        ("#| base: demo\na <lora:photo:1>", '"photo" is an adapter for sd15, and the base "demo" is demo'),
+        ("#| base: demo\na <lora:photo:1>", '"photo" is a LoRA for sd15, and the base "demo" is demo'),
         ("a <lora:photo:1> <lora:ink_outline:1>", "take a base of"),
         ("a <lora:ink_outline:200>", "out of range"),
         ("a <lora:ink_outline:nan>", "not a number"),
@@ -81,7 +81,7 @@ def test_bad_input_gets_a_clear_word(block: str, message: str) -> None:
         ("size: true", "512x768"),
         ("loras: ['ink_outline 0,8']", "written with a comma: write 0.8"),
         ("loras: ink_outline 999", "out of range"),
-        ("loras: {ink_outline: 0.8}", "There is no adapter"),
+        ("loras: {ink_outline: 0.8}", "There is no LoRA"),
         ("base: {a: b}", "must be a text"),
         ("missing_loras: perhaps", "one of fail, skip"),
         ("seed: 1.5", "whole number"),
@@ -125,7 +125,7 @@ def test_there_is_no_base_at_all() -> None:
         ("a <lora:ink_outline:2:mid=2>", 'The weight 4 of "ink_outline" in one of its blocks is very high; above 3'),
         (
             "a <lora:ink_outline:.5> <lora:ink_wash:.5> <lora:ink 2:.5> <lora:doll:.5>",
-            "4 adapters are used together; above 3 they usually disturb each other.",
+            "4 LoRAs are used together; above 3 they usually disturb each other.",
         ),
         ("a cat <lora:ink_outline:1>", '"ink_outline" has trigger words that are not in the prompt: "ink outline".'),
         ("a cat <lora:riddle:1>", 'The family of "riddle" could not be told'),
@@ -138,7 +138,36 @@ def test_a_weak_result_is_told_not_hidden(block: str, words: str) -> None:
 
 
 def test_unknown_properties_are_the_users_own() -> None:
-    assert resolved("a cat", "cuont: 4\nrating: 5").warnings == ()
+    theirs = "rating: 5\ncountry: France\nsite: here\ncase: 7\ndate: 2026-11-21\nmodel: T-800\ntags: [a]\nlv_sted: 1"
+    assert resolved("a cat", theirs).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("coutn: 3", "count"),
+        ("cont: 3", "count"),
+        ("counts: 3", "count"),
+        ("coumt: 3", "count"),
+        ("Step: 8", "steps"),
+        ("smapler: euler", "sampler"),
+        ("negativ: red", "negative"),
+        ("cfg scale: 4", "cfg"),
+        ("negative_prompt: red", "negative"),
+        ("width: 512", "size"),
+    ],
+)
+def test_a_property_that_is_nearly_an_option_is_told(typed: str, meant: str) -> None:
+    """`coutn: 3` gave one picture and no word; its writer looked for the fault in the daemon."""
+    key = typed.partition(":")[0].lower().replace(" ", "_")
+    said = f"The property `{key}` means nothing here; did you mean `{meant}`?"
+    assert resolved("a cat", typed).warnings == (said,)
+    assert said in outcome("#| steps: many\na cat", typed).warnings, "also where nothing is made"
+
+
+def test_an_option_in_a_block_by_the_name_that_another_program_gives_it() -> None:
+    (told,) = resolved("#| cfg scale: 4\na cat").warnings
+    assert told == 'There is no option "cfg_scale"; did you mean "cfg"? It was ignored.'
 
 
 def test_trigger_words_of_loras_are_inserted_and_of_tags_only_reported() -> None:

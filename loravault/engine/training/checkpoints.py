@@ -154,7 +154,7 @@ def _told(what: str) -> Any:
 def copied(source: Path, target: Path) -> None:
     """The file under another name too, durably; in one step, so that it is never seen in parts. Raises `UserError`."""
     temp = target.with_name(f".{target.stem}.{os.getpid()}.tmp")
-    with _told(f"The adapter could not be put into {target.parent.name}"):
+    with _told(f"The LoRA could not be put into {target.parent.name}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         temp.unlink(missing_ok=True)
         try:

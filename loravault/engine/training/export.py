@@ -99,7 +99,7 @@ def write_adapter(
                 raise UserError(_why(proof, adapter.unused, path))
             _put(temporary, path)
         return _written(path, found, precision, proof, remarks)
-    raise UserError("The adapter holds infinite numbers, so it was not written. Lower the learning rate.")
+    raise UserError("The LoRA holds infinite numbers, so it was not written. Lower the learning rate.")
 
 
 def _written(path: Path, found: str, precision: torch.dtype, proof: Proof, remarks: tuple[str, ...]) -> Written:
@@ -192,7 +192,7 @@ def _write_pieces(path: Path, first: bytes, pieces: Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise UserError(f"The adapter could not be written to {path.parent}: {error.strerror or error}.") from error
+        raise UserError(f"The LoRA could not be written to {path.parent}: {error.strerror or error}.") from error
 
 
 @contextlib.contextmanager
@@ -211,7 +211,7 @@ def _put(temporary: Path, path: Path) -> None:
         temporary.replace(path)
         osdep.fsync_dir(path.parent)
     except OSError as error:
-        raise UserError(f"The adapter could not be put at {path}: {error.strerror or error}.") from error
+        raise UserError(f"The LoRA could not be put at {path}: {error.strerror or error}.") from error
 
 
 # ---- what is known only when pictures were made with the file
@@ -231,7 +231,7 @@ def thumbnail(picture: Path) -> str:
         with Image.open(picture) as image:
             small = ImageOps.fit(image.convert("RGB"), (_THUMBNAIL, _THUMBNAIL))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"The sample {picture.name} cannot be made the adapter's thumbnail: {error}.") from error
+        raise UserError(f"The sample {picture.name} cannot be made the LoRA's thumbnail: {error}.") from error
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

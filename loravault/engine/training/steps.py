@@ -104,7 +104,7 @@ class Steps:
             if not self.files:
                 self._forget()
                 raise
-            loop.history.warn(f"{error.message} What was kept is the adapter as it was after step {max(self.files):,}.")
+            loop.history.warn(f"{error.message} What was kept is the LoRA as it was after step {max(self.files):,}.")
         return self._finish()
 
     def checkpoints(self) -> frozenset[int]:

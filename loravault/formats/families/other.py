@@ -31,15 +31,15 @@ _KINDS: tuple[tuple[_Test, str], ...] = (
     (_some("ip_adapter.", "image_proj.", "image_proj_model."), "it is an IP-Adapter, not a LoRA"),
     (_some("adapter.body.", "t2i_adapter"), "it is a T2I-Adapter, not a LoRA"),
     (_some("model.diffusion_model.", "cond_stage_model.", "conditioner.embedders."),
-     "it is not an adapter but a whole checkpoint: it belongs into the folder of checkpoints"),
-    (_both("encoder.", "decoder."), "it is not an adapter but a VAE: it belongs into the folder of VAEs"),
-    (_some("first_stage_model."), "it is not an adapter but a VAE: it belongs into the folder of VAEs"),
+     "it is not a LoRA but a whole checkpoint: it belongs into the folder of checkpoints"),
+    (_both("encoder.", "decoder."), "it is not a LoRA but a VAE: it belongs into the folder of VAEs"),
+    (_some("first_stage_model."), "it is not a LoRA but a VAE: it belongs into the folder of VAEs"),
     (_some("text_model.", "encoder.block.", "model.embed_tokens", "model.layers."),
-     "it is not an adapter but a text encoder or language model"),
+     "it is not a LoRA but a text encoder or language model"),
     (_some("double_blocks.", "transformer_blocks.", "single_blocks.", "joint_blocks.", "blocks.", "layers.",
            "down_blocks.", "diffusion_model.", "single_transformer_blocks.", "input_blocks."),
-     "it is not an adapter but the diffusion model of a checkpoint: it belongs into the folder of checkpoints"),
-    (_some("model.0.", "body.0.", "conv_first."), "it is not an adapter but an upscaler"),
+     "it is not a LoRA but the diffusion model of a checkpoint: it belongs into the folder of checkpoints"),
+    (_some("model.0.", "body.0.", "conv_first."), "it is not a LoRA but an upscaler"),
 )  # fmt: skip
 
 
@@ -48,4 +48,4 @@ def what_else(names: Collection[str]) -> str:
     for test, words in _KINDS:
         if test(names):
             return words
-    return "it is not an adapter: its tensors are those of a whole model or of something else"
+    return "it is not a LoRA: its tensors are those of a whole model or of something else"

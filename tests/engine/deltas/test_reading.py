@@ -132,7 +132,7 @@ def test_every_part_that_is_missing_is_missed(kind: str) -> None:
 
 
 def test_broken_patches_are_told_where_broken_files_are() -> None:
-    """The sentence fits after “The adapter “x” cannot be used: ”, as that of a broken file does."""
+    """The sentence fits after “The LoRA “x” cannot be used: ”, as that of a broken file does."""
     with pytest.raises(BrokenFile) as caught:
         delta_of("lora", {"lora_up": numbers(4, 2)})
     assert isinstance(caught.value, UserError)
