@@ -312,10 +312,11 @@ def _table_of(document: Mapping[str, Any], vault: Path) -> Any:
 
 def _read(file: Path) -> dict[str, Any]:
     import tomlkit  # noqa: PLC0415
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
 
     try:
         return tomlkit.parse(file.read_text("utf-8")).unwrap()
-    except (ValueError, OSError) as error:  # tomlkit's errors and UnicodeDecodeError are ValueErrors
+    except (TOMLKitError, ValueError, OSError) as error:  # a key that is there twice is no ValueError
         raise UserError(f"{file} cannot be read as TOML: {error}.") from error
 
 

@@ -249,7 +249,7 @@ class Daemon:
             self._next_rescan = ctx.steady() + ctx.config.rescan_s
             self._guarded("looking through the vault", self.rescan)
         if self.looks.due_in <= 0:
-            self._guarded("looking through the adapters", self.looks.step)
+            self._guarded("looking through the LoRAs", self.looks.step)
         for rel in self.feed.ready():
             if self._only is None or rel in self._only:
                 self._guarded(rel, partial(self.intake.consider, rel))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loravault.config import FILE_NAME, VaultConfig, config_file, load
+from loravault.config import FILE_NAME, VaultConfig, config_file, known_vaults, load
 from loravault.errors import UserError
+from loravault.settings import same_path
 
 
 class NewSettings:
@@ -22,18 +23,22 @@ class NewSettings:
         """What its owner should know of the file; None as long as it says what is in force."""
         stamp = self._stamp()
         if stamp != self._seen:
-            self._seen = stamp
             self._sentence = self._told()
+            self._seen = stamp
         return self._sentence
 
     def _told(self) -> str | None:
         try:
+            if not any(same_path(path) == same_path(self._config.vault) for path in known_vaults(self._env)):
+                return f"{FILE_NAME} does not name this vault any more; the settings from before hold while this runs."
             now = load(self._config.vault, self._env)
         except UserError as error:
-            return f"{FILE_NAME} was changed, and the settings from before it hold: {error.message}"
+            return f"{FILE_NAME} was changed, and the settings from before hold: {error.message}"
         if now == self._config:
             return None
-        return f"{FILE_NAME} was changed: end `loravault watch` and start it again, then the new settings hold."
+        return (
+            f"{FILE_NAME} was changed; its new settings hold as soon as `loravault watch` is ended and started again."
+        )
 
     def _stamp(self) -> tuple[int, int] | None:
         try:

@@ -49,7 +49,7 @@ def test_nothing_is_said_of_a_file_that_stays(home: Home) -> None:
 def test_new_settings_wait_for_the_next_start_and_can_be_taken_back(home: Home) -> None:
     settings = home.looked_after()
     home.says('device = "cpu"')
-    said = "config.toml was changed: end `loravault watch` and start it again, then the new settings hold."
+    said = "config.toml was changed; its new settings hold as soon as `loravault watch` is ended and started again."
     assert [settings.sentence(), settings.sentence()] == [said, said]
     home.says("")
     assert settings.sentence() is None
@@ -61,10 +61,33 @@ def test_what_is_wrong_is_said_before_the_next_start_fails(home: Home) -> None:
     home.says('devise = "cpu"')
     told = settings.sentence()
     assert told is not None
-    assert told.startswith("config.toml was changed, and the settings from before it hold: ")
+    assert told.startswith("config.toml was changed, and the settings from before hold: ")
     assert "did you mean `device`" in told
+
+
+@pytest.mark.parametrize(
+    "slip",
+    ['device = "cpu"\ndevice = "cpu"', "[vault.loras]\na = '/x'\na = '/y'", "[vault.loras]\na.b = 1\na = 2", "x ="],
+)
+def test_a_file_that_is_no_toml_is_told_for_as_long_as_it_is_none(home: Home, slip: str) -> None:
+    """A key that is there twice was a bug on the dashboard, then nothing, and a traceback at the next start."""
+    settings = home.looked_after()
+    home.says(slip)
+    told = settings.sentence()
+    assert told is not None
+    assert "cannot be read as TOML" in told
+    assert settings.sentence() == told
+
+
+def test_a_file_that_is_gone_or_half_written_does_not_send_anybody_to_init(home: Home) -> None:
+    settings = home.looked_after()
+    home.file.write_text("")
+    told = settings.sentence()
+    assert told == "config.toml does not name this vault any more; the settings from before hold while this runs."
     home.file.unlink()
-    assert "is not set up yet" in (settings.sentence() or "")
+    assert settings.sentence() == told
+    home.says("")
+    assert settings.sentence() is None
 
 
 def test_the_dashboard_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,13 @@ from loravault.errors import UserError
 
 
 def confirmed(question: str, *, default: bool) -> bool:
-    """What a person answers. Raises `UserError` where nobody can: in a script, or behind a pipe that is empty."""
+    """What a person answers. Raises `UserError` where nobody does: in a script, or at the end of what is piped in."""
     try:
         return click.confirm(question, default=default)
     except click.Abort as error:
-        if isinstance(error.__context__, EOFError):
-            click.echo()
-            raise UserError(
-                "Nobody is there to answer, so nothing was done: add --yes if that is what you want."
-            ) from None
-        raise
+        if not isinstance(error.__context__, EOFError):
+            raise
+    except RuntimeError:  # there is no standard input at all
+        pass
+    click.echo()
+    raise UserError("There was no answer, so nothing was done: with --yes it is done without a question.")

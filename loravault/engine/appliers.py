@@ -54,7 +54,7 @@ class Applier:
     def __init__(self, base: Base, device: Device, *, wish: str = "auto", beside: bool = True) -> None:
         """`wish`: one of `modes.WISHES`; `beside`: False where layers cannot be called otherwise (compiled)."""
         if wish not in WISHES:
-            raise UserError(f"There is no way to apply LoRAs called {wish!r}; use {', '.join(WISHES)}.")
+            raise UserError(f"`adapters` cannot be {wish!r}; use {', '.join(WISHES)}.")
         drawer = base.drawer
         self._base, self._device, self._wish = base, device, wish
         text = {key: one for key, one in base.modules.items() if key[0] != drawer.denoiser}

@@ -66,7 +66,7 @@ class Engine:
         if offload not in OFFLOADS:
             raise UserError(f"There is no way to offload called {offload!r}; use {', '.join(OFFLOADS)}.")
         if adapters not in WISHES:
-            raise UserError(f"There is no way to apply LoRAs called {adapters!r}; use {', '.join(WISHES)}.")
+            raise UserError(f"`adapters` cannot be {adapters!r}; use {', '.join(WISHES)}.")
         self._adapters_wish, self._adapter_bytes = adapters, adapter_bytes
         self._device: Device = choose_device(device, dtype)
         self._compiled = compiled
@@ -269,7 +269,7 @@ class Engine:
         rest(loaded.base.pipe, loaded.offload)
         batch.warn(loaded.vaes.put(spec.vae))
         loaded.drawing = False
-        batch.enter("adapters", LOAD_DEADLINE_S)
+        batch.enter("LoRAs", LOAD_DEADLINE_S)
         batch.each(loaded.read)
         # Before anything is attached: what goes to the card is a copy of what rests in ordinary memory.
         if loaded.offload is not Offload.NONE:

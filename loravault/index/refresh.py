@@ -98,7 +98,7 @@ def refresh_adapters(
         lost = sum(not seen.hides(rel) for rel in absent) if absent else 0
         if lost:
             lost -= _moved(known, absent, scans.values())
-        trouble = sudden_loss(len(known.present), lost, "adapters")
+        trouble = sudden_loss(len(known.present), lost, "LoRAs")
         if trouble is not None:
             result.troubles[root.name] = f"{root.path} {trouble}"
             continue

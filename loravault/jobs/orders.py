@@ -67,7 +67,7 @@ class Orders:
                 raise
             log.exception("command %s failed", kind)
             state, reply = "failed", {"message": _unexpected(kind, error)}
-        log.info("`%s`: %s", kind, reply.get("message") or state)
+        log.info("`%s`: %s", kind, reply.get("message") or ", ".join(f"{key} {reply[key]}" for key in reply) or state)
         self._unsaid[number] = state, reply
         self._say()
 

@@ -46,7 +46,7 @@ def _lines(made: Sequence[JobRow], failed: Sequence[JobRow], jobs: Sequence[JobR
     lines += [f"- {words.sentence(_failure(job))}" for job in failed]
     first = json.loads(jobs[0].remarks) if jobs[0] not in made else []
     remarks = dict.fromkeys([*first, *(remark for part in parts for remark in part[1:])])
-    return lines + words.remark_lines(remarks)
+    return [*lines, *([""] if failed and remarks else []), *words.remark_lines(remarks)]
 
 
 def _title(made: Sequence[JobRow]) -> str:

@@ -282,7 +282,7 @@ class Trainings:
             is_taken=lambda name: name.casefold() in taken, chosen=chosen,
         )  # fmt: skip
         reach("training.placed")
-        log.info("job %s: the adapter is %s/%s", job.id, root.name, rel)
+        log.info("job %s: the LoRA is %s/%s", job.id, root.name, rel)
         ending.placed = True
         ctx.look_for_adapter(root.name, rel)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -17,6 +18,9 @@ from loravault.vault.inert import inert_value
 CLOSEST = 3
 #: How much alike two names are that are close (`difflib`): at less, anything comes close to a short one.
 NEAR = 0.55
+#: The same for a word of a name.
+WORD_NEAR = 0.75
+_WORD = re.compile(r"[^\W\d_]{4,}")
 
 
 #: What a name may hold if it was copied from a card, where active signs are broken.
@@ -115,9 +119,24 @@ def closest(name: str, records: Iterable[Named], limit: int = CLOSEST) -> tuple[
     spelled = {_any_case(record.name): record.name for record in records if record.state != "missing"}
     key = _any_case(name).rpartition("/")[2]
     near = difflib.get_close_matches(key, spelled, n=limit, cutoff=NEAR)
+    near += [name for name in _with_a_word_like(key, spelled) if name not in near]
     if len(key) >= 3:
         near += [other for other in sorted(spelled) if other not in near and (key in other or other in key)]
     return tuple(spelled[match] for match in near[:limit])
+
+
+def _with_a_word_like(key: str, names: Iterable[str]) -> list[str]:
+    """Names that share a word with `key`, or nearly: `ghibli_style_v3` is too long to be like `gibli` as a whole."""
+    by_word: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        for word in _WORD.findall(name):
+            by_word[word].append(name)
+    near = [
+        word
+        for wanted in _WORD.findall(key)
+        for word in difflib.get_close_matches(wanted, by_word, n=CLOSEST, cutoff=WORD_NEAR)
+    ]
+    return list(dict.fromkeys(name for word in near for name in by_word[word]))
 
 
 def _one(found: Sequence[R]) -> R | Ambiguous[R]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from loravault.formats import samplers
-from loravault.requests import defaults
+from loravault.requests import defaults, slips
 from loravault.requests.model import MAX_SEED, OPTIONS
 
 T = TypeVar("T")
@@ -86,62 +85,25 @@ def read(given: Mapping[str, Given], key: str, parse: Callable[[Any], T], proble
         return None
 
 
-#: What options are called elsewhere; nobody calls a property of their own so.
-ELSEWHERE: Mapping[str, str] = {
-    "negative_prompt": "negative",
-    "cfg_scale": "cfg",
-    "guidance_scale": "cfg",
-    "guidance": "cfg",
-    "sampler_name": "sampler",
-    "sampling_steps": "steps",
-    "num_inference_steps": "steps",
-    "checkpoint": "base",
-    "lora": "loras",
-    "batch_size": "count",
-    "batch_count": "count",
-    "width": "size",
-    "height": "size",
-}
-#: Properties of every request, and those that Obsidian itself has.
-_OF_ALL = frozenset({"loravault", "run", "cancel", "auto", "tags", "aliases", "cssclasses"})
+def can_be(parse: Callable[[Any], object]) -> Callable[[Any], bool]:
+    """Whether a value is one that this parser takes."""
+
+    def look(value: Any) -> bool:
+        try:
+            parse(value)
+        except NotThis:
+            return False
+        return True
+
+    return look
 
 
-def misspelled(
-    keys: Iterable[str], known: Collection[str], elsewhere: Mapping[str, str] = MappingProxyType({})
-) -> list[str]:
-    """A sentence for each property that is nearly one of ours, or one of ours by another name.
-
-    All others are the user's own.
-    """
-    told = []
-    for key in keys:
-        if key in known or key in _OF_ALL or key.startswith("lv_"):
-            continue
-        near = elsewhere.get(key) or next((other for other in known if _is_slip(key, other)), None)
-        near = near or next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.84)), None)
-        if near:
-            told.append(f"The property `{key}` means nothing here; did you mean `{near}`?")
-    return told
-
-
-def _is_slip(typed: str, meant: str) -> bool:
-    """Whether one slip of the fingers lies between two words: a letter too many, too few or wrong, or two swapped."""
-    short, long = sorted((typed, meant), key=len)
-    if len(long) - len(short) == 1:
-        return any(long[:at] + long[at + 1 :] == short for at in range(len(long)))
-    wrong = [at for at, (one, other) in enumerate(zip(typed, meant, strict=False)) if one != other]
-    if len(short) != len(long) or len(short) < _LONG_ENOUGH:  # `site` is no `size`
-        return False
-    swapped = (
-        len(wrong) == 2
-        and wrong[1] == wrong[0] + 1
-        and typed[wrong[0]] + typed[wrong[1]] == (meant[wrong[1]] + meant[wrong[0]])
-    )
-    return swapped or len(wrong) == 1
-
-
-#: Letters from which on a word with another letter in it is probably the same word.
-_LONG_ENOUGH = 5
+def misspelled(properties: Mapping[str, Any]) -> list[str]:
+    """Sentences about properties of a request for pictures that are nearly options. All others are the user's own."""
+    sides = [properties.get(key) for key in ("width", "height")]
+    both = all(_float(side) is not None for side in sides)
+    size = ["The properties `width` and `height` mean nothing here; write `size: 512x768` instead."] if both else []
+    return size + slips.told(properties, _LOOKS, slips.ELSEWHERE)
 
 
 def unknown_options(keys: Iterable[str]) -> list[str]:
@@ -150,7 +112,7 @@ def unknown_options(keys: Iterable[str]) -> list[str]:
     for key in keys:
         if key in OPTIONS:
             continue
-        near = ELSEWHERE.get(key) or next(iter(difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.6)), None)
+        near = slips.ELSEWHERE.get(key) or next(iter(difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.6)), None)
         hint = f'; did you mean "{near}"?' if near else "."
         result.append(f'There is no option "{_cut(key)}"{hint} It was ignored.')
     return result
@@ -281,3 +243,17 @@ def text(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(str(item).strip() for item in value if item is not None)
     return str(value).strip()
+
+
+#: Options -> whether a value could stand there; None: any text could.
+_LOOKS: slips.Looks = dict.fromkeys(OPTIONS) | {
+    "seed": can_be(seed),
+    "count": can_be(whole(1, 999)),
+    "size": can_be(size),
+    "steps": can_be(whole(1, defaults.MAX_STEPS)),
+    "cfg": can_be(number(0, defaults.MAX_CFG)),
+    "sampler": can_be(sampler),
+    "clip_skip": can_be(whole(1, 24)),
+    "format": can_be(choice("webp", "png", "jpeg", "jpg")),
+    "missing_loras": can_be(choice("fail", "skip")),
+}

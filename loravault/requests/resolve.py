@@ -16,7 +16,7 @@ from loravault.formats.infotext import hash_name
 from loravault.formats.prompt_tags import weighting_example
 from loravault.requests import adapters, defaults, options, words
 from loravault.requests.fingerprint import fingerprint
-from loravault.requests.model import MAX_SEED, OPTIONS, Block, Catalog, NotFound, Refusal, Request, Resolved
+from loravault.requests.model import MAX_SEED, Block, Catalog, NotFound, Refusal, Request, Resolved
 
 _GRID = frozenset({"x", "y", "z"})
 _FORMAT = options.choice("webp", "png", "jpeg", jpg="jpeg")
@@ -46,7 +46,7 @@ class _Work:
 
 def resolve_block(request: Request, block: Block, catalog: Catalog) -> Resolved | Refusal:
     """Everything that decides the pictures of one block, or all that is wrong with it, in words."""
-    said = options.misspelled(request.properties, OPTIONS, options.ELSEWHERE) if request.kind == "generate" else []
+    said = options.misspelled(request.properties) if request.kind == "generate" else []
     work = _Work(block, catalog, _given(request, block, catalog), [*request.problems], [*said, *block.parsed.warnings])
     if not request.problems:
         if block.container_problem:

@@ -17,7 +17,7 @@ from loravault.formats.training import (
     Subject,
     TrainingWishes,
 )
-from loravault.requests import options
+from loravault.requests import options, slips
 from loravault.requests.model import MAX_SEED
 from loravault.requests.options import Given, NotThis
 
@@ -194,5 +194,7 @@ def subject_of(properties: Mapping[str, Any], problems: list[str]) -> Subject:
 
 def misspelled(properties: Mapping[str, Any]) -> list[str]:
     """Sentences about properties that are nearly one of ours. All others are the user's own."""
-    known = [*WISHES, *OTHERS, *(other for others in _ALIASES.values() for other in others)]
-    return options.misspelled(properties, known)
+    looks: dict[str, Callable[[Any], bool] | None] = dict.fromkeys(OTHERS)
+    looks |= {key: options.can_be(parse) for key, (_, parse) in WISHES.items()}
+    looks |= {other: looks[key] for key, others in _ALIASES.items() for other in others}
+    return slips.told(properties, looks)

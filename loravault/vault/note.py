@@ -22,7 +22,8 @@ MAX_NOTE_BYTES = 1024 * 1024
 BOM = b"\xef\xbb\xbf"
 PROMPT_LANGUAGE = "prompt"
 _PRECHECK_BYTES = 64 * 1024
-_KIND_KEY = re.compile(rb"loravault[\"']?\s*:")
+#: The word where a key begins, also where a slip makes it none (`loravault：generate`): that is said in the note.
+_KIND_KEY = re.compile(rb"(?:^|[\r{,?])[ \t\"'`*]*loravault(?!/)", re.MULTILINE)
 _OPENING = re.compile(rb"---[ \t]*(\r\n|\r|\n)")
 _CLOSING = re.compile(rb"(?:\A|(?<=[\r\n]))---[ \t]*(?=[\r\n]|\Z)")
 _EOL = re.compile(rb"\r\n|\r|\n")

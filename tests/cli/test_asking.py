@@ -11,30 +11,37 @@ from tests.cli.helpers import app_in, call
 
 
 @pytest.mark.parametrize(
-    ("typed", "code", "said"),
-    [
-        ("y\n", 0, "Done. Next: "),
-        ("\n", 0, "Done. Next: "),
-        ("n\n", 0, "Nothing was written."),
-    ],
+    ("typed", "said"), [("y\n", "Done. Next: "), ("\n", "Done. Next: "), ("n\n", "Nothing was written.")]
 )
-def test_init_asks_before_it_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, code: int, said: str
-) -> None:
+def test_init_asks_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, said: str) -> None:
     app = app_in(tmp_path, set_up=False)
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     result = call(app, "init", str(tmp_path / "vault"), "--loras", str(tmp_path / "loras"))
 
-    assert (result.code, said in result.out) == (code, True), result
+    assert (result.code, said in result.out) == (0, True), result
     assert (tmp_path / "vault" / "LoraVault").exists() is said.startswith("Done")
 
 
-def test_without_anybody_to_ask_it_says_what_to_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("typed", [io.StringIO(""), io.StringIO("perhaps\n"), None])
+def test_without_an_answer_it_says_what_to_add(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: io.StringIO | None
+) -> None:
     """In a script it said "Interrupted", and that what was not finished is done the next time."""
     app = app_in(tmp_path, set_up=False)
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setattr("sys.stdin", typed)
     result = call(app, "init", str(tmp_path / "vault"), "--loras", str(tmp_path / "loras"))
 
-    sentence = "Nobody is there to answer, so nothing was done: add --yes if that is what you want."
+    sentence = "There was no answer, so nothing was done: with --yes it is done without a question."
     assert (result.code, result.err.strip()) == (1, f"loravault: {sentence}")
     assert not (tmp_path / "vault" / "LoraVault").exists()
+
+
+def test_ctrl_c_at_a_question_is_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(_prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    app = app_in(tmp_path, set_up=False)
+    monkeypatch.setattr("click.termui.visible_prompt_func", pressed)
+    result = call(app, "init", str(tmp_path / "vault"), "--loras", str(tmp_path / "loras"))
+    assert result.code == 130
+    assert "Interrupted" in result.err

@@ -158,7 +158,7 @@ def test_a_wish_that_cannot_be_met_is_told(base: Base, tmp_path: Path) -> None:
     assert "compiled" in str(compiled.in_words(stack))
     assert compiled.in_words([]) is None
     assert applier(base).in_words(stack) is None
-    with pytest.raises(UserError, match="no way to apply LoRAs called 'both'"):
+    with pytest.raises(UserError, match="`adapters` cannot be 'both'"):
         applier(base, "both")
 
 

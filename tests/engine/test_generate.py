@@ -224,7 +224,7 @@ def test_every_step_is_reported_over_batches(engine: Engine, tiny: BaseRef, tmp_
         )
     seen = [(one.image, one.batch, one.images, one.step, one.steps) for one in reports]
     assert seen == [(0, 2, 3, 1, 2), (0, 2, 3, 2, 2), (2, 1, 3, 1, 2), (2, 1, 3, 2, 2)]
-    assert phases == ["load", "adapters", "prompt", "draw", "decode", "draw", "decode"]
+    assert phases == ["load", "LoRAs", "prompt", "draw", "decode", "draw", "decode"]
     assert all(one.deadline_s > 0 for one in reports)
 
 

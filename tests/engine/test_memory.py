@@ -10,7 +10,7 @@ from loravault.engine.memory import LARGE_TILE, OFFLOADS, SMALL_TILE, Offload, T
 
 pytestmark = pytest.mark.engine
 
-PHASES = ("load", "adapters", "prompt", "draw", "decode")
+PHASES = ("load", "LoRAs", "prompt", "draw", "decode")
 CARD = "cuda (Some Card)"
 
 sides = st.integers(1, 600).map(lambda units: 8 * units)
@@ -50,7 +50,7 @@ def test_each_phase_is_helped_by_what_it_needs() -> None:
     assert start == Thrift(4, 0, Offload.NONE)
     assert start.less("draw", (1024, 1024), Offload.LAYERS) == Thrift(2, 0, Offload.NONE)
     assert start.less("decode", (1024, 1024), Offload.LAYERS) == Thrift(4, SMALL_TILE, Offload.NONE)
-    for phase in ("load", "adapters", "prompt"):
+    for phase in ("load", "LoRAs", "prompt"):
         assert start.less(phase, (1024, 1024), Offload.LAYERS) == Thrift(4, 0, Offload.MODELS)
     alone = Thrift(1, SMALL_TILE, Offload.MODELS)
     for phase in PHASES:

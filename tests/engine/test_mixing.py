@@ -303,7 +303,7 @@ def test_a_wish_for_slots_that_has_no_effect_is_told(tiny: BaseRef, tmp_path: Pa
         found.append(use_of(tmp_path / f"{number}.safetensors"))
     outcome = Engine("cpu", adapters="slots").generate(spec(tiny, adapters=tuple(found)), tmp_path)
     assert any("`adapters = slots` had no effect" in one for one in outcome.warnings)
-    with pytest.raises(UserError, match="no way to apply LoRAs called 'both'"):
+    with pytest.raises(UserError, match="`adapters` cannot be 'both'"):
         Engine("cpu", adapters="both")
 
 

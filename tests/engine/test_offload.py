@@ -92,7 +92,7 @@ def test_originals_come_back_after_a_trip_to_the_card(tiny: BaseRef, tmp_path: P
     changed, back = set(), []
 
     def before_merging(phase: str, _deadline_s: float) -> None:
-        if phase == "adapters":
+        if phase == "LoRAs":
             places.update({key: weight.data_ptr() for key, weight in weights.items()})
 
     def travel(_report: StepReport) -> None:

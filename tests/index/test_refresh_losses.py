@@ -90,7 +90,7 @@ def test_a_sudden_loss_of_more_than_half_is_not_believed_until_told(library: Lib
     library.put("new.safetensors")
     for _ in range(3):
         result = library.look()
-    assert "3 of 5 adapters" in result.troubles["main"]
+    assert "3 of 5 LoRAs" in result.troubles["main"]
     assert set(library.states().values()) == {"ok"}
     assert len(library.states()) == 5
     with library.index.session() as session:

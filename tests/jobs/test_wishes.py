@@ -196,11 +196,14 @@ def test_a_block_that_was_edited_while_it_ran_is_answered_at_the_end(
     assert text.index("The end.") < text.index("The block it answers is gone: “a red cat”")
 
 
+@pytest.mark.parametrize(
+    "properties", ["loravault: generate\nrun: true\ntitle: [oops", "loravault：generate\nrun: true"]
+)
 def test_invalid_properties_that_say_run_are_answered_in_the_body(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, properties: str
 ) -> None:
     monkeypatch.setattr("loravault.jobs.intake.INVALID_S", 0.2)
-    broken = "---\nloravault: generate\nrun: true\ntitle: [oops\n---\n```prompt\na cat\n```\n"
+    broken = f"---\n{properties}\n---\n```prompt\na cat\n```\n"
     path = world.note("Bad.md", broken)
     with running(world) as daemon:
         world.work(daemon, lambda: "> [!failure]" in world.read("Bad.md"))

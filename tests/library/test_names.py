@@ -98,6 +98,24 @@ def test_what_is_missing_names_the_nearest() -> None:
     assert find("anything", []) == Missing(())
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("gibli", "ghibli_style_v3"),
+        ("gihbli", "ghibli_style_v3"),
+        ("Gibli Style", "ghibli_style_v3"),
+        ("muhca", "mucha_style"),
+        ("detial", "detail_tweaker_xl"),
+        ("tweakr", "detail_tweaker_xl"),
+    ],
+)
+def test_a_slip_in_one_word_of_a_long_name_is_near(typed: str, meant: str) -> None:
+    names = [Record(f"{name}.safetensors", name) for name in ("ghibli_style_v3", "mucha_style", "detail_tweaker_xl")]
+    found = find(typed, names)
+    assert isinstance(found, Missing)
+    assert found.closest[0] == meant
+
+
 def test_nfd_names_on_disk_are_found_by_nfc_names_in_notes() -> None:
     record = Record(unicodedata.normalize("NFD", "Stile/Töne.safetensors"), "w1-1")
     assert find("Töne", [record]) == record

@@ -138,8 +138,17 @@ def test_a_weak_result_is_told_not_hidden(block: str, words: str) -> None:
 
 
 def test_unknown_properties_are_the_users_own() -> None:
-    theirs = "rating: 5\ncountry: France\nsite: here\ncase: 7\ndate: 2026-11-21\nmodel: T-800\ntags: [a]\nlv_sted: 1"
+    theirs = (
+        "rating: 5\ncountry: France\ncounty: Kent\nsite: here\ncase: 7\ndate: 2026-11-21\nmodel: T-800\ntags: [a]\n"
+        "lv_sted: 1\nspeed: 30 ft.\nheight: 180\nsee: '[[Ink]]'\nsamples: 3 pages\ngain: 7\nstops: many\ncourt: Kent\n"
+        "formal: yes\nvase: blue\nguidance: by a friend\nwidth: broad"
+    )
     assert resolved("a cat", theirs).warnings == ()
+
+
+def test_width_and_height_are_one_thing_here() -> None:
+    (told,) = resolved("a cat", "width: 512\nheight: 768").warnings
+    assert told == "The properties `width` and `height` mean nothing here; write `size: 512x768` instead."
 
 
 @pytest.mark.parametrize(
@@ -154,7 +163,8 @@ def test_unknown_properties_are_the_users_own() -> None:
         ("negativ: red", "negative"),
         ("cfg scale: 4", "cfg"),
         ("negative_prompt: red", "negative"),
-        ("width: 512", "size"),
+        ("sizes: 512x768", "size"),
+        ("fromat: png", "format"),
     ],
 )
 def test_a_property_that_is_nearly_an_option_is_told(typed: str, meant: str) -> None:

@@ -103,6 +103,8 @@ def test_the_cheap_look_finds_requests_and_skips_the_crowd():
         "{title: x, loravault: generate}",
         "? loravault\n: generate",
         "title: x\r\nloravault: generate",
+        "? loravault # a remark\n: generate",
+        "{title: x,\n  'loravault': generate}",
     ],
 )
 def test_however_the_property_is_written_the_cheap_look_finds_it(properties: str) -> None:
@@ -111,6 +113,16 @@ def test_however_the_property_is_written_the_cheap_look_finds_it(properties: str
     assert front is not None
     assert front.get("loravault") == "generate"
     assert might_be_request(data)
+
+
+@pytest.mark.parametrize(
+    "slip",
+    ["loravault：generate", "loravault generate", "loravault; generate", "loravault= generate", "`loravault`: generate",
+     "**loravault**: generate", "  loravault : [generate"],
+)  # fmt: skip
+def test_a_slip_in_the_property_itself_is_looked_at_and_so_told(slip: str) -> None:
+    """A ticked note with a fullwidth colon, as Chinese and Japanese keyboards type it, would wait without a word."""
+    assert might_be_request(f"---\n{slip}\nrun: true\n---\n".encode())
 
 
 @pytest.mark.parametrize(
