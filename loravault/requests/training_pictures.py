@@ -174,8 +174,12 @@ def _short(places: Sequence[str]) -> list[str]:
 
 
 def _missing(names: Sequence[str]) -> str:
-    one = len(names) == 1
-    return f"{'A picture is' if one else f'{len(names)} pictures are'} not in the vault: {_listed(names)}."
+    if len(names) == 1:
+        return f"A picture is not in the vault: {_listed(names)}. Put it there, or take out the line that shows it."
+    return (
+        f"{len(names)} pictures are not in the vault: {_listed(names)}. Put them there, or take out the lines that show "
+        "them."
+    )
 
 
 def _listed(names: Iterable[str]) -> str:
