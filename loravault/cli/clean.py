@@ -25,7 +25,11 @@ _SECONDS = {"": 86_400, "d": 86_400, "h": 3600, "w": 7 * 86_400}
 @click.command("clean")
 @click.option("--duplicates", is_flag=True, help="LoRA files with the same weights as another one.")
 @click.option("--sidecars", is_flag=True, help="Files that tools wrote for a LoRA that is not there any more.")
-@click.option("--unused", is_flag=True, help="LoRAs that made no picture and that no note names.")
+@click.option(
+    "--unused",
+    is_flag=True,
+    help="LoRAs without a picture, a rating or a note: no note names them, nobody wrote on their card.",
+)
 @click.option("--images", is_flag=True, help="Pictures we made that no note embeds, and covers nothing shows.")
 @click.option("--trash", is_flag=True, help="What lies in the trash: delete it for good.")
 @click.option("--unused-days", default=30.0, show_default=True, help="Unused: only files older than so many days.")

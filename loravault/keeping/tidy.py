@@ -23,6 +23,7 @@ from loravault.index.library import entries
 from loravault.index.tables import AdapterRow, ImageRow, JobRow
 from loravault.keeping.adapterfiles import busy_files, file_of, names_in
 from loravault.keeping.batches import VAULT
+from loravault.keeping.cardwork import worked_on
 from loravault.library.covers import covered_by
 from loravault.library.housekeeping import (
     AdapterFile,
@@ -249,7 +250,11 @@ class _Look:
         rows: dict[str, list[AdapterRow]] = defaultdict(list)
         for row in adapters.adapters(self._session):
             rows[row.weight_id or ""].append(row)
-        for entry in plan_unused(entries(self._session), self.mentions.names, self._older_ns):
+        found = plan_unused(entries(self._session), self.mentions.names, self._older_ns)
+        worked = worked_on(self._config, self._session, [entry.weight_id for entry in found])
+        for entry in found:
+            if entry.weight_id in worked:
+                continue
             # A note may name it as its trainer called it.
             forms = {form for row in rows[entry.weight_id] for form in named.forms_of(file_of(row))}
             if any(note != entry.card for form in forms for note in self.mentions.names[form]):
@@ -265,7 +270,9 @@ class _Look:
                 if home is not None:
                     pieces += [Piece(place.root, rel, _size(home / rel)) for rel in rels if _is_file(home / rel)]
             if pieces:
-                why = "no picture was made with it, and no note names it"
+                why = "no picture was made with it, and no note names it" + (
+                    "; nobody wrote on its card" if entry.card else ""
+                )
                 self.found.items.append(Item("unused", entry.place.shown, why, tuple(pieces)))
 
     def images(self) -> None:

@@ -100,13 +100,15 @@ def plan_unused(
 ) -> tuple[Entry, ...]:
     """Adapters that made no picture, that no note names, whose files are all older than that; largest first.
 
-    Favourites stay. An adapter's own card does not count as a note that names it.
+    Favourites and what is rated stay. An adapter's own card does not count as a note that names it.
     """
     named = Named(mentions)
 
     def is_unused(entry: Entry) -> bool:
         newest = max(place.mtime_ns for place in entry.places)
-        if entry.state != "ok" or entry.pictures or entry.favourite or newest > older_than_ns:
+        if entry.state != "ok" or entry.pictures or newest > older_than_ns:
+            return False
+        if entry.favourite or entry.rating:
             return False
         words = {entry.name, *entry.aliases, *(place.rel.rpartition("/")[2] for place in entry.places)}
         if entry.card:

@@ -18,6 +18,8 @@ def planned(world: World, root: Path, kind: str) -> dict[str, str]:
     daemon = world.daemon()
     try:
         daemon.refresh()
+        if world.config.cards:
+            daemon.settle_library()
         with daemon.ctx.index.session() as session:
             found = plan_clean(world.config, session, [kind], now=daemon.ctx.now() + 1e7)
     finally:
@@ -51,6 +53,41 @@ def test_a_note_does_not_go_with_an_unused_lora(world: World) -> None:
     assert planned(world, world.loras, "unused").keys() == {"ink.safetensors", "ink.json", "ink.md"}
     (world.loras / "ink.safetensors").rename(world.vault / "People" / "ink.safetensors")
     assert planned(world, world.vault, "unused").keys() == {"ink.safetensors", "ink.json"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("rating:", "rating: 5"),
+        ("## Notes\n", "## Notes\n\nMakes hands well.\n"),
+        ("weight:", "weight: 0.7"),
+        ("topics:", "topics: [hands]"),
+        ("favourite: false", "favourite: false\nmood: dark"),
+        ("cover:", "cover: mine.png"),
+    ],
+)
+def test_a_lora_on_whose_card_somebody_worked_is_not_unused(world: World, old: str, new: str) -> None:
+    """`clean --unused` took a LoRA with five stars and a sentence below `## Notes`, saying that no note names it."""
+    world.config = replace(world.config, cards=True)
+    world.adapter("ink.safetensors")
+    world.adapter("other.safetensors", rank=2)
+    assert planned(world, world.loras, "unused").keys() == {"ink.safetensors", "other.safetensors"}
+    card = world.vault / "LoraVault/LoRAs/ink.md"
+    text = card.read_text()
+    changed = text.replace(f"{old}\n" if f"{old}\n" in text else old, f"{new}\n", 1)
+    if old == "cover:":
+        changed = text.replace("---\n", f"---\n{new}\n", 1)
+    assert changed != text
+    card.write_text(changed)
+    assert planned(world, world.loras, "unused").keys() == {"other.safetensors"}
+
+
+def test_a_note_that_was_adopted_as_a_card_speaks_for_its_lora(world: World) -> None:
+    """It was the card of the LoRA, and so did not count as a note that names it."""
+    world.config = replace(world.config, cards=True)
+    world.adapter("ink.safetensors")
+    world.note("Ink.md", "---\nloravault: card\nlora_file: ink\n---\n")
+    assert planned(world, world.loras, "unused") == {}
 
 
 def test_what_cannot_be_looked_at_counts_as_inside(tmp_path: Path) -> None:

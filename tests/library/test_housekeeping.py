@@ -96,6 +96,7 @@ def test_unused_is_what_nothing_speaks_for() -> None:
         entry("pictured", pictures=1),
         entry("new", mtime_ns=2000),
         entry("loved", favourite=True),
+        entry("rated", rating=5.0),
         entry("gone", state="missing"),
         entry("named"),
         entry("linked", card="LoraVault/LoRAs/linked (LoRA).md"),
