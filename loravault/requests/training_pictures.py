@@ -177,8 +177,8 @@ def _missing(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"A picture is not in the vault: {_listed(names)}. Put it there, or take out the line that shows it."
     return (
-        f"{len(names)} pictures are not in the vault: {_listed(names)}. Put them there, or take out the lines that show "
-        "them."
+        f"{len(names)} pictures are not in the vault: {_listed(names)}. Put them there, or take out the lines that "
+        "show them."
     )
 
 
