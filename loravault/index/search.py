@@ -19,6 +19,7 @@ from sqlmodel import Session
 from loravault.index.chunks import chunks
 from loravault.index.search_documents import SearchDocument
 from loravault.index.search_words import Filter, Query, Term, parse_query, rating_of
+from loravault.library.names import with_a_word_like
 
 Sort = Literal["relevance", "name", "newest", "rating", "used", "size"]
 
@@ -39,6 +40,9 @@ MAX_QUERY = 1000
 
 #: A query of more words than `_LONG` that more than `_BROAD` adapters have is ranked by what they are called.
 _LONG, _BROAD = 4, 2000
+
+#: Close names that are told, and words of a query that names are compared with.
+_CLOSE, _MAX_WORDS = 3, 4
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def search(
             return found
         if (found := _run(session, query, " OR ".join(beginnings), sort, limit)).total:
             return Found(found.hits, found.total, ("Nothing has all of these words; this has some of them.",))
-    near = _near_names(session, query.whole)
+    near = _near_names(session, query)
     return Found(remarks=(f"Close names: {', '.join(near)}.",) if near else ())
 
 
@@ -323,10 +327,14 @@ def _hit(row: Any) -> Hit:
     )
 
 
-def _near_names(session: Session, whole: str) -> list[str]:
+def _near_names(session: Session, query: Query) -> list[str]:
+    """Names like all that was typed in one, then names with a word like one of it. Slow: only when nothing is found."""
     rows = session.connection().exec_driver_sql("SELECT folded, name FROM search_facet")
     names = {str(folded): str(name) for folded, name in rows}
-    return [names[folded] for folded in difflib.get_close_matches(whole[:100], names, n=3, cutoff=0.7)]
+    near = [names[folded] for folded in difflib.get_close_matches(query.whole[:100], names, n=_CLOSE, cutoff=0.7)]
+    if len(near) < _CLOSE:
+        near += with_a_word_like(query.long_words[:_MAX_WORDS], names.values())
+    return list(dict.fromkeys(near))[:_CLOSE]
 
 
 def _sum(document: SearchDocument) -> str:

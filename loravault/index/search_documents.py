@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from loravault.index.search_words import compounds, index_text, path_key
+from loravault.formats.cuts import compounds
+from loravault.index.search_words import index_text, path_key
 from loravault.library.overview import has_preview, present
 
 if TYPE_CHECKING:

@@ -1,32 +1,17 @@
 """Text as the search sees it: the words of a document, and the words and filters of a query. Pure.
 
-A word is folded (case, diacritics, width) and cut where people would cut it: `ghibliStyleV2` is ghibli, style, v, 2,
-and also the whole. Scripts without blanks between words are cut into letters; the order of neighbours is kept by the
-index, so that any part of a word can be found. The same cuts are made in documents and in queries.
+A word is cut by `cuts`, and is in a document as a whole, too. The order of neighbours is kept by the index, so that any
+part of a word can be found. The same cuts are made in documents and in queries.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
-#: Letters that stand alone: Thai and its neighbours, kana, Han, Hangul, pictographs.
-_ALONE = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2190-\u2bff\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U0001f000-\U0001faff\U00020000-\U0003ffff"
-)
-_IN_WORD = rf"[^\W_{_ALONE}]"
-#: A compound: words held together by what people write instead of a blank; or one letter that stands alone.
-_COMPOUND = re.compile(rf"{_IN_WORD}+(?:[_\-.'’]{_IN_WORD}+)*|[{_ALONE}]")
-_IS_ALONE = re.compile(f"[{_ALONE}]")
-_BETWEEN = re.compile(r"[_\-.'’]")
-_DIACRITICS = re.compile("[\u0300-\u036f]")
-#: Letters that no normal form takes apart.
-_PLAIN = str.maketrans("øØłŁđĐæÆœŒþÞı", "oOlLdDaAoOtTi")
+from loravault.formats.cuts import compounds, long_words, stands_alone, unaccented
 
 Flag = Literal["favourite", "used", "unused", "missing", "duplicate", "broken", "untriggered", "nopreview"]
 #: What may be written for a flag; anything else is a word.
@@ -87,6 +72,12 @@ class Query:
         """All wanted words in one, to compare with names."""
         return "".join(part for term in self.terms if not term.excluded for one in term.compounds for part in one)
 
+    @property
+    def long_words(self) -> list[str]:
+        """The wanted words and their parts, to compare with words of names."""
+        wanted = (one for term in self.terms if not term.excluded for one in term.compounds)
+        return list(dict.fromkeys(word for one in wanted for word in long_words(" ".join((*one, "".join(one))))))
+
 
 def parse_query(text: str) -> Query:
     """Take apart what a person typed. Every text is a query; what is no filter is words."""
@@ -137,7 +128,7 @@ def _terms(text: str, excluded: bool) -> list[Term]:
     terms: list[Term] = []
     last_alone = False
     for compound in compounds(text):
-        alone = bool(_IS_ALONE.fullmatch(compound[0]))
+        alone = stands_alone(compound[0])
         if alone and last_alone:
             terms[-1] = Term((*terms[-1].compounds, compound), excluded=excluded)
         else:
@@ -157,44 +148,7 @@ def index_text(texts: Iterable[str]) -> str:
     return " ".join([*parts, *wholes])
 
 
-def compounds(text: str) -> Iterator[tuple[str, ...]]:
-    """The words of a text, each as its parts, folded."""
-    return map(_parts, _COMPOUND.findall(_unaccented(text)))
-
-
 def path_key(text: str) -> str:
     """A folder or tag as filters compare it: folded, `_` like a blank, `/` between its levels and around it."""
-    levels = (" ".join(level.replace("_", " ").split()) for level in _unaccented(text).casefold().split("/"))
+    levels = (" ".join(level.replace("_", " ").split()) for level in unaccented(text).casefold().split("/"))
     return "/".join(level for level in levels if level)
-
-
-def _unaccented(text: str) -> str:
-    if text.isascii():
-        return text
-    return unicodedata.normalize("NFC", _DIACRITICS.sub("", unicodedata.normalize("NFKD", text.translate(_PLAIN))))
-
-
-@lru_cache(maxsize=1 << 15)  # the captions of a library are a few thousand words over and over
-def _parts(compound: str) -> tuple[str, ...]:
-    if compound.isascii() and compound.isalpha() and compound.islower():
-        return (compound,)
-    return tuple(part for word in _BETWEEN.split(compound) for part in _cut(word))
-
-
-def _cut(word: str) -> Iterator[str]:
-    start = 0
-    for at in range(1, len(word)):
-        if _is_cut(word, at):
-            yield word[start:at].casefold()
-            start = at
-    yield word[start:].casefold()
-
-
-def _is_cut(word: str, at: int) -> bool:
-    """Whether a new part begins here: `styleV`, `v2`, `2d`, and the last capital of `SDXLStyle`."""
-    before, here = word[at - 1], word[at]
-    if before.isdigit() != here.isdigit():
-        return True
-    if not here.isupper():
-        return False
-    return before.islower() or (before.isupper() and at + 1 < len(word) and word[at + 1].islower())

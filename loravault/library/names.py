@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from loravault.errors import UserError
+from loravault.formats.cuts import long_words
 from loravault.formats.hashes import MIN_LOOKUP, clean_hash, names_file
 from loravault.library.located import Located
 from loravault.vault.inert import inert_value
@@ -20,8 +21,6 @@ CLOSEST = 3
 NEAR = 0.55
 #: The same for a word of a name.
 WORD_NEAR = 0.75
-_WORD = re.compile(r"[^\W\d_]{4,}")
-
 
 #: What a name may hold if it was copied from a card, where active signs are broken.
 _TAMED = re.compile("[\\[\\]<>%{}:=!＃¦ˆ∼∖＄\u2060]")
@@ -117,26 +116,30 @@ class HashIndex(Generic[R]):
 def closest(name: str, records: Iterable[Named], limit: int = CLOSEST) -> tuple[str, ...]:
     """The names nearest to one that nobody has: similar spelling first, then names that contain it."""
     spelled = {_any_case(record.name): record.name for record in records if record.state != "missing"}
-    key = _any_case(name).rpartition("/")[2]
-    near = difflib.get_close_matches(key, spelled, n=limit, cutoff=NEAR)
-    near += [name for name in _with_a_word_like(key, spelled) if name not in near]
+    typed = name.rpartition("/")[2]
+    key = _any_case(typed)
+    near = [spelled[match] for match in difflib.get_close_matches(key, spelled, n=limit, cutoff=NEAR)]
+    near += [other for other in with_a_word_like(long_words(typed), spelled.values()) if other not in near]
     if len(key) >= 3:
-        near += [other for other in sorted(spelled) if other not in near and (key in other or other in key)]
-    return tuple(spelled[match] for match in near[:limit])
+        others = (spelled[other] for other in sorted(spelled) if key in other or other in key)
+        near += [other for other in others if other not in near]
+    return tuple(near[:limit])
 
 
-def _with_a_word_like(key: str, names: Iterable[str]) -> list[str]:
-    """Names that share a word with `key`, or nearly: `ghibli_style_v3` is too long to be like `gibli` as a whole."""
+def with_a_word_like(wanted: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Names that share one of these words, or nearly: `ghibliStyleV2` as a whole is too long to be like `gibli`.
+
+    Those that share most come first. `wanted`: words as `long_words` gives them.
+    """
     by_word: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(names):
-        for word in _WORD.findall(name):
+    for name in sorted(names, key=str.casefold):
+        for word in long_words(name):
             by_word[word].append(name)
-    near = [
-        word
-        for wanted in _WORD.findall(key)
-        for word in difflib.get_close_matches(wanted, by_word, n=CLOSEST, cutoff=WORD_NEAR)
-    ]
-    return list(dict.fromkeys(name for word in near for name in by_word[word]))
+    shared: Counter[str] = Counter()
+    for typed in wanted:
+        near = difflib.get_close_matches(typed, by_word, n=CLOSEST, cutoff=WORD_NEAR)
+        shared.update(dict.fromkeys((name for word in near for name in by_word[word]), 1))
+    return [name for name, _ in shared.most_common()]
 
 
 def _one(found: Sequence[R]) -> R | Ambiguous[R]:

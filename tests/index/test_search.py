@@ -190,6 +190,20 @@ def test_nothing_found_is_an_answer_with_close_names(index: Index) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("gibli", "ghibliStyleV2"),
+        ("ghilbi", "ghibliStyleV2"),
+        ("velvat", "dress red velvet"),
+        ("Mirorr", "broken_mirror"),
+    ],
+)
+def test_a_slip_in_one_word_of_a_name_finds_the_name(index: Index, text: str, near: str) -> None:
+    """Names were compared as wholes only, so that most typos found nothing."""
+    assert find(index, text) == Found((), 0, (f"Close names: {near}.",))
+
+
+@pytest.mark.parametrize(
     ("sort", "first"),
     [("name", "broken_mirror"), ("newest", "dress red velvet"), ("rating", "ghibliStyleV2"), ("used", "red_dress")],
 )

@@ -6,39 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loravault.formats.cuts import compounds
 from loravault.index.search_words import (
     Filter,
     Query,
     Term,
-    compounds,
     index_text,
     make_filter,
     parse_query,
     path_key,
     rating_of,
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "cut"),
-    [
-        ("ghibliStyleV2", ["ghibli style v 2"]),
-        ("SDXLStyle XL", ["sdxl style", "xl"]),
-        ("my_cat-v1.5 don't", ["my cat v 1 5", "don t"]),
-        ("3d 2girls", ["3 d", "2 girls"]),
-        ("Ångström café CAFÉ CAFE\u0301 Straße Øre Łódź", ["angstrom", *["cafe"] * 3, "strasse", "ore", "lodz"]),
-        ("ＡＢＣ ﬁne", ["abc", "fine"]),
-        ("動漫Style", ["動", "漫", "style"]),
-        ("がな カナ 한글", ["が", "な", "カ", "ナ", "한", "글"]),
-        ("ÜberКот Кот2", ["uber кот", "кот 2"]),
-        ("🐱cat 🐱", ["🐱", "cat", "🐱"]),
-        ("a  --  b\x00c\ud800d", ["a", "b", "c", "d"]),
-        ("_-.'", []),
-        ("", []),
-    ],
-)
-def test_words_are_folded_and_cut_at_capitals_digits_and_signs(text: str, cut: list[str]) -> None:
-    assert [" ".join(parts) for parts in compounds(text)] == cut
 
 
 def test_a_document_keeps_the_order_of_its_words_and_has_every_compound_as_a_whole_too() -> None:

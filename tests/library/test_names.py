@@ -107,10 +107,13 @@ def test_what_is_missing_names_the_nearest() -> None:
         ("muhca", "mucha_style"),
         ("detial", "detail_tweaker_xl"),
         ("tweakr", "detail_tweaker_xl"),
+        ("samuray", "XLSamuraiStyle"),
+        ("style ghilbi", "ghibli_style_v3"),
     ],
 )
 def test_a_slip_in_one_word_of_a_long_name_is_near(typed: str, meant: str) -> None:
-    names = [Record(f"{name}.safetensors", name) for name in ("ghibli_style_v3", "mucha_style", "detail_tweaker_xl")]
+    there = ("ghibli_style_v3", "mucha_style", "detail_tweaker_xl", "XLSamuraiStyle", "another_style")
+    names = [Record(f"{name}.safetensors", name) for name in there]
     found = find(typed, names)
     assert isinstance(found, Missing)
     assert found.closest[0] == meant
