@@ -19,8 +19,9 @@ from loravault.cli.words import as_json, columns, plain
 def command(app: App, ctx: click.Context, name: str, new: str, dry_run: bool, as_data: bool) -> None:
     """Rename or move a LoRA with everything that belongs to it.
 
-    NEW is FOLDER/ or FOLDER/NAME inside the same LoRA folder. Nothing is overwritten; all files move or none. Its card
-    stays where it is.
+    NEW is a new name (the LoRA stays in its folder), FOLDER/ or FOLDER/NAME. A NEW that is a folder already means into
+    that folder, under the same name. Folders are those inside the same LoRA folder; ./ is its top folder, ./NAME a
+    name there. Nothing is overwritten; all files move or none. Its card stays where it is.
     """
     tidying = app.control().tidying()
     if dry_run:

@@ -39,6 +39,8 @@ class Batch:
     moves: tuple[Move, ...]
     left: tuple[Move, ...]
     undoes: str | None = None
+    #: (area, path) of the folders that were made for it, the outermost first.
+    folders: tuple[tuple[str, str], ...] = ()
 
 
 def in_trash(area: str, rel: str, batch: str) -> str:
@@ -55,6 +57,7 @@ def batches_of(records: Iterable[dict[str, Any]]) -> list[Batch]:
     """The batches of a ledger that were made, newest first, with what of each was not moved back yet. Pure."""
     begun: dict[str, dict[str, Any]] = {}
     made: dict[str, tuple[Move, ...]] = {}
+    folders: dict[str, tuple[tuple[str, str], ...]] = {}
     emptied: set[tuple[str, str]] = set()
     for record in records:
         if record.get("op") == "emptied":
@@ -67,6 +70,7 @@ def batches_of(records: Iterable[dict[str, Any]]) -> list[Batch]:
         elif record.get("op") == "moved" and batch in begun:
             moves = moves_of(begun[batch])
             made[batch] = tuple(moves[index] for index in record.get("done", ()) if 0 <= index < len(moves))
+            folders[batch] = tuple((str(area), str(rel)) for area, rel in record.get("folders", ()))
     undone: dict[str, set[Move]] = {}
     for batch, record in begun.items():
         if record.get("undoes"):
@@ -82,6 +86,7 @@ def batches_of(records: Iterable[dict[str, Any]]) -> list[Batch]:
                 for move in moves
                 if move not in undone.get(batch, ()) and (move.area, _folder_in_trash(move.target)) not in emptied
             ),
+            folders=folders[batch],
         )
         for batch, moves in reversed(made.items())
         if moves and not begun[batch].get("undoes")

@@ -44,7 +44,7 @@ def plan_rename(config: VaultConfig, session: Session, name: str, new: str) -> R
         raise UserError(f"{found.root}/{found.rel} is not there at the moment; plug its drive in, or `reindex`.")
     if (found.root, found.rel) in busy_files(session, config.loras):
         raise UserError(f"A request that waits or runs uses {found.name}; wait until it is through.")
-    target = new_place(found.rel, new)
+    target = new_place(found.rel, new, lambda rel: (home / rel).is_dir())
     if target == found.rel:
         raise UserError(f"{found.root}/{found.rel} is there already.")
     own, shared = sidecars_beside(home, found.rel)

@@ -2,12 +2,13 @@
 
     {"op": "moves", "batch": id, "at": t, "what": words, "whole": bool, "undoes": id | null,
      "moves": [[area, from, to], …]}
-    {"op": "moved", "batch": id, "done": [index, …]}
+    {"op": "moved", "batch": id, "done": [index, …], "folders": [[area, path], …]}
 
-The first is the intent, fsynced before a file moves; the second ends the batch and says which moves were made. A batch
-that is `whole` is made whole or not at all: when one move fails the others are taken back, and so they are at the next
-start after a crash. Another batch that a crash cut short is closed as far as it came. `area` is the name of a root, or
-`""` for the vault; paths are relative to it, so that a drive may come back under another letter.
+The first is the intent, fsynced before a file moves; the second ends the batch and says which moves were made, and
+which folders for them. A batch that is `whole` is made whole or not at all: when one move fails the others are taken
+back, and so they are at the next start after a crash. Another batch that a crash cut short is closed as far as it came.
+`area` is the name of a root, or `""` for the vault; paths are relative to it, so that a drive may come back under
+another letter.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from loravault.keeping.batches import (
     Move,
     batches_of,
     choose_batch,
+    is_in_trash,
     moves_of,
     open_batches,
 )
@@ -74,7 +76,7 @@ class Trash:
         self._homes = {VAULT: config.vault, **{root.name: root.path for root in config.loras}}
         self._ledger = ledger
         self._now = now
-        self._made_folders: list[Path] = []
+        self._made_folders: list[tuple[str, Path]] = []
 
     def new_batch(self) -> str:
         """An id for a batch: its time and something random; also the name of its folder in the trash."""
@@ -127,15 +129,24 @@ class Trash:
         reach("move.intent")
         self._made_folders.clear()
         done, failed = self._make(wanted, whole=whole)
-        for folder in reversed(self._made_folders):  # those for files that did not come
+        for _, folder in reversed(self._made_folders):  # those for files that did not come
             with contextlib.suppress(OSError):
                 folder.rmdir()
         self._sync(wanted)
         reach("move.synced")
-        self._ledger.append({"op": "moved", "batch": batch, "done": done})
+        self._ledger.append({"op": "moved", "batch": batch, "done": done, "folders": self._new_folders()})
         if whole and failed:
             raise UserError(self._not_whole(failed[0][1], [wanted[index] for index in done]))
         return Moved(batch, tuple(wanted[index] for index in done), (*stayed, *failed))
+
+    def _new_folders(self) -> list[list[str]]:
+        """(area, path) of the folders that were made and are there still; those of a trash look after themselves."""
+        found = []
+        for area, folder in self._made_folders:
+            rel = folder.relative_to(self._homes[area]).as_posix()
+            if folder.is_dir() and not is_in_trash(f"{rel}/"):
+                found.append([area, rel])
+        return found
 
     def _make(self, moves: Sequence[Move], *, whole: bool) -> tuple[list[int], list[tuple[Move, str]]]:
         """Indices of what was moved, and what could not be."""
@@ -165,7 +176,7 @@ class Trash:
 
     def _rename(self, move: Move) -> None:
         source, target = self.path(move.area, move.source), self.path(move.area, move.target)
-        self._made_folders += _make_folders(target.parent)
+        self._made_folders += [(move.area, folder) for folder in _make_folders(target.parent)]
         if _is_respelling(source, target):
             os.rename(source, target)
         else:
@@ -260,6 +271,9 @@ class Trash:
         moved = self.carry_out(f"undo of {chosen.what}", back, whole=False, undoes=chosen.id)
         for move in moved.moves:
             self._tidy(move)
+        for area, rel in reversed(chosen.folders):
+            with contextlib.suppress(OSError, UserError):
+                self.path(area, rel).rmdir()  # only an empty one goes
         return moved
 
     def _tidy(self, move: Move) -> None:

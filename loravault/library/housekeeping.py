@@ -220,9 +220,10 @@ def folded_stem(name: str) -> str:
 # --- renaming --------------------------------------------------------------------------------------------------------
 
 
-def new_place(rel: str, new: str) -> str:
-    """Where an adapter goes: `folder/` keeps its name, `folder/name` gives it another; the ending stays.
+def new_place(rel: str, new: str, is_folder: Callable[[str], bool] = lambda _rel: False) -> str:
+    """Where an adapter goes: `name` renames it where it is, `folder/name` elsewhere; the ending stays.
 
+    `folder/`, and whatever `is_folder` in the root, keeps its name; `./` and a leading `/` are the top folder.
     Raises `UserError` for what is no place inside the root.
     """
     text = unicodedata.normalize("NFC", new.strip())
@@ -230,15 +231,20 @@ def new_place(rel: str, new: str) -> str:
     if text in ("/", "./"):
         return name
     if not text:
-        raise UserError("Say where it goes: FOLDER/ or FOLDER/NAME.")
-    folder, _, stem = text.rpartition("/")
+        raise UserError("Say where it goes: NAME, FOLDER/ or FOLDER/NAME.")
+    folder, slash, stem = text.rpartition("/")
+    asked = stem
     stem = stem[: -len(SUFFIX)] if stem.lower().endswith(SUFFIX) else stem
     parts = [part for part in (folder.split("/") if folder else []) if part != "."]
     for part in (*parts, *([stem] if stem else [])):
         if not part.strip() or part.startswith(".") or part != part.strip() or part.endswith("."):
-            raise UserError(f"{new!r} is no place inside the folder of LoRAs: write FOLDER/ or FOLDER/NAME.")
+            raise UserError(f"{new!r} is no place inside the folder of LoRAs: write NAME, FOLDER/ or FOLDER/NAME.")
         if _FORBIDDEN.search(part) or len(part.encode()) > 240:
             raise UserError(f'{part!r} cannot be a name on every system; leave out \\ : * ? " < > | and be shorter.')
+    if stem and is_folder("/".join([*parts, asked])):
+        return "/".join([*parts, asked, name])
+    if not slash:
+        return _joined(rel.rpartition("/")[0], f"{stem}{SUFFIX}")
     return "/".join([*parts, f"{stem}{SUFFIX}" if stem else name])
 
 

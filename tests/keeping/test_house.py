@@ -313,6 +313,7 @@ def test_a_rename_takes_all_sidecars_along(world: World, daemon: Daemon) -> None
         assert [(row.rel, row.state) for row in adapters(session)] == [("Art/feather.safetensors", "ok")]
     house(daemon).undo(None)
     assert world.tree() == before
+    assert not (world.loras / "Art").exists(), "the rename had made it"
 
 
 def test_a_rename_into_a_folder_keeps_the_name_and_who_names_it(world: World, daemon: Daemon) -> None:
@@ -324,13 +325,27 @@ def test_a_rename_into_a_folder_keeps_the_name_and_who_names_it(world: World, da
     assert (world.loras / "Art/ink.safetensors").exists()
 
 
+def test_a_bare_name_stays_in_its_folder_and_a_folder_is_one(world: World, daemon: Daemon) -> None:
+    """`mv ink feather` took the file out of its folder and to the top of the root."""
+    world.adapter("Styles/ink.safetensors")
+    (world.loras / "Ready").mkdir()
+    daemon.refresh()
+    house(daemon).rename("ink", "feather")
+    assert (world.loras / "Styles/feather.safetensors").exists()
+    house(daemon).rename("feather", "Ready")
+    assert (world.loras / "Ready/feather.safetensors").exists()
+    house(daemon).undo(None)
+    assert (world.loras / "Ready").is_dir(), "it was there before"
+
+
 @pytest.mark.parametrize(
     ("name", "new", "message"),
     [
         ("nobody", "Art/", "No LoRA is called nobody"),
         ("ink", "Styles/", "is there already"),
         ("ink", "Styles/wash", "already something at Styles/wash.safetensors"),
-        ("ink", "wash", "already something at wash.preview.png"),
+        ("ink", "wash", "already something at Styles/wash.safetensors"),
+        ("ink", "./wash", "already something at wash.preview.png"),
         ("ink", "../out", "no place inside"),
         ("twin", "Art/", "may be any of these"),
     ],

@@ -169,7 +169,14 @@ def test_in_a_vault_only_facts_about_a_model_are_lost() -> None:
     [
         ("Art/", "Art/ink.safetensors"),
         ("Art/Deep/", "Art/Deep/ink.safetensors"),
-        ("feather", "feather.safetensors"),
+        ("feather", "Styles/feather.safetensors"),
+        ("feather.safetensors", "Styles/feather.safetensors"),
+        ("./feather", "feather.safetensors"),
+        ("/feather", "feather.safetensors"),
+        ("Ready", "Ready/ink.safetensors"),
+        ("./Ready", "Ready/ink.safetensors"),
+        ("Ready/Deep", "Ready/Deep/ink.safetensors"),
+        ("Ready/new", "Ready/new.safetensors"),
         ("Art/feather", "Art/feather.safetensors"),
         ("Art/feather.safetensors", "Art/feather.safetensors"),
         ("Art/feather v1.5", "Art/feather v1.5.safetensors"),
@@ -178,7 +185,8 @@ def test_in_a_vault_only_facts_about_a_model_are_lost() -> None:
     ],
 )
 def test_where_a_name_leads(new: str, target: str) -> None:
-    assert new_place("Styles/ink.safetensors", new) == target
+    """A bare new name once took the file out of its folder; a folder that is there is one, as in a shell."""
+    assert new_place("Styles/ink.safetensors", new, {"Ready", "Ready/Deep"}.__contains__) == target
 
 
 @pytest.mark.parametrize(
