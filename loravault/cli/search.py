@@ -75,10 +75,10 @@ _EXAMPLES = {"family": "sdxl", "network": "lokr", "folder": "styles", "tag": "an
 def _show(found: Found) -> None:
     if found.hits:
         show_table(("NAME", "FAMILY", "TRIGGER WORDS", "WEIGHT", "FOLDER", "RATING", "PICTURES"), map(_row, found.hits))
-    elif not found.remarks:
-        click.echo("Nothing was found.")
-    for remark in found.remarks:
-        click.echo(plain(remark if found.hits else f"Nothing was found. {remark}"))
+        for remark in found.remarks:
+            click.echo(plain(remark))
+    else:
+        click.echo(plain(" ".join(("Nothing was found.", *found.remarks))))
     if found.total > len(found.hits):
         click.echo(f"{counted(len(found.hits), 'LoRA')} of {found.total:,}; --limit 0 shows all.")
 

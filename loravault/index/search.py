@@ -18,6 +18,7 @@ from sqlmodel import Session
 
 from loravault.index.chunks import chunks
 from loravault.index.search_documents import SearchDocument
+from loravault.index.search_slips import misspelt, not_here, strange
 from loravault.index.search_words import Filter, Query, Term, parse_query, rating_of
 from loravault.library.names import with_a_word_like
 
@@ -134,10 +135,17 @@ def search(
     """Adapters that have all words of the text and meet all filters, those of the text included.
 
     If none does, more is tried: words that stand for a filter as words, beginnings of all words, then any of the words;
-    what is found then is said to be so.
+    what is found then is said to be so, and what was meant as a filter and is none.
     """
     asked = parse_query(text[:MAX_QUERY])
-    query = Query(asked.terms, (*asked.filters, *filters))
+    query = replace(asked, filters=(*asked.filters, *filters))
+    found = _tried(session, query, sort, limit)
+    as_asked = found.total and not found.remarks
+    said = (*misspelt(query), *(() if as_asked else strange(query)), *not_here(session, query.filters))
+    return replace(found, remarks=(*said, *found.remarks))
+
+
+def _tried(session: Session, query: Query, sort: Sort, limit: int | None) -> Found:
     found = _run(session, query, _all_words(query), sort, limit)
     if found.total:
         return found

@@ -29,6 +29,8 @@ _PIECE = re.compile(
     rf'(?P<no>-?)(?:(?P<key>{"|".join(KEYS)}|is):(?P<value>"[^"]*"?|[^\s"]+)|"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))',
     re.I,
 )
+#: An address on the web is none.
+_LIKE_A_FILTER = re.compile(r"([^\W\d_]{2,}):(?!//)(.*)", re.S)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Query:
 
     terms: tuple[Term, ...] = ()
     filters: tuple[Filter, ...] = ()
+    #: What looks like filters and is words: the word before the colon in small letters, and what follows.
+    unread: tuple[tuple[str, str], ...] = ()
 
     def with_flags_as_words(self) -> Query | None:
         """The other reading of flags written as bare words; None if there are none."""
@@ -83,6 +87,7 @@ def parse_query(text: str) -> Query:
     """Take apart what a person typed. Every text is a query; what is no filter is words."""
     terms: list[Term] = []
     filters: list[Filter] = []
+    unread: list[tuple[str, str]] = []
     for piece in _PIECE.finditer(re.sub("[“”„«»]", '"', text)):
         excluded = bool(piece["no"])
         if piece["phrase"] is not None:
@@ -92,7 +97,9 @@ def parse_query(text: str) -> Query:
             filters.append(condition)
         else:
             terms += _terms(piece[0], excluded)
-    return Query(tuple(terms), tuple(filters))
+            if looks := _LIKE_A_FILTER.fullmatch(piece[0].removeprefix("-")):
+                unread.append((looks[1].lower(), looks[2]))
+    return Query(tuple(terms), tuple(filters), tuple(unread))
 
 
 def make_filter(key: str, value: str) -> Filter | None:

@@ -105,6 +105,9 @@ class TestSearch:
         assert call(app_in(tmp_path, Library()), "search", "x").out == "Nothing was found.\n"
         near = Library(hits=Found(remarks=("Close names: ink.",)))
         assert call(app_in(tmp_path, near), "search", "x").out == "Nothing was found. Close names: ink.\n"
+        both = Library(hits=Found(remarks=("`famly` is no filter.", "Close names: ink.")))
+        out = call(app_in(tmp_path, both), "search", "famly:x").out
+        assert out == "Nothing was found. `famly` is no filter. Close names: ink.\n"
 
     def test_json_has_everything(self, tmp_path: Path) -> None:
         result = call(app_in(tmp_path, Library(hits=Found((INK,), 1))), "search", "ink", "--json")

@@ -16,7 +16,7 @@ from loravault.index import cards, library, search
 from loravault.index.database import Index
 from loravault.index.search import Found, Hit, Sort
 from loravault.index.search_documents import FORM, SearchDocument, document_of, document_of_file
-from loravault.index.search_words import make_filter
+from loravault.index.search_words import Flag, make_filter
 from loravault.index.tables import AdapterRow, MadeRow
 from loravault.library.entry import Entry, Place
 
@@ -227,10 +227,59 @@ def test_a_hit_says_what_a_table_shows(index: Index) -> None:
     assert find(index, "is:broken").hits[0].reason == "it is cut short"
 
 
+STARS = "`rating:` takes a number from 0 to 5, as in `rating:>=4`."
+
+
+@pytest.mark.parametrize(
+    ("text", "remark"),
+    [
+        ("famly:sdxl", "`famly` is no filter; did you mean `family`?"),
+        ("-Famliy:flux dress", "`famliy` is no filter; did you mean `family`?"),
+        ('tags:"red dress"', "`tags` is no filter; did you mean `tag`?"),
+        ("stars:4", "`stars` is no filter; did you mean `rating`?"),
+        ("rating:abc", STARS),
+        ("rating:6", STARS),
+        ("rating:>=10 dress", STARS),
+        ("is:lovely", f"`is:` takes one of these: {', '.join(get_args(Flag))}."),
+        ("size:>1", "`size` is no filter; there are `family`, `variant`, `network`, `folder`, `tag`, `rating`."),
+        ("in:card", "`in` is no filter; there are `family`, `variant`, `network`, `folder`, `tag`, `rating`."),
+        ("family:sdxll", "No LoRA here is of the family sdxll; there are: sdxl, demo, flux, unknown."),
+        ("family:sd1.5,sdxl", "No LoRA here is of the family sd1.5; there are: demo, flux, sdxl, unknown."),
+        ("-family:ponny", "No LoRA here is of the family ponny; there are: pony, demo, flux, sdxl, unknown."),
+        ("network:lokrr", "No LoRA here is of the network lokrr; there are: lokr, lora."),
+        ("variant:schnell", "No LoRA here is of the variant schnell; there are: dev, pony."),
+        ("folder:style", "No LoRA here lies in a folder style; there are: styles, styles/anime, a, bad, clothes."),
+        ("folder:anmie", "No LoRA here lies in a folder anmie; there are: styles/anime, a, bad, clothes, styles."),
+    ],
+)  # fmt: skip
+def test_a_filter_that_is_misspelt_or_finds_nothing_by_itself_is_told(index: Index, text: str, remark: str) -> None:
+    """Misspelt filters listed what has nothing to do with them, or found nothing, without a word about why."""
+    assert find(index, text).remarks[0] == remark
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("family:pony,SDXL", "folder:anime", "network:lokr", "rating:5", "rating:<=5", "dress", "https://x.y/dress"),
+        *("<lora:red_dress:0.8>", "copy:of", "zzzzzz", "is:favourite is:used", "12:30"),
+    ],
+)
+def test_what_is_no_slip_is_not_told_of(index: Index, text: str) -> None:
+    """Any text is a query: `copy:of` is found as two words, and nobody meant a filter."""
+    assert not [one for one in find(index, text).remarks if "filter" in one or "No LoRA" in one or "takes" in one]
+
+
+def test_a_long_list_of_folders_is_told_in_part(tmp_path: Path) -> None:
+    documents = [document_of(entry(f"a{n}", folder=f"f{n:02}/x")) for n in range(20)]
+    (remark,) = find(index_in(tmp_path, documents), "folder:f190").remarks
+    assert remark.startswith("No LoRA here lies in a folder f190; there are: f19, ")
+    assert remark.endswith(" and 28 more.")
+
+
 SIGNS = st.text(alphabet=st.sampled_from("aé動🐱2 \"'*:^()+-~{}[]<>=\\/|&%;\0\n,._ANDORNEAR"))
 
 
-FILTERS = st.builds("{}:{}".format, st.sampled_from(["family", "tag", "folder", "rating", "is"]), SIGNS)
+FILTERS = st.builds("{}:{}".format, st.sampled_from(["family", "tag", "folder", "rating", "is", "famly"]), SIGNS)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
