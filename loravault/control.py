@@ -27,13 +27,14 @@ from loravault.errors import UserError
 from loravault.following import STUCK_S, Asking, OnEvent, Runs, Window, window
 from loravault.holding import check_vault, holder
 from loravault.index import adapters as adapter_rows
-from loravault.index import commands, overview, search, work
+from loravault.index import cards, commands, overview, search, work
 from loravault.index.database import IndexAbsent
 from loravault.index.search import Found, Sort
 from loravault.index.search_words import Filter
 from loravault.index.tables import AdapterRow
 from loravault.jobs.context import Event
 from loravault.library import overview as library
+from loravault.library.names import GivenNames
 from loravault.library.overview import Duplicate, Statistics
 from loravault.tidying import Tidying
 from loravault.views import AdapterView, CancelView, JobView, ReindexView, RunView, adapter_view, job_view, run_view
@@ -195,6 +196,10 @@ class Control:
     def adapters(self) -> list[AdapterRow]:
         """Every adapter that is indexed."""
         return self._look(lambda session: list(adapter_rows.adapters(session)), [])
+
+    def given_names(self) -> GivenNames:
+        """What people call them."""
+        return self._look(cards.given_names, GivenNames())
 
     def search(self, text: str, filters: Sequence[Filter] = (), *, sort: Sort, limit: int | None) -> Found:
         """Adapters that a person's words and filters mean."""

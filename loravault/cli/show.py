@@ -42,7 +42,8 @@ def _from_vault(app: App, name: str) -> dict[str, Any]:
     from loravault.library.names import find_one
 
     control = app.control()
-    found = find_one(name, control.adapters(), beside=" in the vault's folders, and no file has that name here")
+    beside = " in the vault's folders, and no file has that name here"
+    found = find_one(name, control.adapters(), beside, control.given_names())
     return asdict(control.adapter(found))
 
 

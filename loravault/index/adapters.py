@@ -62,7 +62,8 @@ _NAMED = text(
     SELECT a.name, a.alias, a.root, a.rel, a.state, a.weight_id, a.family, a.variant, a.reason, a.trigger_words,
         json_extract(a.facts, '$.weight'), json_extract(a.facts, '$.negative'),
         a.sha256, a.autov1, a.autov2, a.autov3, a.blake3, a.crc32, json_extract(a.facts, '$.hashes'),
-        (SELECT c.fields FROM card c WHERE c.weight_id = a.weight_id AND c.problem IS NULL ORDER BY c.path LIMIT 1)
+        (SELECT c.fields FROM card c WHERE c.weight_id = a.weight_id AND c.problem IS NULL
+            ORDER BY substr(c.path, 1, length(c.path) - 3) LIMIT 1)
     FROM adapter a ORDER BY a.name, a.root, a.rel
     """
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy import text
 from sqlmodel import Session, col, delete, select, update
@@ -12,6 +13,7 @@ from sqlmodel import Session, col, delete, select, update
 from loravault.index import lost
 from loravault.index.chunks import chunks
 from loravault.index.tables import CardRow
+from loravault.library.names import GivenNames
 
 
 class KnownCard(NamedTuple):
@@ -84,6 +86,25 @@ def adapter_places(session: Session, only: Collection[str] | None = None) -> lis
 def place_order(place: AdapterPlace) -> tuple[str, str]:
     """By root and path."""
     return place.root, place.rel
+
+
+def given_names(session: Session) -> GivenNames:
+    """What people call the adapters of the library."""
+    session.flush()  # the statements are none of the session's own
+    connection = session.connection()
+    given: list[tuple[str, Literal["card", "alias", "title"], str]] = []
+    told = "SELECT weight_id, path, json_extract(fields, '$.aliases') FROM card WHERE weight_id IS NOT NULL"
+    for weight_id, path, aliases in connection.exec_driver_sql(f"{told} AND problem IS NULL").all():
+        given.append((weight_id, "card", path))
+        given += [(weight_id, "alias", str(alias)) for alias in json.loads(aliases or "[]")]
+    titled = "SELECT weight_id, title FROM adapter WHERE weight_id IS NOT NULL AND title IS NOT NULL"
+    given += [(weight_id, "title", title) for weight_id, title in connection.exec_driver_sql(titled).all()]
+    return GivenNames(given)
+
+
+def card_order(path: str) -> str:
+    """Of two cards of one adapter the first counts: `ink` before `ink 1`, its copy."""
+    return path.removesuffix(".md")
 
 
 def from_text_on(session: Session, start: str, length: int) -> list[str]:

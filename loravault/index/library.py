@@ -13,6 +13,7 @@ import msgspec
 from sqlmodel import Session, col, select
 
 from loravault.index import images, lost
+from loravault.index.cards import card_order
 from loravault.index.chunks import chunks
 from loravault.index.tables import AdapterRow
 from loravault.library.copies import in_order_of_use
@@ -98,7 +99,7 @@ def card_paths(session: Session, weight_ids: Collection[str]) -> dict[str, str]:
 def _cards(session: Session, only: Collection[str] | None) -> list[_Card]:
     """By path: of two cards of one adapter the first counts."""
     statement = f"SELECT {', '.join(_Card._fields)} FROM card WHERE weight_id IS NOT NULL AND problem IS NULL"
-    return sorted(map(_Card._make, _rows(session, statement, only)), key=lambda card: card.path)
+    return sorted(map(_Card._make, _rows(session, statement, only)), key=lambda card: card_order(card.path))
 
 
 def _rows(session: Session, statement: str, only: Collection[str] | None) -> Iterator[tuple[Any, ...]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from loravault.library.entry import Entry
 
 #: What documents say of the same entry; to be raised when that changes, so that all of them are made anew.
-FORM = 1
+FORM = 2
 
 #: Of longer texts the beginning is searched.
 MAX_PROSE = 100_000
@@ -66,7 +66,7 @@ def document_of(entry: Entry, covers: Collection[str] = ()) -> SearchDocument:
         key=entry.weight_id,
         name=entry.name,
         folded=_folded(entry.name),
-        names=index_text(_each(entry.name, entry.title, entry.aliases, stems)),
+        names=index_text(_each(entry.name, entry.title, entry.aliases, stems, _stem(entry.card))),
         trigger_text=index_text(words),
         tag_text=index_text(
             _each(entry.tags, entry.topics, entry.family, entry.variant, entry.network, entry.base, folders)
@@ -102,6 +102,11 @@ def document_of_file(row: AdapterRow) -> SearchDocument:
         state="missing" if row.state == "missing" else "broken", copies=1, triggered=False,
         previewed=bool(row.preview), shown=json.dumps(shown, ensure_ascii=False),
     )  # fmt: skip
+
+
+def _stem(card: str | None) -> str | None:
+    """What the note is called: its owner may have given it a name of its own."""
+    return PurePosixPath(card).stem if card else None
 
 
 def _shown(entry: Entry) -> str:

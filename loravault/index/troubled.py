@@ -58,7 +58,8 @@ _WORDLESS = text(
     """
     SELECT count(*) FROM adapter a WHERE a.state = 'ok' AND '[]' = COALESCE(
         (SELECT json_extract(c.fields, '$.trigger_words') FROM card c
-            WHERE c.weight_id = a.weight_id AND c.problem IS NULL ORDER BY c.path LIMIT 1),
+            WHERE c.weight_id = a.weight_id AND c.problem IS NULL
+            ORDER BY substr(c.path, 1, length(c.path) - 3) LIMIT 1),
         a.trigger_words)
     """
 )

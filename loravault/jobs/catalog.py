@@ -18,6 +18,7 @@ from loravault.formats.generation import BaseRef, VaeRef
 from loravault.formats.hashes import lookup_texts
 from loravault.index import adapters
 from loravault.index.adapters import NamedAdapter
+from loravault.index.cards import given_names
 from loravault.library import bases as base_folders
 from loravault.library import names
 from loravault.library.hubcache import fetched_base
@@ -37,16 +38,19 @@ class IndexCatalog:
     vaes: Sequence[VaeRef] = ()
     #: Name → why what goes by it is no usable base.
     refused: Mapping[str, str] = field(default_factory=dict)
+    #: What people call the adapters.
+    given: names.GivenNames = field(default_factory=names.GivenNames)
 
     @classmethod
     def read(cls, session: Session, config: VaultConfig) -> IndexCatalog:
         """Read the index and look into the base folders."""
         shelf = base_folders.look(config.bases, resources.demo_base())
-        return cls(config, adapters.named_adapters(session), shelf.usable, shelf.vaes, shelf.reasons)
+        rows, given = adapters.named_adapters(session), given_names(session)
+        return cls(config, rows, shelf.usable, shelf.vaes, shelf.reasons, given)
 
     def find_adapter(self, name: str) -> KnownAdapter | Several | NotFound:
         """The adapter of this name."""
-        found = names.find(name, self.rows)
+        found = names.find(name, self.rows, self.given)
         if isinstance(found, names.Ambiguous):
             return Several(found.paths)
         if isinstance(found, names.Missing):

@@ -6,6 +6,7 @@ until somebody asks for it. Nothing here decides what a card says (`pages.cards`
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -117,11 +118,18 @@ class CardKeeper:
         self._shelf.put(read)
         card = self._shelf.get(rel)
         if card is not None and card.weight_id is not None:
+            self._moved_from(card)
             if self._memory.is_deleted(card.weight_id):
                 self._memory.back(card.weight_id)
             self._later.pop(card.weight_id, None)
             self._todo[card.weight_id] = None
             self._has_changed(card.weight_id)
+
+    def _moved_from(self, card: Card) -> None:
+        """A card that is not at its old place any more and is seen at a new one was moved: it is not a second one."""
+        for path in self._shelf.paths_of(card.weight_id or ""):
+            if path != card.path and not os.path.lexists(self._ctx.path(path)):
+                self._shelf.drop(path)
 
     def card_gone(self, rel: str) -> None:
         """Two scans did not find the note, or it is a card no longer."""

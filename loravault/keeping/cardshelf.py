@@ -31,7 +31,7 @@ class Card:
 
 
 class CardShelf:
-    """The cards by path and by adapter. Of two cards of one adapter the first by path is its card."""
+    """The cards by path and by adapter. Of two cards of one adapter the first is its card (`card_order`)."""
 
     def __init__(self, session: Session) -> None:
         self._cards: dict[str, Card] = {}
@@ -59,13 +59,17 @@ class CardShelf:
         """Every adapter that has a card."""
         return sorted(self._by_id)
 
+    def paths_of(self, weight_id: str) -> list[str]:
+        """Every note that is a card of this adapter."""
+        return sorted(self._by_id.get(weight_id, ()), key=rows.card_order)
+
     def has(self, weight_id: str) -> bool:
         """Whether any note is a card of this adapter, be it one that is left alone."""
         return bool(self._by_id.get(weight_id))
 
     def card_of(self, weight_id: str) -> Card | None:
         """The card of an adapter."""
-        found = [self._cards[path] for path in sorted(self._by_id.get(weight_id, ()))]
+        found = [self._cards[path] for path in self.paths_of(weight_id)]
         return next((card for card in found if card.problem is None), None)
 
     def put(self, row: rows.CardRead) -> None:
@@ -146,4 +150,4 @@ class CardShelf:
 
 
 def _second_of(first: str) -> str:
-    return f"{_SECOND}; its card is {first}: delete one of the two"
+    return f"{_SECOND}; its card is {first}: delete the one that you do not want, and the other is its card"

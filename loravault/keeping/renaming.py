@@ -10,6 +10,7 @@ from sqlmodel import Session
 from loravault.config import VaultConfig
 from loravault.errors import UserError
 from loravault.index import adapters
+from loravault.index.cards import given_names
 from loravault.index.library import entries
 from loravault.keeping.adapterfiles import busy_files, file_of, sidecars_beside
 from loravault.library import names
@@ -36,7 +37,7 @@ class RenamePlan:
 
 def plan_rename(config: VaultConfig, session: Session, name: str, new: str) -> RenamePlan:
     """What `mv` would do. Raises `UserError` for a name that nobody has or several have, or a place that is none."""
-    found = names.find_one(name, adapters.adapters(session))
+    found = names.find_one(name, adapters.adapters(session), given=given_names(session))
     if found.state == "incomplete":
         raise UserError(f"{found.root}/{found.rel} is still being downloaded; wait until it is whole.")
     home = next((root.path for root in config.loras if root.name == found.root), None)

@@ -6,9 +6,10 @@ import difflib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from functools import cached_property
+from typing import Generic, Literal, Protocol, TypeVar
 
 from loravault.errors import UserError
 from loravault.formats.cuts import long_words
@@ -69,25 +70,56 @@ class Missing:
     closest: tuple[str, ...]
 
 
-def find(name: str, records: Iterable[R]) -> R | Ambiguous[R] | Missing:
-    """The adapter a name means: its file name, `folder/name`, its trainer's name for it; then the same in any case.
+class GivenNames:
+    """What people call adapters: the notes that are their cards, the aliases on these, and their titles."""
 
-    Copies (equal weights) are one adapter. Of files with equal names those that can be used come first.
+    def __init__(self, given: Iterable[tuple[str, Literal["card", "alias", "title"], str]] = ()) -> None:
+        """`given`: weight id, kind and text; of a card its path in the vault."""
+        self._given = given
+
+    def of(self, record: Named) -> Sequence[str]:
+        """The names of one. A card's path stands there with its ending, whole and without the folders in front."""
+        return self._names.get(record.weight_id or "", ())
+
+    @cached_property
+    def _names(self) -> Mapping[str, list[str]]:
+        names: defaultdict[str, list[str]] = defaultdict(list)
+        for weight_id, kind, text in self._given:
+            if kind == "card":
+                parts = text.split("/")
+                names[weight_id] += ["/".join(parts[start:]) for start in range(len(parts))]
+                names[weight_id].append(parts[-1].removesuffix(NOTE))
+            else:
+                names[weight_id].append(text)
+        return names
+
+
+#: The ending of notes: a name with it is a link to a card, and means that one before any file.
+NOTE = ".md"
+
+
+def find(name: str, records: Iterable[R], given: GivenNames | None = None) -> R | Ambiguous[R] | Missing:
+    """The adapter a name means: its file name, `folder/name`, its trainer's name for it, then what people call it.
+
+    First as it is written, then in any case. Copies (equal weights) are one adapter. Of files with equal names those
+    that can be used come first.
     """
     known = list(records)
     wanted = _bare(name)
+    called = given.of if given is not None else _nothing
+    ways = (called,) if wanted.endswith(NOTE) else (_file_name, _path, _alias, called)
     for fold in (_exact, _any_case, *([_as_on_a_card] if _TAMED.search(wanted) else [])):
         key = fold(wanted)
-        for keys in (_file_name, _path, _alias):
+        for keys in ways:
             found = [record for record in known if key in map(fold, keys(record))]
             if found:
                 return _one(found)
-    return Missing(closest(wanted, known))
+    return Missing(closest(wanted.removesuffix(NOTE), known))
 
 
-def find_one(name: str, records: Iterable[R], beside: str = "") -> R:
+def find_one(name: str, records: Iterable[R], beside: str = "", given: GivenNames | None = None) -> R:
     """The adapter a person means by a name. Raises `UserError`; `beside` tells what else has no such name."""
-    found = find(name, records)
+    found = find(name, records, given)
     if isinstance(found, Ambiguous):
         raise UserError(f"{name} may be any of these, write one of them: {', '.join(found.paths)}.")
     if isinstance(found, Missing):
@@ -162,6 +194,10 @@ def _path(record: Named) -> list[str]:
     """Every way to write the file's place: `Styles/ink`, `art/Styles/ink`, and with the root's name in front."""
     parts = f"{record.root}/{_bare(record.rel)}".split("/")
     return ["/".join(parts[start:]) for start in range(len(parts) - 1)]
+
+
+def _nothing(_record: Named) -> Sequence[str]:
+    return ()
 
 
 def _alias(record: Named) -> list[str]:

@@ -13,6 +13,7 @@ from loravault.library.entry import Entry, without_ending
 from loravault.pages.examples import example, lora_tag
 from loravault.vault.inert import inert
 from loravault.vault.links import embed, parse_wikilink
+from loravault.vault.names import name_key, safe_stem
 
 _UNKNOWN = "Unknown base"
 _IMAGES = (".webp", ".png", ".jpg", ".jpeg", ".avif", ".gif", ".bmp", ".svg")
@@ -28,6 +29,8 @@ _MOST_WORDS = 160
 _CAPTION, _SPAN = 32, 20
 #: Thumbnails that stand together: three rows on a desktop, six on a phone.
 GROUP = 12
+#: How a card is called whose file has the name of a temporary file (`keeping.cardnames`).
+_NAMED_BY_WEIGHTS = "LoRA "
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Tile:
 
 def tile_of(entry: Entry, cover: str | None = None, words: str | None = None) -> Tile:
     """The tile of an adapter. `cover`: its cover file, where its card names none; `words`: see `Example`, if known."""
-    headline = inert(entry.title or entry.name, 80) or entry.weight_id
+    headline = inert(given_name(entry) or entry.title or entry.name, 80) or entry.weight_id
     shown = cover_path(entry.cover if entry.cover is not None else cover)
     bare = shown is None or not embeddable(shown)
     return Tile(
@@ -93,6 +96,17 @@ def tile_of(entry: Entry, cover: str | None = None, words: str | None = None) ->
         example="" if not entry.card else _example(entry) if words is None else words,
         weight=entry.weight,
     )
+
+
+def given_name(entry: Entry) -> str:
+    """What its owner called the note that is its card; empty for the name that a new card gets from the file."""
+    if not entry.card:
+        return ""
+    stem = entry.card.rpartition("/")[2].removesuffix(".md")
+    if stem == entry.name:  # nearly every card
+        return ""
+    is_ours = name_key(stem).startswith(name_key(safe_stem(entry.name))) or stem.startswith(_NAMED_BY_WEIGHTS)
+    return "" if is_ours else stem
 
 
 def _example(entry: Entry) -> str:

@@ -88,5 +88,5 @@ def _container_problem(fence: Fence) -> str | None:
             "move it out of the quote."
         )
     if not fence.closed:
-        return "This block has no end: put a line with ``` below the prompt."
+        return "This block has no end: put a line of three backticks below the prompt."
     return None

@@ -55,18 +55,20 @@ def _of_tag(tag: LoraTag) -> Candidate:
 
 
 def from_option(value: Any, problems: list[str]) -> list[Wanted]:
-    """What `loras:` names: a text with commas, or a list of texts, links or tags.
+    """What `loras:` names: a text with commas, a list of texts, links or tags, or names with their weights.
 
     After the name `0.8 te=0.5 unet=1 lbw=INALL in=0.5` may follow, in any order.
     """
     items = re.split(r",(?=\s|\D|$)", _own_commas(value)) if isinstance(value, str) else value
+    if isinstance(items, Mapping):
+        items = [{name: weight} for name, weight in items.items()]
     if not isinstance(items, Sequence):
         items = [items]
     found = []
     for item in items:
         # YAML reads an unquoted [[Ink|Ink 0.8]] as a list in a list.
         nested = _only_text(item)
-        text = f"[[{nested}]]" if nested is not None else "" if item is None else str(item).strip()
+        text = f"[[{nested}]]" if nested is not None else "" if item is None else _as_written(item)
         if text:
             wanted = _wanted(text, problems)
             if wanted:
@@ -80,6 +82,15 @@ def _only_text(item: Any) -> str | None:
         if isinstance(item, str):
             return item
     return None
+
+
+def _as_written(item: Any) -> str:
+    """`- ink: 0.8` is YAML for a name and a value: the weight, as everybody means it."""
+    if isinstance(item, Mapping) and len(item) == 1:
+        ((name, weight),) = item.items()
+        if isinstance(weight, int | float | str):
+            return f"{name} {weight}".strip()
+    return str(item).strip()
 
 
 def _own_commas(text: str) -> str:
@@ -112,13 +123,15 @@ def _wanted(text: str, problems: list[str]) -> Wanted | None:
 
 def _from_link(path: str, alias: str, after: str, problems: list[str]) -> Wanted | None:
     """`[[LoraVault/LoRAs/Styles/ink|ink 0.8]]`: the card's path tells which, the end of the alias how strong."""
-    target = path.partition("#")[0].strip().removesuffix(".md").removesuffix(" (LoRA)")
+    note = path.partition("#")[0].strip().removesuffix(".md")
+    target = note.removesuffix(" (LoRA)")
     read = _read(f"x {after}" if after else alias)
     if read.problem:
         problems.append(read.problem)
         return None
     place = target.partition("LoRAs/")[2]
-    names = dict.fromkeys(name for name in (place, target, target.rpartition("/")[2]) if name)
+    # The note itself, wherever it is and whatever it is called by now; then the file that a new card is called after.
+    names = dict.fromkeys(name for name in (f"{note}.md", place, target, target.rpartition("/")[2]) if name)
     return Wanted(tuple(read.candidate(name) for name in names), False)
 
 

@@ -18,6 +18,7 @@ from loravault.control import AdapterView, CancelView, JobView, ReindexView, Run
 from loravault.errors import UserError
 from loravault.index.tables import AdapterRow
 from loravault.jobs.context import Event
+from loravault.library.names import GivenNames
 
 REINDEXED = ReindexView(adapters=2, broken=1, missing=0, images=3, notes=4, seconds=0.25, troubles=("loras: gone",))
 
@@ -79,6 +80,9 @@ class FakeControl:
 
     def adapters(self) -> list[AdapterRow]:
         return self.rows
+
+    def given_names(self) -> GivenNames:
+        return GivenNames()
 
     def adapter(self, row: AdapterRow) -> AdapterView:
         told = {key: getattr(row, key) for key in ("name", "title", "root", "rel", "size", "weight_id", "family")}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loravault.daemon import Daemon
 from loravault.index import work
+from loravault.index.library import entries
 from loravault.vault.answers import strip_ours
 from loravault.vault.note import parse_note
 from tests.world import World
@@ -225,3 +227,31 @@ def test_a_kind_that_is_not_built_yet_is_answered_in_words(world: World) -> None
     assert "not built yet" in world.read("Train.md")
     assert "```prompt block" in world.read("Empty.md")
     assert "> [!failure]" in world.read("Empty.md")
+
+
+def test_a_link_to_a_card_and_what_its_owner_calls_it_mean_the_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Obsidian rewrites links when a note is renamed: one renamed card broke each request that linked it."""
+    monkeypatch.setenv("LORAVAULT_STATE_DIR", str(tmp_path / "state"))
+    world = World(tmp_path, cards=True, rescan_s=0.2)
+    world.adapter("Styles/dl_0007.safetensors", **{"modelspec.title": "Wet Wash"})
+    card = world.vault / "LoraVault/LoRAs/Styles/dl_0007.md"
+    with running(world) as daemon:
+        world.work(daemon, card.is_file)
+        text = card.read_text()
+        card.unlink()
+        world.note("LoraVault/LoRAs/Ink pretty.md", text.replace("aliases:\n", "aliases:\n  - Inky\n", 1))
+        world.work(daemon, lambda: world.status("LoraVault/LoRAs/Ink pretty.md") is None and renamed(daemon))
+        for number, name in enumerate(
+            ("[[Ink pretty]] 0.5", "[[LoraVault/LoRAs/Ink pretty|nice 0.5]]", "inky 0.5", "Wet Wash")
+        ):
+            world.request(f"N{number}.md", f"a cat {number}", loras=[name])
+            world.finish(daemon, f"N{number}.md")
+            assert world.status(f"N{number}.md") == "done", world.read(f"N{number}.md")
+            assert "[[LoraVault/LoRAs/Ink pretty|dl_0007]]" in world.read(f"N{number}.md")
+
+
+def renamed(daemon: Daemon) -> bool:
+    with daemon.ctx.index.session() as session:
+        return [entry.card for entry in entries(session)] == ["LoraVault/LoRAs/Ink pretty.md"]

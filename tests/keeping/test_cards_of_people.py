@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from loravault.index import adapters
 from loravault.index import cards as rows
 from loravault.index.library import entries
 from tests.keeping.cardworld import INK, CardWorld, weight_id
@@ -66,6 +67,36 @@ def test_of_two_cards_the_first_by_path_counts_and_the_other_is_told(world):
     world.settle(4)
     assert world.row(INK).problem is None
     assert world.properties(INK)["rank"] == 3
+    assert '"op":"card-deleted"' not in world.ctx.ledger.path.read_text()
+
+
+def test_a_copy_beside_a_card_does_not_take_its_place(world):
+    """`ink 1`, as Obsidian calls a copy, came before `ink.md`: what was written into the original had no effect."""
+    world.adapter("Styles/ink.safetensors", 1)
+    world.settle()
+    data = (world.vault / INK).read_bytes()
+    world.note(INK.replace("ink.md", "ink 1.md"), data)
+    world.settle()
+    world.note(INK, data.replace(b"rating:\n", b"rating: 5\n"))
+    world.settle()
+    assert f"its card is {INK}" in world.row(INK.replace("ink.md", "ink 1.md")).problem
+    with world.ctx.index.session() as session:
+        assert [entry.rating for entry in entries(session)] == [5]
+        assert [json.loads(row.fields or "{}")["rating"] for row in adapters.named_adapters(session)] == [5]
+
+
+def test_a_card_that_was_moved_is_never_told_to_be_a_second_one(world):
+    """For half a minute after a rename the dashboard said: delete one of the two. There was one."""
+    world.adapter("Styles/ink.safetensors", 1)
+    world.settle()
+    (world.vault / INK).rename(world.vault / "LoraVault/LoRAs/Wet ink.md")
+    world.settle(1)
+    assert world.row("LoraVault/LoRAs/Wet ink.md").problem is None
+    with world.ctx.index.session() as session:
+        assert rows.problems(session) == []
+        assert [entry.card for entry in entries(session)] == ["LoraVault/LoRAs/Wet ink.md"]
+    world.settle(3)
+    assert world.cards() == {"LoraVault/LoRAs/Wet ink.md": weight_id(1)}
     assert '"op":"card-deleted"' not in world.ctx.ledger.path.read_text()
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loravault.formats.hashes import names_file
-from loravault.library.names import Ambiguous, HashIndex, Missing, find
+from loravault.library.names import Ambiguous, GivenNames, HashIndex, Missing, find
 from loravault.vault.inert import inert_value
 
 
@@ -96,6 +96,31 @@ def test_what_is_missing_names_the_nearest() -> None:
     assert find("wash", [INK, WASH]) == Missing(("ink_wash",))
     assert find("zzz", ALL) == Missing(())
     assert find("anything", []) == Missing(())
+
+
+def test_what_people_call_it_is_asked_for_last_and_a_link_to_a_card_first() -> None:
+    """A card that was renamed broke each note that links it: Obsidian had rewritten the links, no file is called so."""
+    given = GivenNames(
+        [
+            ("w1-1", "card", "LoraVault/LoRAs/Styles/Ink pretty.md"),
+            ("w1-1", "alias", "Inky"),
+            ("w1-2", "card", "LoraVault/LoRAs/ink_outline.md"),
+            ("w1-2", "title", "Wet Wash"),
+            ("w1-3", "title", "Wet Wash"),
+        ]
+    )
+    ink, wash = Record("Styles/ink_outline.safetensors", "w1-1"), Record("ink_wash.safetensors", "w1-2")
+    known = [ink, wash, Record("other.safetensors", "w1-3")]
+
+    def means(name: str) -> object:
+        return find(name, known, given)
+
+    assert means("LoraVault/LoRAs/Styles/Ink pretty.md") == means("Styles/Ink pretty.md") == ink
+    assert means("ink pretty.md") == means("Ink pretty") == means("inky") == ink
+    assert means("ink_outline") == ink, "a file of that name comes before a card of that name"
+    assert means("ink_outline.md") == wash, "but a link means the card"
+    assert isinstance(means("Wet Wash"), Ambiguous)
+    assert means("Styles/ink_wash.md") == Missing(("ink_wash",))
 
 
 @pytest.mark.parametrize(

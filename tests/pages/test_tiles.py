@@ -32,6 +32,21 @@ def test_only_a_picture_of_the_vault_is_a_cover(cover: str | None, path: str | N
     assert cover_path(cover) == path
 
 
+@pytest.mark.parametrize(
+    ("card", "headline"),
+    [
+        ("LoRAs/Styles/ink.md", "Wet Wash"),
+        ("LoRAs/Styles/Ink (LoRA 2).md", "Wet Wash"),
+        ("LoRAs/LoRA 0000000000000001.md", "Wet Wash"),
+        ("Zettel/My samurai.md", "My samurai"),
+        ("LoRAs/[[x]] `y`.md", "[ [x] ] 'y'"),
+    ],
+)
+def test_a_name_that_its_owner_gave_the_card_stands_in_galleries(card: str, headline: str) -> None:
+    """Somebody renamed the cards of badly named files, and the gallery went on calling them `dl_0007`."""
+    assert tile_of(entry("ink", title="Wet Wash").changed(card=card)).headline == headline
+
+
 def test_the_cover_file_stands_in_only_where_the_card_says_nothing() -> None:
     """An emptied `cover` is the user's wish."""
     assert tile_of(entry("a", cover=None), "found.webp").cover == "found.webp"
