@@ -54,6 +54,8 @@ class Cards:
         entry = self._entries.get(str(weight_id))
         if entry is None:
             return "whether you wrote in it is not known: its LoRA is not"
+        if self._memory.theirs(entry.weight_id):
+            return WRITTEN
         link = parse_wikilink(str(front.get("cover")))
         names = CardNames(
             self._config.folder, self._config.vault.name, rel, self._calls.of(entry), link.path if link else None

@@ -1,4 +1,4 @@
-"""What the ledger remembers of cards: which were made, which their owner deleted. It survives the index.
+"""What the ledger remembers of cards: which were made or adopted, which their owner deleted. It survives the index.
 
 A card is made once. One that was made and is not there was deleted, whether anybody saw it happen or not.
 """
@@ -19,6 +19,8 @@ class CardMemory:
         self._blank: dict[str, tuple[str, ...]] = {}
         self._covered: set[str] = set()
         self._deleted: set[str] = set()
+        self._adopted: dict[str, tuple[str, ...]] = {}
+        self._theirs: dict[str, frozenset[str]] = {}
         for record in ledger.read():
             self._take(record)
 
@@ -42,6 +44,23 @@ class CardMemory:
     def cover_was_filled(self, weight_id: str) -> bool:
         """Whether we have once filled `cover`."""
         return weight_id in self._covered
+
+    def had(self, weight_id: str) -> tuple[str, ...] | None:
+        """Which keys of ours stood in a note of the user's when it was adopted as this card; None: it never was."""
+        return self._adopted.get(weight_id)
+
+    def theirs(self, weight_id: str) -> frozenset[str]:
+        """Keys of ours that hold something of the user's since then."""
+        return self._theirs.get(weight_id, frozenset())
+
+    def adopted(self, weight_id: str, had: Collection[str] | None, theirs: Collection[str]) -> None:
+        """A note of the user's, which `had` these keys of ours, becomes a card (None: it is one); `theirs` as of now.
+
+        Nothing is written if that is known, nor for a card that we made ourselves.
+        """
+        had = self._adopted.get(weight_id) if had is None else tuple(had)
+        if had is not None and (had, frozenset(theirs)) != (self._adopted.get(weight_id), self.theirs(weight_id)):
+            self._write([{"op": "card-adopted", "lora": weight_id, "had": list(had), "theirs": sorted(theirs)}])
 
     def made(self, cards: Mapping[str, tuple[str, ...]], covered: Collection[str]) -> None:
         """New cards are on disk: weight id -> keys left empty; `covered` are those with a cover."""
@@ -87,6 +106,10 @@ class CardMemory:
                 self._blank[weight_id] = tuple(str(key) for key in record.get("blank") or ())
                 if record.get("cover"):
                     self._covered.add(weight_id)
+                self._disown(weight_id)
+            elif op == "card-adopted":
+                self._adopted[weight_id] = tuple(str(key) for key in record.get("had") or ())
+                self._theirs[weight_id] = frozenset(str(key) for key in record.get("theirs") or ())
             elif op == "card-cover":
                 self._covered.add(weight_id)
             elif op == "card-deleted":
@@ -97,3 +120,9 @@ class CardMemory:
                 self._deleted.discard(weight_id)
                 self._blank.pop(weight_id, None)
                 self._covered.discard(weight_id)
+                self._disown(weight_id)
+
+    def _disown(self, weight_id: str) -> None:
+        """Its card is one that we made. (One that was only deleted may come back as it was.)"""
+        self._adopted.pop(weight_id, None)
+        self._theirs.pop(weight_id, None)

@@ -71,6 +71,7 @@ class CardReading:
                 if problem is not None:
                     self.unresolved.add(rel)
             fields = said(read.values, self._memory.blank(weight_id or ""))
+        theirs = self._memory.theirs(weight_id or "")
         return rows.CardRead(
             path=rel,
             size=key[0],
@@ -81,7 +82,7 @@ class CardReading:
             body="" if note.text_problem else text_of_card(note),
             problem=problem,
             unwritten=None if isinstance(read, str) else _doubts(read.doubts),
-            said=_json(our_values(note)),
+            said=_json({name: value for name, value in our_values(note).items() if name not in theirs}),
         )
 
     def _adapter_meant(self, read: CardFields) -> tuple[str | None, str | None]:

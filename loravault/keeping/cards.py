@@ -24,8 +24,8 @@ from loravault.keeping.cardreading import CardReading, row_of_new
 from loravault.keeping.cardsgone import GoneCards
 from loravault.keeping.cardshelf import Card, CardShelf
 from loravault.library.entry import Entry
-from loravault.pages.cardfields import CardHashes, hashes_of_card, is_card, weight_id_of
-from loravault.pages.cards import card_update, plan_digest
+from loravault.pages.cardfields import HASH_KEYS, CardHashes, hashes_of_card, is_card, weight_id_of
+from loravault.pages.cards import CardUpdate, card_update, plan_digest
 from loravault.pages.collection import Shown
 from loravault.vault.note import MAX_NOTE_BYTES, Note, parse_note
 from loravault.vault.properties import EditRefused
@@ -110,7 +110,8 @@ class CardKeeper:
             self.card_gone(rel)
             return
         before = self._shelf.get(rel)
-        if before is None and problem is None and (hashes := hashes_of_card(note)) is not None:
+        hashes = hashes_of_card(note) if before is None and problem is None else None
+        if hashes is not None and not self._memory.theirs(hashes.weight_id).intersection(HASH_KEYS):
             self._on_hashes(hashes)
         read = self._reading.row_of(rel, note, key, problem, before.weight_id if before else None)
         if before is not None and before.weight_id == read.weight_id:
@@ -326,29 +327,45 @@ class CardKeeper:
             return  # gone or moved: the scan will tell
         with ctx.path(rel).open("rb") as file:
             data = file.read(MAX_NOTE_BYTES + 1)
-        filled = self._memory.cover_was_filled(entry.weight_id)
-        update = card_update(data, entry, cover, cover_was_filled=filled)
+        memory, of = self._memory, entry.weight_id
+        filled, theirs = memory.cover_was_filled(of), memory.theirs(of)
+
+        def updated(old: bytes) -> CardUpdate:
+            return card_update(old, entry, cover, cover_was_filled=filled, theirs=theirs)
+
+        update = updated(data)
         if update.data is not None:
-            if not self._is_still(data, entry.weight_id):
+            if not self._is_still(data, of):
                 return  # it changed: it will be shown to us again
             if ctx.quiet_for(rel, key) < ctx.config.write_quiet_s:
                 self._later[entry.weight_id] = ctx.steady() + 1.0
                 return
 
             def rebase(other: bytes) -> bytes:
-                return card_update(other, entry, cover, cover_was_filled=filled).data or other
+                self._remember(of, merged := updated(other))
+                return merged.data or other
 
+            # afterwards the note does not show any more what was the user's; and what is no longer may be again, if
+            # they write at the same time
+            self._remember(of, update, theirs)
             ctx.writer.replace(rel, data, update.data, rebase)
+            self._remember(of, update)
             if update.cover_filled:
-                self._memory.filled_covers([entry.weight_id])
-            self._written[entry.weight_id] = ctx.steady(), entry.state, cover
-            self._has_changed(entry.weight_id)
+                memory.filled_covers([of])
+            self._written[of] = ctx.steady(), entry.state, cover
+            self._has_changed(of)
             data, key = update.data, stat_key(ctx.path(rel)) or key
             ctx.troubles.pop("cards.write", None)
+        elif update.adopted is None:
+            self._remember(of, update)
         row = self._reading.row_of(rel, parse_note(data), key)
-        refused = [f"`{name}` cannot be kept current: {reason}" for name, reason in update.refused.items()]
-        row.ours, row.unwritten = digest, "; ".join([*refused, *filter(None, [row.unwritten])]) or None
+        row.ours, row.unwritten = digest, "; ".join([*update.told, *filter(None, [row.unwritten])]) or None
         self._shelf.put(row)
+
+    def _remember(self, weight_id: str, update: CardUpdate, still: Collection[str] = ()) -> None:
+        """Whose our keys in an adopted note are. While two notes are its card, what was the user's in either stays."""
+        kept = still if self._shelf.is_only(weight_id) else self._memory.theirs(weight_id)
+        self._memory.adopted(weight_id, update.adopted, {*kept, *update.theirs})
 
     def _is_still(self, data: bytes, weight_id: str) -> bool:
         """Whether a note that was read again is the card of this adapter, or about to be adopted for it."""

@@ -67,6 +67,10 @@ class CardShelf:
         """Whether any note is a card of this adapter, be it one that is left alone."""
         return bool(self._by_id.get(weight_id))
 
+    def is_only(self, weight_id: str) -> bool:
+        """Whether no second note is a card of this adapter."""
+        return len(self._by_id.get(weight_id, ())) < 2
+
     def card_of(self, weight_id: str) -> Card | None:
         """The card of an adapter."""
         found = [self._cards[path] for path in self.paths_of(weight_id)]

@@ -21,6 +21,8 @@ from loravault.vault.note import Note
 OUR_KEYS = (
     "family", "network", "rank", "size_mb", "lora_file", "added", "state", "sha256", "autov2", "autov3",
 )  # fmt: skip
+#: Of those, what `hashes_of_card` takes.
+HASH_KEYS = ("size_mb", "sha256", "autov2", "autov3")
 _WEIGHT_ID = re.compile(r"w1-[0-9a-f]{16}\Z")
 _RAW_KIND = re.compile(rb"^[ \t]*[\"']?loravault[\"']?[ \t]*:[ \t]*[\"']?card[\"']?[ \t]*(?:#.*)?\r?$", re.M | re.I)
 _RAW_LORA = re.compile(rb"^[ \t]*[\"']?lora[\"']?[ \t]*:[ \t]*[\"']?(w1-[0-9a-f]{16})[\"']?[ \t]*\r?$", re.M | re.I)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from loravault.formats.training_facts import training_words
 from loravault.library.entry import USER_FIELDS, Entry
+from loravault.pages.cardkeys import ABSENT, found_at, held_by_owner, says, stood_there
 from loravault.pages.cardpages import default_pictures_page
 from loravault.pages.examples import example, lora_tag, try_uri
 from loravault.pages.templates import Templates
@@ -91,6 +92,18 @@ class CardUpdate:
     refused: Mapping[str, str]
     #: `cover` was filled, for the first and only time.
     cover_filled: bool = False
+    #: Keys that we would keep but that hold something of the user's -> what, on one line.
+    theirs: Mapping[str, str] = field(default_factory=dict)
+    #: The note did not name its adapter yet: which of our keys stood in it.
+    adopted: tuple[str, ...] | None = None
+
+    @property
+    def told(self) -> list[str]:
+        """Half a sentence for each key of ours that does not say what we would."""
+        return [f"`{key}` cannot be kept current: {reason}" for key, reason in self.refused.items()] + [
+            f"`{key}` holds something of yours ({value}), so it is not kept current; rename it if you want ours"
+            for key, value in self.theirs.items()
+        ]
 
 
 # ---- what a card says
@@ -191,33 +204,45 @@ def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
 # ---- keeping it current
 
 
-def card_update(data: bytes, entry: Entry, cover: str | None, *, cover_was_filled: bool = False) -> CardUpdate:
+def card_update(
+    data: bytes, entry: Entry, cover: str | None, *, cover_was_filled: bool = False, theirs: Collection[str] = ()
+) -> CardUpdate:
     """The card with our keys and our cover line as they should be; every other byte stays.
 
     `cover` is the vault-relative path of the cover, if there is one. `cover_was_filled`: we have set that key once, so
-    if it is gone now, the user took it away. Raises `EditRefused` if the note is no text at all.
+    if it is gone now, the user took it away. `theirs`: keys that were the user's when the note was adopted; they are
+    as long as they hold something else than we would say. Raises `EditRefused` if the note is no text at all.
     """
     note = parse_note(data)
     if note.text_problem:
         raise EditRefused(f"The card was not changed: {note.text_problem}.")
     front = note.frontmatter
     present = front.properties if front else {}
+    ours = our_properties(entry)
+    readable = front is not None and not front.problem
+    adopted = stood_there(present, entry.weight_id, theirs) if readable else None
+    # properties that cannot be read just now say nothing about whose they are
+    held = dict.fromkeys(theirs, "")
+    if readable:
+        held = held_by_owner(present, theirs if adopted is None else adopted, ours)
     changes: dict[str, Value] = {}
-    for key, value in our_properties(entry).items():
-        found = _get(present, key)
+    for key, value in ours.items():
+        found = found_at(present, key)
+        if key in held:
+            continue
         if key == "added" and isinstance(found, str) and _DAY.match(found) and found <= str(value):
             continue  # touching or copying a file does not make it newer to its owner
-        if not (value is EMPTY and found is _ABSENT) and not _says(found, value):
+        if not (value is EMPTY and found is ABSENT) and not says(found, value):
             changes[key] = value
     fills = False
     if cover is not None:
-        found = _get(present, "cover")
-        fills = found is _ABSENT and not cover_was_filled
+        found = found_at(present, "cover")
+        fills = found is ABSENT and not cover_was_filled
         if fills or (is_own_cover(found, entry.weight_id) and found != wikilink(cover)):
             changes["cover"] = wikilink(cover)
     lined = _with_cover_line(note, cover)
     new, refused = set_properties_best(lined, changes) if changes else (lined, {})
-    return CardUpdate(new if new != data else None, refused, fills and "cover" not in refused)
+    return CardUpdate(new if new != data else None, refused, fills and "cover" not in refused, held, adopted)
 
 
 def plan_digest(entry: Entry, cover: str | None) -> str:
@@ -248,29 +273,6 @@ def text_of_card(note: Note, limit: int = MAX_BODY) -> str:
 
 
 # ---- helpers
-
-
-class _Absent:
-    """No such property."""
-
-
-_ABSENT = _Absent()
-
-
-def _get(present: Mapping[str, Any], key: str) -> Any:
-    if key in present:
-        return present[key]
-    return next((value for name, value in present.items() if name.casefold() == key), _ABSENT)
-
-
-def _says(found: Any, value: PropertyValue) -> bool:
-    if isinstance(value, tuple):
-        return isinstance(found, list) and found == list(value)
-    if value is EMPTY:
-        return found is None
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        return isinstance(found, float | int) and not isinstance(found, bool) and found == value
-    return type(found) is type(value) and found == value
 
 
 def _with_cover_line(note: Note, cover: str | None) -> bytes:

@@ -49,6 +49,23 @@ def test_a_card_that_is_asked_for_again_is_as_if_it_had_never_been(tmp_path: Pat
     assert told(memory)[0] == told(CardMemory(ledger))[0] == (True, False, (), False)
 
 
+def test_what_was_the_users_is_known_after_a_deletion_and_forgotten_with_a_new_card(tmp_path: Path):
+    """A card that was deleted may come back from the trash; one that is asked for anew is ours alone."""
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    memory = CardMemory(ledger)
+    memory.adopted(A, ("rank", "state"), {"rank"})
+    memory.adopted(A, None, {"rank"})
+    memory.adopted(B, None, ())
+    assert len(list(ledger.read())) == 1, "what is known is not written again, nor what is no adoption"
+    memory.deleted([A])
+    memory.back(A)
+    assert (memory.had(A), memory.theirs(A)) == (("rank", "state"), {"rank"})
+    memory.adopted(A, None, ())
+    assert (CardMemory(ledger).had(A), CardMemory(ledger).theirs(A)) == (("rank", "state"), set())
+    memory.wanted([A])
+    assert memory.had(A) is CardMemory(ledger).had(A) is None
+
+
 def test_a_card_is_remembered_in_few_bytes(tmp_path: Path):
     """Ten thousand cards are a matter of every start."""
     ledger = Ledger(tmp_path / "ledger.jsonl")

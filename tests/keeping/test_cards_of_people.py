@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 
 from loravault.index import adapters
 from loravault.index import cards as rows
 from loravault.index.library import entries
+from loravault.index.tables import AdapterRow
 from tests.keeping.cardworld import INK, CardWorld, weight_id
 
 
@@ -30,6 +32,121 @@ def test_a_note_of_the_users_own_is_adopted_and_gets_our_keys_only(world):
     with world.ctx.index.session() as session:
         entry = entries(session)[0]
     assert (entry.card, entry.rating, entry.trigger_words, entry.weight) == ("Zettel/Ink style.md", 5, ("sks",), 0.7)
+
+
+SAMURAI = "---\nloravault: card\nlora_file: ink\nrank: samurai-captain\nfamily: Tokugawa\n---\nmine\n"
+
+
+def told(world: CardWorld) -> dict[str, str]:
+    with world.ctx.index.session() as session:
+        return dict(rows.problems(session))
+
+
+def samurai(world: CardWorld) -> None:
+    world.note("My samurai.md", SAMURAI)
+    world.adapter("Styles/ink.safetensors", 1, rank=4)
+    world.settle()
+
+
+def ranks(world: CardWorld, rel: str = "My samurai.md") -> tuple[object, object]:
+    found = world.properties(rel)
+    return found.get("rank"), found.get("family")
+
+
+@pytest.mark.parametrize("forget_index", [False, True])
+def test_what_held_a_value_when_a_note_was_adopted_stays_the_users_for_ever(world, forget_index):
+    """A note about a samurai had a `rank`; adopted, it said `rank: 4` without a word. So it is told, and it stays
+    after a restart, without the index, under another name and while its file is away."""
+    samurai(world)
+    mine = ("samurai-captain", "Tokugawa")
+    assert ranks(world) == mine
+    words = "`rank` holds something of yours (samurai-captain), so it is not kept current; rename it if you want ours"
+    assert words in told(world)["My samurai.md"]
+    assert "`family` holds something of yours (Tokugawa)" in told(world)["My samurai.md"]
+    (world.vault / "My samurai.md").rename(world.vault / "Captain.md")
+    world.settle(4)
+    world.open(forget_index=forget_index)
+    world.adapter("Styles/ink.safetensors", 1, rank=8, network="LoRA")
+    world.keeper.library_changed(None)
+    world.settle()
+    assert ranks(world, "Captain.md") == mine
+    assert world.properties("Captain.md")["network"] == "LoRA", "the others are kept current"
+    assert words in told(world)["Captain.md"]
+    assert json.loads(world.row("Captain.md").said).keys().isdisjoint({"rank", "family"}), "no fact about the file"
+    with world.ctx.index.session() as session:
+        session.delete(session.exec(select(AdapterRow)).one())
+    world.keeper.library_changed(None)
+    world.settle()
+    world.adapter("Styles/ink.safetensors", 1, rank=9)
+    world.keeper.library_changed(None)
+    world.settle()
+    assert ranks(world, "Captain.md") == mine
+
+
+def test_a_key_is_ours_from_when_its_owner_gives_it_up(world):
+    """Emptied, removed, or set to what we would say: from then on it is kept current, after a restart too."""
+    samurai(world)
+    path = world.vault / "My samurai.md"
+    path.write_text(path.read_text().replace("rank: samurai-captain", "rank: 4").replace("family: Tokugawa\n", ""))
+    world.settle(8)
+    assert ranks(world) == (4, "sdxl")
+    assert "My samurai.md" not in told(world)
+    world.open(forget_index=True)
+    world.adapter("Styles/ink.safetensors", 1, rank=8, family="flux")
+    world.settle()
+    assert ranks(world) == (8, "flux")
+
+
+def test_a_crash_between_the_note_and_the_next_record_forgets_nothing(world):
+    """What was the user's is remembered before the note names its LoRA: afterwards it cannot be seen any more."""
+    world.note("My samurai.md", SAMURAI)
+    world.adapter("Styles/ink.safetensors", 1, rank=4)
+    written = world.ctx.writer.replace
+
+    def crash(*args: object) -> None:
+        written(*args)
+        raise KeyboardInterrupt
+
+    world.ctx.writer.replace = crash
+    with pytest.raises(KeyboardInterrupt):
+        world.settle()
+    assert world.properties("My samurai.md")["lora"] == weight_id(1)
+    world.open(forget_index=True)
+    world.adapter("Styles/ink.safetensors", 1, rank=8)
+    world.settle()
+    assert ranks(world) == ("samurai-captain", "Tokugawa")
+
+
+def test_a_rank_that_is_typed_anew_while_ours_is_written_stays(world):
+    """Its owner empties `rank` and, while ours is being put there, writes another word after all."""
+    samurai(world)
+    path = world.vault / "My samurai.md"
+    text = path.read_text()
+    path.write_text(text.replace("rank: samurai-captain", "rank:"))
+    written = world.ctx.writer.replace
+
+    def late(rel: str, base: bytes, new: bytes, rebase: object) -> None:
+        world.ctx.writer.replace = written
+        path.write_text(text.replace("samurai-captain", "general"))
+        written(rel, base, new, rebase)
+
+    world.ctx.writer.replace = late
+    world.settle(8)
+    assert world.ctx.writer.replace == written, "it was about to be written"
+    assert ranks(world) == ("general", "Tokugawa")
+
+
+def test_a_second_card_takes_nothing_from_the_first(world):
+    """A card of ours beside the adopted one says what we would say; the other's rank is its owner's all the same."""
+    samurai(world)
+    path = world.vault / "My samurai.md"
+    other = world.note("A copy.md", path.read_text().replace("samurai-captain", "4"))
+    world.settle(8)
+    other.unlink()
+    world.settle(8)
+    world.change(1, rank=8)
+    world.settle(8)
+    assert ranks(world) == ("samurai-captain", "Tokugawa")
 
 
 def test_an_adoption_that_names_nothing_known_is_told_and_taken_up_when_the_file_appears(world):

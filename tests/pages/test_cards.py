@@ -107,7 +107,13 @@ def test_an_update_never_changes_a_byte_outside_our_keys_and_our_line(seed, numb
     if update.data is None:
         return
     assert _without_ours(update.data, made) == _without_ours(data, made)
-    after = card_update(update.data, made, COVER if covers[1] else None, cover_was_filled=filled or update.cover_filled)
+    after = card_update(
+        update.data,
+        made,
+        COVER if covers[1] else None,
+        cover_was_filled=filled or update.cover_filled,
+        theirs=update.theirs,
+    )
     assert after.data is None, "what was written once is not written again"
 
 
@@ -140,9 +146,9 @@ def test_a_card_that_was_edited_keeps_every_edit(made, eol, bom, rating):
     [
         ('{"loravault": "card", "lora": "w1-0123456789abcdef", "state": "missing"}', "JSON"),
         ("{loravault: card, lora: w1-0123456789abcdef, state: missing}", "JSON"),
-        ("loravault: card\nstate: [a, b]", "holds a list"),
-        ("loravault: card\ncopies:\n  - a # mine\n", "comment"),
-        ("loravault: card\nrank: |\n  16", "several lines"),
+        ("loravault: card\nlora: w1-0123456789abcdef\nstate: [a, b]", "holds a list"),
+        ("loravault: card\nlora: w1-0123456789abcdef\ncopies:\n  - a # mine\n", "comment"),
+        ("loravault: card\nlora: w1-0123456789abcdef\nrank: |\n  16", "several lines"),
     ],
 )
 def test_what_cannot_be_set_is_refused_in_words_and_the_rest_is_set(front, words):
@@ -152,7 +158,7 @@ def test_what_cannot_be_set_is_refused_in_words_and_the_rest_is_set(front, words
     if "JSON" in words:
         assert update.data is None
     else:
-        assert b"lora: w1-0123456789abcdef\n" in update.data
+        assert b"\nsha256: " in update.data
 
 
 def test_a_card_that_is_no_text_is_refused():
@@ -192,6 +198,45 @@ def test_the_cover_line_is_ours_while_its_sum_fits_and_stays_when_there_is_no_co
     assert gone.data is None
     resized = update.data.replace(b"|320]]", b"|500]]")
     assert card_update(resized, entry(), OTHER_COVER).data.count(b"|500]]") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("samurai-captain", "samurai-captain"),
+        ("[a, b]", "a, b"),
+        ("{ a: b }", "nested properties"),
+        ("0", "0"),
+        ("false", "False"),
+        ("|\n  one\n  two", "one two"),
+        ("x" * 80, "x" * 39 + "…"),
+    ],
+)
+def test_a_key_of_ours_that_holds_something_when_a_note_is_adopted_stays_as_it_is(value, told):
+    """A note about a samurai had a `rank`; adopted as a card, it said `rank: 4`, and the captain was gone."""
+    data = f"---\nloravault: card\nlora_file: ink_outline\nrank: {value}\nfamily:\n---\nbody\n".encode()
+    update = card_update(data, full_entry(), None)
+    assert f"\nrank: {value}\nfamily: ".encode() in update.data
+    assert b"lora: w1-0123456789abcdef\n" in update.data
+    assert b"lora_file: loras/Styles/ink_outline.safetensors\n" in update.data
+    assert (update.theirs, update.adopted) == ({"rank": told}, ("family", "rank", "lora_file"))
+    later = card_update(update.data, replace(full_entry(), rank=8), None, theirs={"rank"})
+    assert (later.data, later.theirs, later.adopted) == (None, {"rank": told}, None)
+    assert (
+        b"\nrank: 8\n"
+        in card_update(data.replace(f" {value}".encode(), b"", 1), replace(full_entry(), rank=8), None).data
+    )
+
+
+def test_a_lora_of_the_users_own_stays_and_the_note_is_adopted_only_once():
+    """What we added to such a note would otherwise look like the user's each time it is to be changed."""
+    data = b"---\nloravault: card\nlora_file: ink_outline\nlora: my favourite\n---\n"
+    update = card_update(data, full_entry(), None)
+    assert b"\nlora: my favourite\n" in update.data
+    assert dict(update.theirs) == {"lora": "my favourite"}
+    later = card_update(update.data, replace(full_entry(), state="missing"), None, theirs=update.theirs)
+    assert b"\nstate: missing\n" in later.data
+    assert dict(later.theirs) == {"lora": "my favourite"}
 
 
 def test_the_day_it_was_added_never_gets_later():
