@@ -138,7 +138,7 @@ class Daemon:
         self.board = Board(ctx, self.dispatcher, self._crew, self.keepers.keeping)
         more = {**dict.fromkeys(HOUSE_COMMANDS, self.housekeeper.obey), "recreate": self._recreate}
         more["train"] = TrainingNotes(ctx, self.intake, self.feed.paths).obey
-        self.orders = Orders(ctx, self.intake, self.feed, self.refresh, more)
+        self.orders = Orders(ctx, self.intake, self.feed, self._look_anew, more)
         self.dispatcher.recover()
         self.deliverer.load()
         if self._watch:
@@ -338,8 +338,10 @@ class Daemon:
         """Look at every note, and whether the settings are still those of the start."""
         ctx = self.ctx
         ctx.rules = IgnoreRules.read(ctx.config.vault, ctx.config.folder)
-        for rel in self.feed.rescan():
+        gone = self.feed.rescan()
+        for rel in gone:
             self.intake.gone(rel)
+        self.keepers.galleries.notes_gone(gone)
         ctx.troubles.pop("config", None)
         if said := self._settings.sentence():
             ctx.troubles["config"] = said
@@ -349,6 +351,12 @@ class Daemon:
     def refresh(self, on_progress: Callable[[int, int], None] | None = None) -> Refreshed:
         """Look at every adapter and every picture."""
         return self.looks.whole(on_progress)
+
+    def _look_anew(self) -> Refreshed:
+        """Look at every adapter and every picture, and compare all that is made of them with the disk."""
+        result = self.refresh()
+        self.keepers.everything_changed()
+        return result
 
     def _looked(self, result: Refreshed) -> None:
         self.intake.library_changed()

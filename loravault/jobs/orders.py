@@ -108,7 +108,8 @@ class Orders:
         requests = self._intake.adopt_all()
         for rel in self._feed.paths():
             self._feed.look_again(rel)
-        self._feed.rescan()
+        for rel in self._feed.rescan():
+            self._intake.gone(rel)
         with ctx.index.session() as session:
             counts = adapters.count_adapters(session)
             return {

@@ -63,6 +63,8 @@ class GalleryKeeper:
         self._adapters: set[str] | None = None
         self._pictures: set[str] | None = None
         self._again: set[Key] = set()
+        #: Notes that are not there any more: pages of ours among them are made anew in the next round.
+        self._gone: set[str] = set()
         self._round: Iterator[None] | None = None
         self._begun: deque[float] = deque(maxlen=BURST)
         self._not_before = float("-inf")
@@ -93,6 +95,11 @@ class GalleryKeeper:
             self._pictures = None
         elif self._pictures is not None:
             self._pictures |= set(paths)
+
+    def notes_gone(self, rels: Collection[str]) -> None:
+        """These notes are there no more. A page of ours among them comes back, also one that was the user's."""
+        ours = f"{self._ctx.config.folder}/Gallery/"
+        self._gone.update(rel for rel in rels if rel.startswith(ours))
 
     def step(self, budget_s: float) -> bool:
         """Work for about so long. True: call again soon, more is waiting. Trouble is told in `troubles`."""
@@ -130,8 +137,8 @@ class GalleryKeeper:
     @property
     def is_behind(self) -> bool:
         """Whether pages are still to be brought up to date, now or when the next round is due."""
-        untold = self._adapters is None or self._pictures is None or self._adapters or self._pictures or self._again
-        return self._round is not None or bool(untold)
+        untold = (self._adapters, self._pictures)
+        return self._round is not None or None in untold or any((*untold, self._again, self._gone))
 
     @property
     def is_due(self) -> bool:
@@ -156,6 +163,7 @@ class GalleryKeeper:
         self._adapters, self._pictures = set(), set()
         everything = adapters is None
         self._homes.clear()
+        self._forget_gone()
         self._held.taken = self._taken()
         yield from self._look_up_adapters(adapters)
         yield from self._look_up_pictures(pictures)
@@ -181,6 +189,13 @@ class GalleryKeeper:
             self._stale |= (self._present or set()) - {path for pages in self._planned.values() for path in pages}
             self._present = None
         yield from self._remove_stale()
+
+    def _forget_gone(self) -> None:
+        """The galleries of pages that are gone are planned and compared with the disk anew."""
+        gone, self._gone = self._gone, set()
+        keys = [key for key, pages in self._planned.items() if not gone.isdisjoint(pages)] if gone else []
+        for key in keys:
+            self._look_again(key)
 
     def _look_up_adapters(self, wanted: set[str] | None) -> Iterator[None]:
         if wanted is None:

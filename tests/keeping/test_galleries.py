@@ -138,6 +138,24 @@ def test_switched_off_only_what_cards_embed_is_there(tmp_path: Path) -> None:
     scene.ctx.index.close()
 
 
+def test_a_page_that_the_user_edited_and_then_deleted_comes_back(scene: Scene) -> None:
+    """The notice says to delete it to get a current one, and then none came until something else changed."""
+    scene.adapter("ink")
+    scene.changed()
+    page = scene.vault / FAMILY
+    made = page.read_bytes()
+    page.write_bytes(made + b"mine\n")
+    assert scene.changed() == set()
+    assert "was changed by you" in scene.keeper.notices[FAMILY]
+    page.unlink()
+    scene.keeper.notes_gone([FAMILY, "Diary.md"])
+    assert scene.settle() == {FAMILY}
+    assert page.read_bytes() == made
+    assert scene.keeper.notices == {}
+    scene.keeper.notes_gone(["Diary.md"])
+    assert not scene.keeper.is_behind
+
+
 def test_many_changes_are_collected(scene: Scene) -> None:
     """The first changes show at once; then at most three times in ten seconds."""
     scene.adapter("ink")

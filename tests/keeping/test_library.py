@@ -188,3 +188,18 @@ def test_a_drive_that_is_away_changes_no_card_and_a_file_that_is_gone_says_so_on
     doll = world.properties("LoraVault/LoRAs/doll.md")
     assert (doll["state"], doll["trigger_words"]) == ("missing", ["sks doll"])
     shutil.rmtree(world.home / "unplugged", ignore_errors=True)
+
+
+def test_what_was_deleted_of_ours_comes_back_by_itself_and_by_reindex(world: World) -> None:
+    """Deleted gallery files stayed away while the daemon ran, also when it was told to look at everything."""
+    index, base = world.vault / "LoraVault/Gallery/LoRA gallery.md", world.vault / "LoraVault/LoRAs.base"
+    with running(world) as daemon:
+        settle(world, daemon)
+        before = everything(world)
+        index.unlink()
+        world.work(daemon, index.exists)
+        base.unlink()
+        daemon.orders.obey("reindex", {})
+        world.work(daemon, base.exists)
+        settle(world, daemon)
+    assert everything(world) == before
