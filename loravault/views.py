@@ -11,6 +11,8 @@ from sqlmodel import Session
 
 from loravault.index import adapters, covers, images, library
 from loravault.index.tables import AdapterRow, JobRow, RunRow
+from loravault.library.entry import Entry
+from loravault.pages.cards import CardNames, fresh_fields, is_own_cover
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class AdapterView:
     author: str | None = None
     license: str | None = None
     description: str | None = None
+    #: As `formats.training_facts` has it.
+    training: Mapping[str, Any] = field(default_factory=dict)
     civitai_model: int | None = None
     civitai_version: int | None = None
     #: As on Civitai: 0 unknown, 1 PG, 2 PG-13, 4 R, 8 X, 16 XXX.
@@ -138,12 +142,32 @@ def adapter_view(session: Session, row: AdapterRow) -> AdapterView:
         civitai_model=facts.get("civitai_model"),
         civitai_version=facts.get("civitai_version"),
         hashes=_hashes(adapters.adapters_by_weight_id(session, row.weight_id), facts.get("hashes") or {}),
+        training=facts.get("training") or {},
         cover=entry.cover or (cover.path if cover else None),
         cover_problem=cover.problem if cover else None,
-        source=dict(entry.sources),
+        source=_sources(session, entry),
         warnings=tuple(facts.get("warnings") or ()),
         images=tuple(images.images_of_adapter(session, row.weight_id)),
     )
+
+
+def _sources(session: Session, entry: Entry) -> dict[str, str]:
+    """Field -> where it was found. A value that a new card would have, too, is not from the card but from before it."""
+    found = library.entries(session, [entry.weight_id], with_cards=False) if entry.card else []
+    if not found:
+        return dict(entry.sources)
+    known = found[0]
+    fresh = fresh_fields(known, CardNames("", "", "", ""))
+    if is_own_cover(entry.cover, entry.weight_id):
+        fresh["cover"] = entry.cover
+    ours = {key for key, value in fresh.items() if _said(value) == _said(getattr(entry, key))}
+    mine = {key: source for key, source in entry.sources.items() if key not in ours}
+    return mine | {key: source for key, source in known.sources.items() if key in ours}
+
+
+def _said(value: Any) -> Any:
+    """To compare what a field holds: however it is stored, and empty is empty."""
+    return None if value in ("", (), []) else tuple(value) if isinstance(value, list) else value
 
 
 def _hashes(rows: Sequence[AdapterRow], claims: Mapping[str, str]) -> dict[str, str]:

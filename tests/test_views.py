@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from loravault.index import library
 from loravault.index.database import Index
 from loravault.index.tables import AdapterRow, CardRow, CoverRow, ImageRow, MadeRow
+from loravault.pages.cards import CardNames, fresh_fields
 from loravault.views import adapter_view
 
 ID = "w1-0123456789abcdef"
@@ -58,6 +60,28 @@ def test_card_cover_pictures_and_copies_are_told(tmp_path: Path) -> None:
     assert view.warnings == ("ink.json is not valid JSON.",)
     assert view.images == ("Images/lv-1.webp",)
     assert (view.hashed, view.hashes) == (False, {"sha256": "ab" * 32, "blake3": "cd" * 32})
+
+
+def test_what_a_card_only_repeats_is_not_from_the_card(tmp_path: Path) -> None:
+    """A new card holds what is known, so that all of it was said to be from a card that nobody had touched."""
+    facts = {"weight": 1.0, "negative": "blurry", "topics": ["a [[b]]"], "training": {"steps": 9}, "description": "x"}
+    told = dict.fromkeys(("weight", "negative", "topics"), "ink.json") | {"trigger_words": "ss_tag_frequency"}
+    row = {"family": "sdxl", "title": "Ink it", "trigger_words": '["sks"]', "sources": json.dumps(told)}
+    index = index_with(tmp_path, file("ink.safetensors", **row | {"facts": json.dumps(facts)}))
+    with index.session() as session:
+        fields = fresh_fields(library.entries(session)[0], CardNames("LoraVault", "v", "LoRAs/ink.md", "ink"))
+        assert fields["topics"] == ["a [ [b] ]"], "as it is made inert"
+        session.add(CardRow(path="LoRAs/ink.md", weight_id=ID, fields=json.dumps(fields)))
+    with index.session() as session:
+        view = adapter_view(session, session.get_one(AdapterRow, ("main", "ink.safetensors")))
+        assert view.source == told
+        assert (view.training, view.description) == ({"steps": 9}, "x")
+        card = session.get_one(CardRow, "LoRAs/ink.md")
+        changed = {"weight": 0.5, "trigger_words": [], "tags": [*fields["tags"], "mine"]}
+        card.fields = json.dumps({**fields, **changed, "negative": "blurry"})
+    with index.session() as session:
+        view = adapter_view(session, session.get_one(AdapterRow, ("main", "ink.safetensors")))
+    assert view.source == {**told, **dict.fromkeys(changed, "card")}
 
 
 def test_measured_hashes_are_never_mixed_with_claims(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def _from_vault(app: App, name: str) -> dict[str, Any]:
 #: Levels of Civitai's.
 _LEVELS = {1: "PG", 2: "PG-13", 4: "R", 8: "X", 16: "XXX", 32: "blocked"}
 
+#: Of a description: lines, and letters of a line.
+_LINES, _LINE = 3, 160
+
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     source = facts.get("source") or {}
@@ -74,6 +78,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *_users_rows(facts, source),
         ("civitai", _civitai(facts)),
         ("licence", facts.get("license") or ""),
+        *(("training", f"{label} {text}") for label, text in _training(facts)),
+        *_description(facts),
         *((kind, value) for kind, value in (facts.get("hashes") or {}).items()),
         ("hashes", "what other files claim; not measured yet" if facts.get("hashes") and not facts["hashed"] else ""),
         ("preview", facts["preview"]),
@@ -114,6 +120,22 @@ def _users_rows(facts: dict[str, Any], source: dict[str, str]) -> list[tuple[str
     }
     rows = [(label, _with_source(text, source.get(label))) for label, text in told.items()]
     return [*rows, ("level", _LEVELS.get(facts.get("nsfw") or 0, ""))]
+
+
+def _training(facts: dict[str, Any]) -> Sequence[tuple[str, str]]:
+    """As the card tells it; of a bare file `--json` has all the metadata."""
+    from loravault.formats.training_facts import training_words
+
+    return training_words(facts.get("training") or {})
+
+
+def _description(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Its first lines; `--json` has it whole."""
+    lines = [" ".join(line.split()) for line in (facts.get("description") or "").splitlines() if line.strip()]
+    shown = [f"{line[: _LINE - 1]}…" if len(line) > _LINE else line for line in lines[:_LINES]]
+    if len(lines) > _LINES:
+        shown[-1] += " …"
+    return [("description", line) for line in shown]
 
 
 def _civitai(facts: dict[str, Any]) -> str:

@@ -157,6 +157,11 @@ def user_properties(entry: Entry, names: CardNames) -> dict[str, PropertyValue]:
     return known
 
 
+def fresh_fields(entry: Entry, names: CardNames) -> dict[str, Any]:
+    """What a new card says of the user's fields, as it would be read back."""
+    return _read_back(user_properties(entry, names))
+
+
 @lru_cache(maxsize=256)
 def our_tag(family: str, variant: str) -> str:
     """`lora/sdxl/pony`: a tag has no blanks and no period."""
@@ -189,7 +194,7 @@ def render_card(entry: Entry, names: CardNames, templates: Path) -> NewCard:
             "notes": _paragraphs(facts.get("notes")),
         },
     )
-    fields = {key: _plain(key, value) for key, value in users.items()}
+    fields = _read_back(users)
     return NewCard(
         f"---\n{front}{back}---\n{body}".encode(),
         fields,
@@ -364,6 +369,10 @@ def _text(text: str | None, limit: int | None) -> PropertyValue:
 
 def _texts(texts: Iterable[str], limit: int | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys([clean for text in texts if (clean := inert_value(text, limit))]))
+
+
+def _read_back(properties: Mapping[str, PropertyValue]) -> dict[str, Any]:
+    return {key: _plain(key, value) for key, value in properties.items()}
 
 
 def _plain(key: str, value: PropertyValue) -> Any:

@@ -306,6 +306,22 @@ class TestShow:
         told = json.loads(call(app_in(tmp_path, control), "show", "ink", "--json").out)
         assert (told["card"], told["places"]["usb/ink.safetensors"]) == ("LoraVault/LoRAs/ink.md", "missing")
 
+    def test_training_and_the_beginning_of_the_description_are_shown(self, tmp_path: Path) -> None:
+        """Both were on the card and in `--json`, but not in what people read."""
+        control = FakeControl(rows=[self.ROW])
+        control.told = {
+            "training": {"trainer": "sd-scripts", "module": "networks.lora", "steps": 1200, "epochs": 10},
+            "description": f"Thin  lines.\n\n{'long ' * 100}\nthree\nfour\n",
+        }
+        lines = call(app_in(tmp_path, control), "show", "ink").out.splitlines()
+        assert lines[6:11] == [
+            "training       with sd-scripts · networks.lora",
+            "training       length 1,200 steps · 10 epochs",
+            "description    Thin lines.",
+            f"description    {'long ' * 31}long…",
+            "description    three …",
+        ]
+
     def test_an_unknown_name_is_told_with_close_ones(self, tmp_path: Path) -> None:
         result = call(app_in(tmp_path, FakeControl(rows=[self.ROW])), "show", "inc")
 
