@@ -87,14 +87,17 @@ def _tried(entry: Entry, triggers: list[str]) -> Iterator[list[str]]:
 
 
 def lora_tag(call: str, weight: float | None) -> str:
-    """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`) or that a note would run."""
-    return _lora_tag(call, 1 if weight is None else weight)
+    """`<lora:name:0.8>`; empty for a name that such a tag cannot hold (with `:` or `=`) or that a note would run.
+
+    Without a weight the tag has none: then it is applied as strongly as its card says at the time.
+    """
+    return _lora_tag(call, weight)
 
 
 @lru_cache(maxsize=64)  # a card and a page ask several times for the same one
-def _lora_tag(call: str, factor: float) -> str:
-    tag = f"<lora:{call}:{factor:g}>"
-    if math.isfinite(factor) and _PLAIN_NAME.match(call):
+def _lora_tag(call: str, weight: float | None) -> str:
+    tag = f"<lora:{call}>" if weight is None else f"<lora:{call}:{weight:g}>"
+    if (weight is None or math.isfinite(weight)) and _PLAIN_NAME.match(call):
         return tag
     if inert_value(call) != call:
         return ""

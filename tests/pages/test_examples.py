@@ -37,7 +37,7 @@ def entry(words: tuple[str, ...] = (), **facts: Any) -> Entry:
 )
 def test_captions_that_are_sentences_give_one_scene_and_tags_give_a_list(captions: list[Any], shown: str) -> None:
     """Sentences were cut at their commas and strung together: `on the right, on the left, a blue gho at night`."""
-    assert example_prompt(entry(("sks",), captions=captions), "ink") == f"{shown} <lora:ink:1>"
+    assert example_prompt(entry(("sks",), captions=captions), "ink") == f"{shown} <lora:ink>"
 
 
 def test_a_good_sample_prompt_goes_before_captions() -> None:
@@ -48,7 +48,8 @@ def test_a_good_sample_prompt_goes_before_captions() -> None:
 @pytest.mark.parametrize(
     ("name", "weight", "tag"),
     [
-        ("ink_outline (v2.1)", None, "<lora:ink_outline (v2.1):1>"),
+        ("ink_outline (v2.1)", None, "<lora:ink_outline (v2.1)>"),
+        ("ink_outline (v2.1)", 1, "<lora:ink_outline (v2.1):1>"),
         ("水墨 v2", 0.5, "<lora:水墨 v2:0.5>"),
         ("a=b", 1, ""),
         ("a:b", 1, ""),
