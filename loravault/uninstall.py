@@ -90,7 +90,7 @@ def plan_uninstall(
     config: VaultConfig, env: Mapping[str, str], *, results: bool = False, images: bool = False
 ) -> UninstallPlan:
     """Look at everything and decide; changes nothing."""
-    look = _Look(config)
+    look = _Look(config, Cards(config))
     look.our_folder()
     if results:
         look.results()
@@ -113,6 +113,7 @@ class _Look:
     """One look at a vault; what goes and what stays piles up."""
 
     config: VaultConfig
+    cards: Cards
     go: list[Leaving] = field(default_factory=list)
     stay: list[tuple[str, str]] = field(default_factory=list)
     notes: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
@@ -121,7 +122,6 @@ class _Look:
 
     def our_folder(self) -> None:
         """Pages, `.base` files, templates and cards."""
-        cards = Cards(self.config)
         templates = {path.name: path.read_bytes() for path in (resources.templates() / "notes").glob("*.md")}
         for rel, path in _files(self.config.own_folder, self.config.vault):
             folder, _, name = rel.rpartition("/")
@@ -142,13 +142,13 @@ class _Look:
                 self._goes(rel, "base", key, data)
             elif folder == f"{self.config.folder}/Templates" and templates.get(name) == data.replace(b"\r\n", b"\n"):
                 self._goes(rel, "template", key, data)
-            elif suffix == ".md" and (reason := cards.why_it_stays(rel, data)) is None:
+            elif suffix == ".md" and (reason := self.cards.why_it_stays(rel, data)) is None:
                 self._goes(rel, "card", key, data)
             else:
                 self.stay.append((rel, reason if suffix == ".md" and reason else WRITTEN))
 
     def results(self) -> None:
-        """Intact results and properties of ours in notes of the user's."""
+        """Intact results and properties of ours in notes of the user's, those that were adopted as cards among them."""
         going = {one.rel for one in self.go}
         for seen in walk_notes(self.config.vault, lambda _: False):
             if seen.rel in going:
@@ -160,7 +160,7 @@ class _Look:
                 new = without_ours(data)
                 if new is None:
                     self.stay.append((seen.rel, "its results could not be taken out without touching something else"))
-                elif new != data:
+                elif (new := self.cards.without_added(new)) != data:
                     self.notes[seen.rel] = (data, new)
                     self._gone.add(_digest(data))
 

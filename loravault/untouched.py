@@ -1,4 +1,4 @@
-"""What of a vault nobody wrote into since we made it: cards, and the answers and properties in notes."""
+"""What of a vault nobody wrote into since we made it: cards, and the answers and properties in notes of people's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from loravault.index.library import entries
 from loravault.keeping.cardmemory import CardMemory
 from loravault.keeping.cardnames import CallNames
 from loravault.library.entry import Entry
+from loravault.pages.cardkeys import found_at, says
 from loravault.pages.cards import CardNames, is_own_cover, our_properties, render_card, text_of_card
 from loravault.vault.answers import WRITTEN_KEYS, strip_ours
 from loravault.vault.ledger import Ledger
 from loravault.vault.links import parse_wikilink
 from loravault.vault.note import parse_note
+from loravault.vault.properties import strip_properties
 
 #: Why a file that is not ours alone stays.
 WRITTEN = "you wrote in it, or it is not as we made it"
@@ -62,6 +64,33 @@ class Cards:
         )
         fresh = render_card(entry, names, resources.templates()).data
         return None if is_untouched(data, fresh, entry, self._memory.blank(entry.weight_id)) else WRITTEN
+
+    def without_added(self, data: bytes) -> bytes:
+        """A note that was adopted as a card without the properties that we added, as far as they say what we would.
+
+        One that stood there before, or says anything else, is the user's. The note as it is if it is no such note, or
+        if it would not read back as it should.
+        """
+        note = parse_note(data)
+        front = note.frontmatter
+        if front is None or note.text_problem or front.problem or front.get("loravault") != "card":
+            return data
+        weight_id = str(front.get("lora"))
+        entry, had = (self._entries or {}).get(weight_id), self._memory.had(weight_id)
+        if entry is None or had is None:
+            return data
+        ours = our_properties(entry)
+        added = {key for key, value in ours.items() if key not in had and says(found_at(front.properties, key), value)}
+        link = front.get("cover")
+        if self._memory.cover_was_filled(weight_id) and isinstance(link, str) and is_own_cover(link, weight_id):
+            added |= {"cover"} if "|" not in link else set()
+        new = strip_properties(data, lambda key: key.casefold() in added, lists=True)
+        after = parse_note(new)
+        wanted = {key: value for key, value in front.properties.items() if key.casefold() not in added}
+        whole = not after.text_problem and after.frontmatter is not None and not after.frontmatter.problem
+        if not whole or dict(after.frontmatter.properties if after.frontmatter else {}) != wanted:
+            return data
+        return new if new[after.body_start :] == data[note.body_start :] else data
 
 
 def is_untouched(data: bytes, fresh: bytes, entry: Entry, blank: tuple[str, ...]) -> bool:

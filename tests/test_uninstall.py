@@ -13,12 +13,14 @@ from loravault.config import load, save_vault
 from loravault.errors import AlreadyRunning
 from loravault.index.library import entries
 from loravault.jobs import pending
+from loravault.keeping.cardmemory import CardMemory
 from loravault.keeping.cardnames import CallNames
 from loravault.pages import bases, own
-from loravault.pages.cards import CardNames, render_card
+from loravault.pages.cards import CardNames, card_update, render_card
 from loravault.uninstall import UninstallPlan, carry_out, plan_uninstall
 from loravault.untouched import is_untouched, without_ours
 from loravault.vault.answers import WRITTEN_KEYS, Answer
+from loravault.vault.ledger import Ledger
 from loravault.vault.note import parse_note
 from tests.answering import apply_answers
 from tests.world import World
@@ -152,6 +154,37 @@ def test_a_card_that_somebody_wrote_into_stays(left: Left, change: object) -> No
     plan = left.plan()
     assert "card" not in kinds(plan)
     assert (left.names.card, "you wrote in it, or it is not as we made it") in plan.stay
+
+
+@pytest.mark.parametrize("eol", [b"\n", b"\r\n"])
+def test_what_we_added_to_an_adopted_note_leaves_it_and_nothing_else_does(left: Left, eol: bytes) -> None:
+    """Fourteen properties of ours stayed in such a note. What stood there before, or was changed, is its owner's."""
+    mine = b"---\nloravault: card\nlora_file: ink\nrank: captain\nnetwork:\nsize_mb: 0 # mine\n# words\n---\nmine\n"
+    given = card_update(mine.replace(b"\n", eol), left.entry, COVER)
+    assert given.data is not None
+    assert given.cover_filled
+    assert len(parse_note(given.data).frontmatter.properties) > 10
+    memory = CardMemory(Ledger(left.world.config.state_dir / "ledger.jsonl"))
+    memory.adopted(left.entry.weight_id, given.adopted, given.theirs)
+    memory.filled_covers([left.entry.weight_id])
+    given_data = given.data.replace(b"state: ok", b"state: loved")
+    left.world.note("Mine.md", given_data)
+    assert "Mine.md" not in left.plan().notes
+    _, after = left.plan(results=True).notes["Mine.md"]
+    network = f" {left.entry.network}" if left.entry.network else ""
+    expected = mine.replace(b"lora_file: ink", b"lora_file: loras/Styles/ink.safetensors")
+    expected = expected.replace(b"network:", f"network:{network}".encode())
+    cover = b"" if left.entry.weight_id == f"w1-{'a' * 16}" else f'cover: "[[{COVER}]]"\n'.encode()
+    assert after == expected.replace(b"---\nmine", b"state: loved\n" + cover + b"---\nmine").replace(b"\n", eol)
+    assert carry_out(left.plan(results=True), left.env).finished
+    assert (left.world.vault / "Mine.md").read_bytes() == after
+
+
+def test_a_card_that_was_not_adopted_keeps_every_property(left: Left) -> None:
+    """Somebody wrote into a card that we made: it stays as it is, the facts about its file as well."""
+    path = left.world.vault / left.names.card
+    path.write_text(path.read_text() + "\nmy words\n")
+    assert left.names.card not in left.plan(results=True).notes
 
 
 def test_a_cover_that_a_card_shows_stays_with_it(left: Left) -> None:
