@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from loravault.library.entry import USER_FIELDS
+from loravault.pages.cardkeys import CARD_KEYS
 from loravault.pages.cards import KIND
+from loravault.requests.slips import is_slip
 from loravault.vault.links import parse_wikilink
 from loravault.vault.note import Note
 
@@ -109,6 +111,7 @@ def fields_of_card(note: Note) -> CardFields | str:
             values[key] = None if found is None and key not in _LISTS else _READERS[key](found)
         except _UnclearError as error:
             doubts.append(f"`{key}` {error}")
+    doubts += _slips(front.properties)
     file = front.get("lora_file")
     return CardFields(weight_id_of(note), _one(file) if file not in (None, "") else None, values, tuple(doubts))
 
@@ -138,6 +141,29 @@ def our_values(note: Note) -> dict[str, Any]:
 def said(values: Mapping[str, Any], blank: Collection[str]) -> dict[str, Any]:
     """The fields somebody has said: without those that a new card left empty and that are empty still."""
     return {key: value for key, value in values.items() if value or key not in blank}
+
+
+def _slips(properties: Mapping[str, Any]) -> list[str]:
+    """Half a sentence for each property that is a slip away from a field and holds what could stand there."""
+    doubts = []
+    for key, value in properties.items():
+        name = re.sub(r"[\s-]+", "_", key.strip().casefold())
+        if key.casefold() in _KNOWN or name in _WORDS_OF_THEIR_OWN:
+            continue
+        meant = next((field for field in _MISTAKEN if name == field or is_slip(name, field)), None)
+        if meant and value not in (None, "", []) and _could_be(meant, value):
+            doubts.append(f"`{key}` means nothing here (did you mean `{meant}`?)")
+    return doubts
+
+
+def _could_be(field: str, value: Any) -> bool:
+    """Whether a value could stand there; text counts for a cover only if it is a picture, for a base only if a file."""
+    try:
+        read = _READERS[field](value)
+    except _UnclearError:
+        return False
+    look = _LOOKS.get(field)
+    return look is None or look.search(str(read)) is not None
 
 
 # ---- one reader for each field
@@ -247,6 +273,15 @@ def _text(value: Any) -> str:
     return " ".join(str(value)[:_MAX_TEXT].split())
 
 
+#: Fields whose name may be mistyped; one letter away from `tags` is too much.
+_MISTAKEN = tuple(key for key in USER_FIELDS if key != "tags")
+_LOOKS = {
+    "base": re.compile(r"\.(?:safetensors|ckpt)\W*\Z", re.I),
+    "cover": re.compile(r"\.(?:png|jpe?g|webp|gif|avif)\b|\Ahttps?:", re.I),
+}
+_KNOWN = frozenset({"loravault", *USER_FIELDS, *CARD_KEYS})
+#: One slip away, and properties of people's own all the same.
+_WORDS_OF_THEIR_OWN = frozenset({"alias", "topic", "tropics", "height", "eight", "variants", "valiant", "negatives"})
 _LISTS = frozenset(key for key, kind in USER_FIELDS.items() if kind is list)
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "variant": _one,

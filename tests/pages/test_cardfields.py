@@ -137,3 +137,42 @@ def test_no_value_is_too_odd_to_be_read(key, value):
     found = read(yaml)
     assert (key in found.values) != bool(found.doubts)
     assert isinstance(found.values.get(key), str | list | float | bool | None)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("Wieght: 0.7", "weight"),
+        ("weigth: 1", "weight"),
+        ("trigger_word: sks", "trigger_words"),
+        ("trigger words: sks", "trigger_words"),
+        ("tigger_words: [sks]", "trigger_words"),
+        ("negativ: blurry", "negative"),
+        ("raitng: 4", "rating"),
+        ("ratings: ★★★", "rating"),
+        ("favorite: true", "favourite"),
+        ("topcis: [a]", "topics"),
+        ("alises: [a]", "aliases"),
+        ("varient: pony", "variant"),
+        ("bsae: dream.safetensors", "base"),
+        ('covr: "[[a.png]]"', "cover"),
+    ],
+)
+def test_a_field_with_a_slip_in_its_name_is_told(line, meant):
+    """`Wieght: 0.7` on a card was passed over without a word, while a request tells the same slip."""
+    read = fields_of_card(parse_note(f"---\nloravault: card\n{line}\n---\n".encode()))
+    key = line.partition(":")[0]
+    assert read.doubts == (f"`{key}` means nothing here (did you mean `{meant}`?)",)
+    assert read.values == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "height: 1.8", "weigth:", "weigth: heavy", "wieght: 180", "alias: a", "tag: a", "topic: a", "case: closed",
+        'lover: "[[Anna]]"', "raitng: 8", "favorites: [a, b]", "dating: Anna", "base: x.safetensors", "bass: loud",
+        "rank: 4", "families: 3", "speed: 30 ft.", "status: ok", "stat: missing", "valiant: yes", "cssclasses: [wide]",
+    ],
+)  # fmt: skip
+def test_a_property_of_the_users_own_raises_no_alarm(line):
+    assert fields_of_card(parse_note(f"---\nloravault: card\n{line}\n---\n".encode())).doubts == ()
