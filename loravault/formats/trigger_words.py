@@ -166,8 +166,6 @@ def from_captions(sets: Sequence[CaptionSet]) -> tuple[str, ...]:
 
 def _group_of(one: CaptionSet, words: tuple[str, ...], taken: set[str | None]) -> TriggerGroup:
     name = _name(one.class_words or words[0])
-    if len(words) == 1 and _fold(words[0]) == _fold(name):
-        return TriggerGroup(None, words)
     return TriggerGroup(name if name not in taken else f"{name} {len(taken) + 1}", words)
 
 

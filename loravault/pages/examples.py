@@ -80,7 +80,7 @@ def _tried(entry: Entry, triggers: list[str]) -> Iterator[list[str]]:
     captions = _captions(entry)
     for words in _caption_sentence(captions, triggers):
         yield _with_triggers(triggers, words)
-    said = {word.casefold() for word in triggers}
+    said = {word.casefold() for word in triggers} | _of_other_groups(entry)
     fitting = (one.text for one in captions if one.words <= 5 and one.folded not in said)
     shown = list(islice(fitting, _CAPTION_TAGS))
     yield [*triggers, *(shown or [_SCENES.get(entry.family, _SCENE)])]
@@ -157,6 +157,16 @@ def _triggers(entry: Entry) -> list[str]:
     always, groups = plain_and_groups(entry.trigger_words)
     chosen = always or (groups[0].words if groups else ())
     return [word for word in map(_clean, chosen[:_MAX_WORDS]) if word]
+
+
+def _of_other_groups(entry: Entry) -> set[str]:
+    """What shows another of several outfits: two in one picture are none."""
+    if not any(": " in word for word in entry.trigger_words):  # nearly every adapter has no groups
+        return set()
+    always, groups = plain_and_groups(entry.trigger_words)
+    chosen = 0 if always else 1
+    kept = {word.casefold() for group in groups[:chosen] for word in group.words}
+    return {word.casefold() for group in groups[chosen:] for word in group.words} - kept
 
 
 def _samples(entry: Entry) -> list[str]:

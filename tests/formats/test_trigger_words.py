@@ -53,14 +53,14 @@ def words(metadata: dict[str, str]) -> tuple[str, ...]:
         (frequency({"3_red dress": {"sks": 5, "red dress": 5}, "2_coat": {"sks": 4, "coat": 4}}),
          ("red dress: sks, red dress", "coat: sks, coat")),
         (frequency({"3_a": {"x": 5}, "2_b": {"y": 4, "x": 1}}, {"3_a": 5, "2_b": 4}), ("a: x", "b: y")),
-        (frequency({"3_a": {}, "2_b": {}}), ("a", "b")),
+        (frequency({"3_a": {}, "2_b": {}}), ("a: a", "b: b")),
         # several folders, one concept
         (frequency({"3_good": {"sks": 5}, "2_best": {"sks": 4}}), ("sks",)),
         ({"ss_tag_frequency": "None"}, ()),
         ({"ss_tag_frequency": "[1,2]"}, ()),
         ({"ss_tag_frequency": "[" * 5000}, ()),
         ({"ss_tag_frequency": '{"a": {"b": "many", "": 3, "d": -1, "e": true}, "c": 5, "f": {"g": 1e999}}'},
-         ("a", "c", "f")),
+         ("a: a", "c: c", "f: f")),
         ({}, ()),
     ],
 )  # fmt: skip

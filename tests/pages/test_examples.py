@@ -99,3 +99,11 @@ def test_teeth_tags_take_the_shortcut() -> None:
 @pytest.mark.parametrize("captions", [["ab", "cd"], [["a"], 3], [[["x"], 1]], "tags", [["a tag", 3, 4]]])
 def test_captions_of_another_shape_cost_no_card(captions: Any) -> None:
     assert example_prompt(entry(captions=captions), "ink")
+
+
+def test_an_example_shows_one_outfit() -> None:
+    """Of an adapter with two dresses the example asked for both: captions of the other one were taken for a scene."""
+    captions = [["green gown", 9], ["1girl", 8], ["black gown", 7], ["lace", 7], ["castle", 5]]
+    words = ("green gown: green gown", "black gown: black gown, lace")
+    assert example_prompt(entry(words, captions=captions), "ink") == "green gown, 1girl, castle <lora:ink>"
+    assert example_prompt(entry(("sks", *words), captions=captions), "ink") == "sks, 1girl, castle <lora:ink>"
