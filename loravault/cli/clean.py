@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from loravault.tidying import MovedView, Tidying
 
 _SPAN = re.compile(r"(\d{1,6})\s*([dhw]?)", re.IGNORECASE)
+_ONLY_LISTED = "Nothing was moved: this only lists; --yes with --duplicates, --sidecars, … moves it into the trash."
 _SECONDS = {"": 86_400, "d": 86_400, "h": 3600, "w": 7 * 86_400}
 
 
@@ -70,10 +71,11 @@ def command(
         raise UserError("Say what is to go: " + ", ".join(f"--{kind}" for kind in KINDS) + ".")
     plan = tidying.plan_clean(kinds or KINDS, unused_days)
     if not yes:
-        click.echo(as_json({**vars(plan), "bytes": plan.size}) if as_data else plain("\n".join(_lines(plan))))
+        lines = [*_lines(plan), *([_ONLY_LISTED] if plan.items else [])]
+        click.echo(as_json({**vars(plan), "bytes": plan.size}) if as_data else plain("\n".join(lines)))
         return
     if not as_data:
-        click.echo(plain("\n".join(_lines(plan)[:-1])))
+        click.echo(plain("\n".join(_lines(plan))))
     ctx.exit(tell(_clean(tidying, kinds, plan, unused_days), as_data=as_data) if plan.items else _nothing(as_data))
 
 
@@ -110,10 +112,7 @@ def _lines(plan: CleanPlan) -> list[str]:
     if rows:
         files = sum(len(item.pieces) for item in plan.items)
         lines.append(f"{counted(files, 'file')}, {size(plan.size)}")
-    return [
-        *lines,
-        "Nothing was moved: this only lists; --yes with --duplicates, --sidecars, … moves it into the trash.",
-    ]
+    return lines
 
 
 def _empty(tidying: Tidying, older_than_s: float, *, yes: bool, as_data: bool) -> None:

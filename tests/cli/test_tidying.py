@@ -136,6 +136,11 @@ def test_comparing_copies_is_shown(world: World, monkeypatch: pytest.MonkeyPatch
     assert shown == [("comparing copies, 0 of 2", 0.0), ("comparing copies, 1 of 2", 0.5)]
 
 
+def test_an_empty_list_does_not_say_how_to_move_it(world: World) -> None:
+    """`There is nothing to tidy up.` was followed by how to move it into the trash."""
+    assert call(world, clean.command).out == "There is nothing to tidy up.\n"
+
+
 def test_clean_must_be_told_what(world: World) -> None:
     assert "Say what is to go" in call(world, clean.command, "--yes").err
     assert "give it alone" in call(world, clean.command, "--trash", "--images").err
