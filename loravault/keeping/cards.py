@@ -237,13 +237,20 @@ class CardKeeper:
         while self.step(0.5) and time.monotonic() < give_up:
             pass
         made = [card.path for w in wanted if (card := self._shelf.card_of(w)) is not None]
-        waiting = len(wanted) - len(made)
-        more = (
-            f" {waiting} more {'follows' if waiting == 1 else 'follow'} as soon as all notes are read."
-            if waiting
-            else ""
-        )
+        more = self._of_the_rest(len(wanted) - len(made))
         return {"message": f"Made {len(made)} {'card' if len(made) == 1 else 'cards'}.{more}", "cards": made}
+
+    def _of_the_rest(self, waiting: int) -> str:
+        """What becomes of the cards that were asked for and are not there yet."""
+        if not waiting:
+            return ""
+        if self._making.refused:
+            return f" {self._making.refusal()}"
+        if not self._notes_read():
+            when = "as soon as all notes are read"
+        else:
+            when = "soon" if self._todo else "as soon as their files can be used"
+        return f" {waiting} more {'follows' if waiting == 1 else 'follow'} {when}."
 
     def _without_card(self, name: str) -> str:
         """The adapter of this name, which must have no card. Raises `UserError`."""
@@ -251,6 +258,12 @@ class CardKeeper:
         card = self._shelf.card_of(found.weight_id or "")
         if card is not None:
             raise UserError(f"{found.name} has its card: {card.path}.")
+        card = self._shelf.troubled_card_of(found.weight_id or "")
+        if card is not None:
+            raise UserError(
+                f"{found.name} has a card, {card.path}, but it cannot be used: {card.problem}. Mend it there; or "
+                "delete it, and ask again for a new one."
+            )
         return found.weight_id or ""
 
     def _has_changed(self, weight_id: str) -> None:

@@ -76,6 +76,11 @@ class CardShelf:
         found = [self._cards[path] for path in self.paths_of(weight_id)]
         return next((card for card in found if card.problem is None), None)
 
+    def troubled_card_of(self, weight_id: str) -> Card | None:
+        """A card of an adapter that is left alone because of what is wrong with it."""
+        found = [self._cards[path] for path in sorted(self._by_id.get(weight_id, ()))]
+        return next((card for card in found if card.problem is not None), None)
+
     def put(self, row: rows.CardRead) -> None:
         """A card was read, or written by us. The row's `problem` is its own; that of a second card is found here."""
         self._remove(row.path)

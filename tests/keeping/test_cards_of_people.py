@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
+from loravault.errors import UserError
 from loravault.index import adapters
 from loravault.index import cards as rows
 from loravault.index.library import entries
@@ -245,6 +246,8 @@ def test_what_cannot_be_read_or_kept_is_told_and_never_touched(world):
     assert "no file in the loras folders" in told["Stranger.md"]
     assert rated == {weight_id(1): None, weight_id(2): 3}
     assert len(world.cards()) == 3, "no new card beside one that cannot be read"
+    with pytest.raises(UserError, match=rf"has a card, {INK}, but it cannot be used: .*cannot be read.*delete it"):
+        world.keeper.recreate("ink")  # said that it follows as soon as all notes are read, and it never did
 
 
 def test_a_broken_card_is_not_doubled_after_the_index_is_lost_even_without_a_ledger(world):
