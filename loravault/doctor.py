@@ -24,6 +24,7 @@ from loravault.index.database import IndexAbsent
 from loravault.library.bases import list_bases
 from loravault.pages import bases as base_files
 from loravault.pages import own
+from loravault.pages.dashboard import dashboard_path, second_path
 from loravault.resources import demo_base
 
 if TYPE_CHECKING:
@@ -199,8 +200,9 @@ def library(config: VaultConfig) -> Iterator[Finding]:
     there += f", {copies:,} {'copy' if copies == 1 else 'copies'}" if copies else ""
     wrong = {word: counts.get(word, 0) for word in ("broken", "incomplete", "missing")}
     told = [f"{number:,} {word}" for word, number in wrong.items() if number]
-    advice = f"{config.folder}/ in the vault has a dashboard that names them and says what is wrong." if told else None
-    yield Finding("library", ", ".join([there, *told]), advice)
+    board = dashboard_path(config.folder)
+    advice = f"Which files these are, and what is wrong with each, is on the dashboard: {board} in the vault."
+    yield Finding("library", ", ".join([there, *told]), advice if told else None)
     state = "complete" if hashed >= files else f"{hashed:,} of {files:,} files"
     off = "" if config.hashing else " (switched off: `hashing = false`)"
     yield Finding("hashing", f"{state}{off}")
@@ -208,10 +210,11 @@ def library(config: VaultConfig) -> Iterator[Finding]:
 
 def edited(config: VaultConfig) -> Iterator[Finding]:
     """Pages of ours that the user changed: they are left alone, which is no fault but explains what is old in them."""
-    folder, dashboard = config.own_folder, f"{config.own_folder.name}.md"
+    folder = config.own_folder
+    dashboard, second = (path(config.folder).rpartition("/")[2] for path in (dashboard_path, second_path))
     found = [name for name in base_files.NAMES if _is(folder / name, lambda data: not base_files.is_ours(data))]
     found += [dashboard] if _is(folder / dashboard, lambda data: not own.is_ours(data)) else []
-    pages = sorted((folder / "Gallery").rglob("*.md"))
+    pages = [folder / second, *sorted((folder / "Gallery").rglob("*.md"))]
     found += [path.relative_to(folder).as_posix() for path in pages if _is(path, _was_ours)]
     if found:
         more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""

@@ -110,6 +110,7 @@ def test_pages_that_the_user_changed_are_named_and_no_fault(tmp_path: Path) -> N
         "LoRAs.base": base,
         "Images.base": base + b"# mine\n",
         "LoraVault.md": page,
+        "LoraVault status.md": page,
         "Gallery/All.md": page,
         "Gallery/Sorted.md": page + b"my words",
         "Gallery/My own.md": b"# never ours\n",

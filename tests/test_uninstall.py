@@ -93,10 +93,11 @@ def test_what_is_ours_goes_into_the_trash_and_what_is_theirs_stays(left: Left) -
     picture = next(world.vault.rglob("lv-2*.webp"))
     note = world.read("Cat.md")
     mine = world.note(f"{F}/Gallery/Mine.md", "my page\n")
+    world.note(f"{F}/LoraVault status.md", own.seal("---\nlv: x\n---\nx\n").decode())  # stands in for the dashboard
     edited = world.note(f"{F}/Gallery/Edited.md", own.seal("---\nlv: x\n---\nx\n") + b"my words\n")
     done = carry_out(left.plan(), left.env)
     assert done.finished
-    assert done.moved == 5
+    assert done.moved == 6
     assert world.read("Cat.md") == note, "results are the user's record"
     assert picture.exists()
     assert mine.exists()

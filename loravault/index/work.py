@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import text, update
+from sqlalchemy import ColumnElement, func, text, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
@@ -78,10 +78,19 @@ def last_made(session: Session, limit: int) -> Sequence[RunRow]:
 
 def unmended_runs(session: Session, limit: int) -> Sequence[RunRow]:
     """The last runs of notes, where those failed or made only a part; newest first."""
+    query = select(RunRow).where(*_unmended())
+    return session.exec(query.order_by(col(RunRow.finished).desc(), col(RunRow.id)).limit(limit)).all()
+
+
+def unmended_count(session: Session) -> int:
+    """How many these are altogether."""
+    return session.exec(select(func.count()).select_from(RunRow).where(*_unmended())).one()
+
+
+def _unmended() -> tuple[ColumnElement[bool], ...]:
     later = aliased(RunRow)
     mended = select(later.id).where(col(later.note) == RunRow.note, col(later.created) > RunRow.created).exists()
-    query = select(RunRow).where(col(RunRow.closed).is_(True), col(RunRow.status).in_(FAILED), ~mended)
-    return session.exec(query.order_by(col(RunRow.finished).desc(), col(RunRow.id)).limit(limit)).all()
+    return col(RunRow.closed).is_(True), col(RunRow.status).in_(FAILED), ~mended
 
 
 def delete_run(session: Session, run_id: str) -> None:

@@ -18,6 +18,7 @@ from loravault.pages.cardfields import said
 from loravault.pages.cardpages import LONGEST_EMBED, PICTURES, embed_start, embedded_page
 from loravault.pages.cards import CardNames, NewCard, render_card
 from loravault.pages.collection import Shown, shown_of
+from loravault.pages.dashboard import dashboard_path, second_path
 from loravault.vault.walk import walk_notes
 
 
@@ -116,7 +117,8 @@ class CardMaking:
         families, categories = {entry.family for entry in fresh}, {entry.category for entry in fresh}
         return note_keys(
             [
-                f"{folder.rpartition('/')[2]}.md",
+                dashboard_path(folder),
+                second_path(folder),
                 galleries.index_path(folder),
                 *[galleries.family_path(folder, family) for family in families],
                 *[galleries.category_path(folder, category) for category in categories],

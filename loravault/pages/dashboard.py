@@ -11,6 +11,16 @@ from loravault.vault.inert import inert
 from loravault.vault.links import wikilink
 
 
+def dashboard_path(folder: str) -> str:
+    """Where the dashboard of our folder is, vault-relative."""
+    return f"{folder}/{folder.rpartition('/')[2]}.md"
+
+
+def second_path(folder: str) -> str:
+    """The page that stands in for the dashboard as long as that is the user's."""
+    return f"{folder}/{folder.rpartition('/')[2]} status.md"
+
+
 @dataclass(frozen=True)
 class QueueLine:
     """One job that waits or runs."""
@@ -74,11 +84,15 @@ class Dashboard:
     waiting: tuple[QueueLine, ...] = ()
     troubles: tuple[str, ...] = ()
     failures: tuple[NoteLine, ...] = ()
+    #: How many more there are than are named.
+    failures_more: int = 0
     skipped: tuple[NoteLine, ...] = ()
     #: How many more notes need the user than are named.
     skipped_more: int = 0
     recent: tuple[NoteLine, ...] = ()
     library: Library = field(default_factory=Library)
+    #: The page that the user edited, for which this one stands in; empty: this is that page.
+    instead_of: str = ""
 
 
 def render(dashboard: Dashboard, templates: Path) -> str:

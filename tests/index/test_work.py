@@ -227,6 +227,7 @@ def test_only_what_was_not_mended_since_is_told_as_failed(tmp_path: Path) -> Non
     with index.session() as session:
         assert [run.note for run in work.unmended_runs(session, 5)] == ["worse.md", "half.md"]
         assert [run.note for run in work.unmended_runs(session, 1)] == ["worse.md"]
+        assert work.unmended_count(session) == 2
         work.insert_run(session, RunRow(id="again", note="worse.md", created=6.0), [])
         assert [run.note for run in work.unmended_runs(session, 5)] == ["half.md"], "it is being tried again"
 

@@ -81,3 +81,31 @@ def test_progress_is_written_when_it_changes_and_only_then(world: World, monkeyp
     finally:
         opened.close()
     assert "Hashing" not in world.read(PAGE), "nothing is being done any more"
+
+
+def test_a_dashboard_that_somebody_typed_into_is_stood_in_for_until_it_is_ours_again(world: World) -> None:
+    """One stray key made it the user's for ever: it went on saying "Running", and no trouble was told any more."""
+    page, second = world.vault / PAGE, world.vault / "LoraVault" / "LoraVault status.md"
+    opened = world.daemon()
+    try:
+        world.work(opened, page.exists)
+        assert not second.exists()
+        edited = page.read_bytes() + b"x"
+        page.write_bytes(edited)
+        world.work(opened, second.exists)
+        assert "[[LoraVault/LoraVault|LoraVault]] was edited" in second.read_text()
+        opened.ctx.troubles["test"] = "The drive is full."
+        world.work(opened, lambda: "The drive is full." in second.read_text())
+        assert page.read_bytes() == edited
+        page.unlink()
+        world.work(opened, lambda: page.exists() and not second.exists())
+        assert "The drive is full." in page.read_text()
+        page.write_bytes(edited)
+        world.work(opened, second.exists)
+        mine = second.read_bytes() + b"mine"
+        second.write_bytes(mine)
+        page.write_bytes(edited[:-1])
+        world.work(opened, lambda: "The drive is full." in page.read_text())
+        assert second.read_bytes() == mine
+    finally:
+        opened.close()

@@ -41,6 +41,19 @@ def test_it_shows_what_runs_waits_failed_and_needs_the_user() -> None:
     assert "\n3 LoRAs (2 demo, 1 sdxl) · 1 broken · 7 pictures made\n" in text
 
 
+def test_failures_that_are_not_named_are_counted() -> None:
+    text = page(failures=(NoteLine("Bad.md", "no base", "20 Nov"),), failures_more=9)
+    assert "- [[Bad|Bad]] (20 Nov): no base\n- and 9 more\n" in text
+    assert "more" not in page(failures=(NoteLine("Bad.md", "no base", "20 Nov"),))
+
+
+def test_a_page_that_stands_in_says_so_first() -> None:
+    text = page(instead_of="LoraVault/LoraVault.md")
+    warning = text.index("> [!warning] [[LoraVault/LoraVault|LoraVault]] was edited")
+    assert warning < text.index("Running on")
+    assert "was edited" not in page()
+
+
 def test_the_library_of_a_healthy_vault_is_two_lines() -> None:
     library = Library(adapters=1200, families={"sdxl": 1200}, images=1, links=("F/LoRAs.base", "F/Gallery/All.md"))
     text = page(library=library)
