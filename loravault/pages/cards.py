@@ -20,7 +20,7 @@ from loravault.pages.cardkeys import ABSENT, found_at, held_by_owner, says, stoo
 from loravault.pages.cardpages import default_pictures_page
 from loravault.pages.examples import example, lora_tag, try_uri
 from loravault.pages.templates import Templates
-from loravault.vault.inert import inert, inert_value
+from loravault.vault.inert import inert, inert_value, inert_with_tags
 from loravault.vault.links import embed, parse_wikilink, wikilink
 from loravault.vault.note import Note, parse_note
 from loravault.vault.ownline import find_own_lines, own_line
@@ -355,7 +355,7 @@ def _paragraphs(text: Any) -> list[str]:
     if not text:
         return []
     lines = [line for line in str(text).splitlines() if _WORDS.search(line)]
-    shown = [inert(line, _TEXT) for line in lines[:_PARAGRAPHS]]
+    shown = [inert_with_tags(line, _TEXT) for line in lines[:_PARAGRAPHS]]
     return [*shown, "…"] if len(lines) > _PARAGRAPHS else shown
 
 

@@ -44,6 +44,9 @@ _VALUE_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\}(?=\})"), "} "),
 )
 _BLOCK_START = re.compile(r"(?:[>#*+=-]|[0-9]{1,9}[.)])")
+_JOINER = "\u2060"
+#: Tags side by side are one piece of code. Nothing in one can run: no `%`, `$`, `{`, backtick or second `<`.
+_TAGS = re.compile(r"(?:<(?:lora|lyco):\w(?:[\w .()+]|-(?![->])){0,100}(?::[A-Za-z0-9=.+-]{1,20}){0,3}>)+", re.I)
 #: Words with single blanks between them, of signs that no rule touches unless there are two of them: nearly every text
 #: is that, and stays as it is. (The two are looked for outside, which takes half the time.)
 _HARMLESS = re.compile(
@@ -63,7 +66,33 @@ def inert(text: str, limit: int | None = None) -> str:
         for pattern, replacement in _RULES:
             line = pattern.sub(replacement, line)
     # A word joiner in front keeps a leading `-`, `>`, `#` or `1.` from starting a list, a quote or a heading.
-    return "\u2060" + line if _BLOCK_START.match(line) else line
+    return _JOINER + line if _BLOCK_START.match(line) else line
+
+
+def inert_with_tags(text: str, limit: int | None = None) -> str:
+    """Like `inert`, but a LoRA tag, which a person copies from there, stays as it is, as code.
+
+    Without the backticks it would be an autolink, and broken by a blank it is no tag any more.
+    """
+    if "<" not in text:
+        return inert(text, limit)
+    line = _one_line(text)
+    if limit is not None and len(line) > limit:
+        line = line[: max(0, limit - 1)].rstrip() + "…"
+    parts, at = [], 0
+    for tag in _TAGS.finditer(line):
+        parts += [_between(line[at : tag.start()], at > 0), f"`{tag[0]}`"]
+        at = tag.end()
+    return "".join([*parts, _between(line[at:], at > 0)])
+
+
+def _between(text: str, behind: bool) -> str:
+    """A piece of a line with its outer blanks; `behind` a tag nothing starts a block."""
+    if not text.strip():
+        return text
+    safe = inert(text)
+    before, after = " " if text[0] == " " else "", " " if text[-1] == " " else ""
+    return f"{before}{safe.removeprefix(_JOINER) if behind else safe}{after}"
 
 
 def inert_value(text: str, limit: int | None = None) -> str:

@@ -228,6 +228,14 @@ def test_a_key_of_ours_that_holds_something_when_a_note_is_adopted_stays_as_it_i
     )
 
 
+def test_a_tag_in_what_others_say_about_it_can_be_copied():
+    """It stood there as `< lora:add_detail:0.3 >`."""
+    made = entry(facts={"notes": "with <lora:add_detail:0.3> <b>", "description": "<lora:x:1>"})
+    text = render_card(made, NAMES, TEMPLATES).data.decode()
+    assert "with `<lora:add_detail:0.3>` < b" in text
+    assert "`<lora:x:1>`" in text
+
+
 def test_a_lora_of_the_users_own_stays_and_the_note_is_adopted_only_once():
     """What we added to such a note would otherwise look like the user's each time it is to be changed."""
     data = b"---\nloravault: card\nlora_file: ink_outline\nlora: my favourite\n---\n"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from loravault.vault import inert as rules
-from loravault.vault.inert import inert, inert_value
+from loravault.vault.inert import inert, inert_value, inert_with_tags
 from loravault.vault.note import parse_note
 
 TOKENS = [
@@ -108,6 +108,54 @@ def test_markdown_sees_nothing_but_text_in_it(text):
     }
     note = parse_note(f"```prompt\nx\n```\n\n> [!note] t\n> {inert(text)}\n".encode())
     assert (len(note.fences), note.regions, note.open_tail) == (1, (), None)
+
+
+TAGS = (
+    "<lora:add_detail:0.3>",
+    "<lora:a:0.3:te=1>",
+    "<lora:",
+    "<lora:x",
+    ":1>",
+    "<lora:<%x%>:1>",
+    "<lora:`a`:1>",
+    "<lora:[[a]]:1>",
+)
+#: Code with tags and nothing else: no sign that begins, ends or runs anything.
+SPAN = re.compile(r"`((?:<lora:(?:(?!::|--|->)[^<>%`$\[\]{}!#|\\^~*/\n\u200b\u202a-\u202e\u2066-\u2069])+>)+)`")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from([*TOKENS, *TAGS]), max_size=12).map("".join))
+def test_a_lora_tag_gets_through_as_code_and_nothing_active_with_it(text):
+    safe = inert_with_tags(text)
+    # like a blank, a backtick makes nothing of what stands before it
+    assert not ACTIVE.search(SPAN.sub(" ", safe)), safe
+    tokens = MarkdownIt("commonmark").parse(f"> [!note] title\n> {safe}\n")
+    children = [child for token in tokens for child in token.children or ()]
+    quiet = {"text", "softbreak", "strong_open", "strong_close", "em_open", "em_close", "text_special", "entity"}
+    assert {child.type for child in children} <= {*quiet, "code_inline"}
+    assert all(SPAN.fullmatch(f"`{child.content}`") for child in children if child.type == "code_inline")
+    assert {token.type for token in tokens} == {
+        *("blockquote_open", "paragraph_open", "inline", "paragraph_close", "blockquote_close")
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("best with <lora:add_detail:0.3> and #2", "best with `<lora:add_detail:0.3>` and ＃2"),
+        ("<lora:a:1><lora:b:-0.5>", "`<lora:a:1><lora:b:-0.5>`"),
+        ("- <lora:a b (v1.0)>, - x", "\u2060- `<lora:a b (v1.0)>`, - x"),
+        ("<lora:a:1> - x", "`<lora:a:1>` - x"),
+        ("<LORA:Ü:0.3:te=1>", "`<LORA:Ü:0.3:te=1>`"),
+        ("<lora:<% x %>:1>", "< lora:< % x % >:1 >"),
+        ("<b>x</b>", "< b >x< /b >"),
+    ],
+)
+def test_a_lora_tag_can_be_copied(text, safe):
+    """A tag quoted in a sidecar's note became `< lora:add_detail:0.3 >` on the card, which is none."""
+    assert inert_with_tags(text) == safe
+    assert len(inert_with_tags("<lora:a:1> " * 100, 50)) < 70
 
 
 def test_harmless_text_stays_as_it_is():
