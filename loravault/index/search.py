@@ -336,12 +336,12 @@ def _hit(row: Any) -> Hit:
 
 
 def _near_names(session: Session, query: Query) -> list[str]:
-    """Names like all that was typed in one, then names with a word like one of it. Slow: only when nothing is found."""
+    """Names like all that was typed in one, else names with a word like one of it. Slow: only when nothing is found."""
     rows = session.connection().exec_driver_sql("SELECT folded, name FROM search_facet")
     names = {str(folded): str(name) for folded, name in rows}
     near = [names[folded] for folded in difflib.get_close_matches(query.whole[:100], names, n=_CLOSE, cutoff=0.7)]
-    if len(near) < _CLOSE:
-        near += with_a_word_like(query.long_words[:_MAX_WORDS], names.values())
+    if not near:
+        near = with_a_word_like(query.long_words[:_MAX_WORDS], names.values())
     return list(dict.fromkeys(near))[:_CLOSE]
 
 

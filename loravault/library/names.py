@@ -164,14 +164,14 @@ def with_a_word_like(wanted: Iterable[str], names: Iterable[str]) -> list[str]:
     Those that share most come first. `wanted`: words as `long_words` gives them.
     """
     by_word: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(names, key=str.casefold):
+    for name in names:
         for word in long_words(name):
             by_word[word].append(name)
     shared: Counter[str] = Counter()
     for typed in wanted:
         near = difflib.get_close_matches(typed, by_word, n=CLOSEST, cutoff=WORD_NEAR)
         shared.update(dict.fromkeys((name for word in near for name in by_word[word]), 1))
-    return [name for name, _ in shared.most_common()]
+    return sorted(shared, key=lambda name: (-shared[name], name.casefold(), name))
 
 
 def _one(found: Sequence[R]) -> R | Ambiguous[R]:
