@@ -44,6 +44,8 @@ _LONG, _BROAD = 4, 2000
 
 #: Close names that are told, and words of a query that names are compared with.
 _CLOSE, _MAX_WORDS = 3, 4
+#: How much alike a name and all that was typed are (`difflib`).
+_LIKE = 0.7
 
 
 @dataclass(frozen=True)
@@ -337,9 +339,12 @@ def _hit(row: Any) -> Hit:
 
 def _near_names(session: Session, query: Query) -> list[str]:
     """Names like all that was typed in one, else names with a word like one of it. Slow: only when nothing is found."""
-    rows = session.connection().exec_driver_sql("SELECT folded, name FROM search_facet")
-    names = {str(folded): str(name) for folded, name in rows}
-    near = [names[folded] for folded in difflib.get_close_matches(query.whole[:100], names, n=_CLOSE, cutoff=0.7)]
+    found = session.connection().exec_driver_sql("SELECT folded, name FROM search_facet")
+    names: dict[str, str] = dict(found.cursor.fetchall()) if found.cursor is not None else {}
+    whole = query.whole[:100]
+    # a name that is much longer or shorter cannot be like it: most of ten thousand need not be compared
+    alike = [folded for folded in names if _LIKE * (len(folded) + len(whole)) <= 2 * min(len(folded), len(whole))]
+    near = [names[folded] for folded in difflib.get_close_matches(whole, alike, n=_CLOSE, cutoff=_LIKE)]
     if not near:
         near = with_a_word_like(query.long_words[:_MAX_WORDS], names.values())
     return list(dict.fromkeys(near))[:_CLOSE]

@@ -163,12 +163,15 @@ def with_a_word_like(wanted: Iterable[str], names: Iterable[str]) -> list[str]:
 
     Those that share most come first. `wanted`: words as `long_words` gives them.
     """
+    typed_words = list(wanted)
+    if not typed_words:
+        return []
     by_word: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         for word in long_words(name):
             by_word[word].append(name)
     shared: Counter[str] = Counter()
-    for typed in wanted:
+    for typed in typed_words:
         near = difflib.get_close_matches(typed, by_word, n=CLOSEST, cutoff=WORD_NEAR)
         shared.update(dict.fromkeys((name for word in near for name in by_word[word]), 1))
     return sorted(shared, key=lambda name: (-shared[name], name.casefold(), name))
