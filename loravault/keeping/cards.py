@@ -23,17 +23,13 @@ from loravault.keeping.cardmemory import CardMemory
 from loravault.keeping.cardreading import CardReading, row_of_new
 from loravault.keeping.cardsgone import GoneCards
 from loravault.keeping.cardshelf import Card, CardShelf
+from loravault.keeping.cardupdating import CardUpdating
 from loravault.library.entry import Entry
-from loravault.pages.cardfields import HASH_KEYS, CardHashes, hashes_of_card, is_card, weight_id_of
-from loravault.pages.cards import CardUpdate, card_update, plan_digest
+from loravault.pages.cardfields import HASH_KEYS, CardHashes, hashes_of_card, is_card
 from loravault.pages.collection import Shown
 from loravault.vault.note import MAX_NOTE_BYTES, Note, parse_note
-from loravault.vault.properties import EditRefused
-from loravault.vault.safewrite import NoteChanged
 from loravault.vault.walk import StatKey, stat_key
 
-#: A card is written at most this often for hashes and the like; a change of `state` or cover does not wait (seconds).
-SPREAD_S = 180.0
 #: A card that is looked at again within so long still counts as waiting (seconds).
 SOON_S = 10.0
 #: After an error of the disk (seconds).
@@ -73,6 +69,7 @@ class CardKeeper:
             self._shelf = CardShelf(session)
         known = None if note_paths is None else lambda: {*note_paths(), *self._shelf.paths()}
         self._making = CardMaking(ctx, self._reading, cover_of, templates or resources.templates(), known)
+        self._updating = CardUpdating(ctx, self._memory, self._reading, self._shelf)
         self._gone = GoneCards(ctx, self._memory, self._shelf.paths())
         self._look_at_all = True
         self._adopts = False
@@ -81,8 +78,6 @@ class CardKeeper:
         #: Adapters that get a card as soon as every note was read.
         self._awaiting: dict[str, None] = {}
         self._later: dict[str, float] = {}
-        #: When a card was written, and what in it then may not wait.
-        self._written: dict[str, tuple[float, str, str | None]] = {}
         #: New cards as galleries show them, as long as nothing about them has changed since.
         self._made: dict[str, Shown] = {}
 
@@ -315,75 +310,15 @@ class CardKeeper:
 
     def _bring_current(self, card: Card, entry: Entry) -> None:
         """Write our keys if they are to say something else than they do."""
-        cover = self._cover_of(entry.weight_id)
-        digest = plan_digest(entry, cover)
-        if card.ours == digest:
-            return
-        now = self._ctx.steady()
-        last = self._written.get(entry.weight_id)
-        if last is not None and now - last[0] < SPREAD_S and last[1:] == (entry.state, cover):
-            self._later[entry.weight_id] = last[0] + SPREAD_S
-            return
         try:
-            self._write(card, entry, cover, digest)
-        except NoteChanged:
-            self._later[entry.weight_id] = now + self._ctx.config.write_quiet_s
-        except EditRefused as error:
-            self._shelf.set_current(card.path, digest, error.message)
+            done = self._updating.bring_current(card, entry, self._cover_of(entry.weight_id))
         except (OSError, UserError) as error:
             self._fail(card.path, error, [entry.weight_id])
-
-    def _write(self, card: Card, entry: Entry, cover: str | None, digest: str) -> None:
-        ctx, rel = self._ctx, card.path
-        key = ctx.observe(rel)
-        if key is None:
-            return  # gone or moved: the scan will tell
-        with ctx.path(rel).open("rb") as file:
-            data = file.read(MAX_NOTE_BYTES + 1)
-        memory, of = self._memory, entry.weight_id
-        filled, theirs = memory.cover_was_filled(of), memory.theirs(of)
-
-        def updated(old: bytes) -> CardUpdate:
-            return card_update(old, entry, cover, cover_was_filled=filled, theirs=theirs)
-
-        update = updated(data)
-        if update.data is not None:
-            if not self._is_still(data, of):
-                return  # it changed: it will be shown to us again
-            if ctx.quiet_for(rel, key) < ctx.config.write_quiet_s:
-                self._later[entry.weight_id] = ctx.steady() + 1.0
-                return
-
-            def rebase(other: bytes) -> bytes:
-                self._remember(of, merged := updated(other))
-                return merged.data or other
-
-            # afterwards the note does not show any more what was the user's; and what is no longer may be again, if
-            # they write at the same time
-            self._remember(of, update, theirs)
-            ctx.writer.replace(rel, data, update.data, rebase)
-            self._remember(of, update)
-            if update.cover_filled:
-                memory.filled_covers([of])
-            self._written[of] = ctx.steady(), entry.state, cover
-            self._has_changed(of)
-            data, key = update.data, stat_key(ctx.path(rel)) or key
-            ctx.troubles.pop("cards.write", None)
-        elif update.adopted is None:
-            self._remember(of, update)
-        row = self._reading.row_of(rel, parse_note(data), key)
-        row.ours, row.unwritten = digest, "; ".join([*update.told, *filter(None, [row.unwritten])]) or None
-        self._shelf.put(row)
-
-    def _remember(self, weight_id: str, update: CardUpdate, still: Collection[str] = ()) -> None:
-        """Whose our keys in an adopted note are. While two notes are its card, what was the user's in either stays."""
-        kept = still if self._shelf.is_only(weight_id) else self._memory.theirs(weight_id)
-        self._memory.adopted(weight_id, update.adopted, {*kept, *update.theirs})
-
-    def _is_still(self, data: bytes, weight_id: str) -> bool:
-        """Whether a note that was read again is the card of this adapter, or about to be adopted for it."""
-        note = parse_note(data)
-        return is_card(note) and weight_id_of(note) in (weight_id, None)
+            return
+        if done.due is not None:
+            self._later[entry.weight_id] = done.due
+        if done.written:
+            self._has_changed(entry.weight_id)
 
     def _make(self, fresh: Sequence[Entry]) -> None:
         """Make new cards, all at once."""

@@ -25,12 +25,6 @@ from tests.keeping.world import picture
 from tests.world import World
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setenv("LORAVAULT_STATE_DIR", str(tmp_path / "state"))
-    return World(tmp_path)
-
-
 class Kept:
     """A world whose adapters were indexed, and a keeper of covers over it."""
 

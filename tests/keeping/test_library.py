@@ -142,7 +142,7 @@ def test_without_the_index_no_file_is_hashed_again_whose_card_tells_its_hashes(
 ) -> None:
     """Hashing a library takes hours; deleting the index must not cost them again."""
     monkeypatch.setattr("loravault.library.identify.HASH_AT_ONCE_BYTES", 0)
-    monkeypatch.setattr("loravault.keeping.cards.SPREAD_S", 0.0)
+    monkeypatch.setattr("loravault.keeping.cardupdating.SPREAD_S", 0.0)
     monkeypatch.setattr("loravault.keeping.hashes.LIST_S", 0.1)
     wished: list[str] = []
     real = BackgroundHasher.want
