@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from sqlalchemy.exc import DatabaseError
@@ -250,7 +251,7 @@ class Daemon:
             self._guarded("looking through the vault", self.rescan)
         if self.looks.due_in <= 0:
             self._guarded("looking through the LoRAs", self.looks.step)
-        for rel in self.feed.ready():
+        for rel in chain(self.feed.ready(), self.intake.waited()):
             if self._only is None or rel in self._only:
                 self._guarded(rel, partial(self.intake.consider, rel))
         if self.feed.first_look_is_over:

@@ -38,6 +38,8 @@ class Looks:
         self._hinted: dict[str, set[str]] = {}
         #: After a quick look the next one is whole, however many events come: a download names its file all the time.
         self._whole_is_due = True
+        ctx.looks.ask = self.ask
+        ctx.looks.now = self.whole
 
     @property
     def due_in(self) -> float:
@@ -47,6 +49,11 @@ class Looks:
     def expect(self, seconds: float) -> None:
         """Look that soon, or earlier if that was due already."""
         self._due = min(self._due, self._ctx.steady() + seconds)
+
+    def ask(self) -> None:
+        """Somebody waits for a whole look."""
+        self._whole_is_due = True
+        self.expect(0.0)
 
     def hint(self, root: str, rel: str) -> None:
         """Something changed in a root: the file at `rel`, or nobody knows what (`""`)."""
@@ -79,6 +86,7 @@ class Looks:
         result = refresh_adapters(ctx.index, ctx.config.loras, on_progress, budget_s=budget_s)
         self._whole_is_due = result.unfinished
         if not result.unfinished:
+            ctx.looks.finished, ctx.looks.unsettled = ctx.looks.finished + 1, bool(result.unsettled)
             self._look_at_pictures()
             with ctx.index.session() as session:
                 pickles = [f"{root}/{rel}" for root, rels in sorted(result.pickles.items()) for rel in rels]

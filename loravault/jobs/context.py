@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loravault.config import VaultConfig
 from loravault.index.database import Index
+from loravault.jobs.absent import LibraryLooks
 from loravault.vault.gates import SettleTracker
 from loravault.vault.ignore import IgnoreRules
 from loravault.vault.ledger import Ledger
@@ -62,6 +63,8 @@ class Context:
     to_withdraw: set[str] = field(default_factory=set)
     #: Asks for a look at one adapter file: the name of its root, and its path there.
     look_for_adapter: Callable[[str, str], None] = lambda _root, _rel: None
+    #: How far the looks at the library are.
+    looks: LibraryLooks = field(default_factory=LibraryLooks)
     #: Whether new adapters get a card while this process runs.
     keeps_cards: bool = False
     #: Asks for a look at a note whose text was not read yet, whatever its stat says.

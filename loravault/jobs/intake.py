@@ -5,8 +5,9 @@ Nothing here writes into a note; what has to be said there waits in the index fo
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from sqlmodel import Session
 
@@ -15,6 +16,7 @@ from loravault.failpoints import reach
 from loravault.index import commands, images, notes, work
 from loravault.index.tables import NoteRow, RunRow
 from loravault.jobs import planning, trainingplans
+from loravault.jobs.absent import Absent, LookFirst
 from loravault.jobs.cancelling import Cancelling
 from loravault.jobs.context import Context, Event, log
 from loravault.jobs.plans import Plans
@@ -38,6 +40,7 @@ class Intake:
         self._cancelling = Cancelling(ctx)
         self._plans = Plans(ctx)
         self._showing = Showing(ctx.steady)
+        self._absent = Absent(ctx.looks, ctx.steady)
         #: rel -> when (steady clock) its properties were first seen to be invalid while they say `run: true`.
         self._invalid: dict[str, float] = {}
         with ctx.index.session() as session:
@@ -65,18 +68,25 @@ class Intake:
                 return
         if problem is not None and read.is_invalid_tick:
             self._invalid[rel] = self._ctx.steady()
+        taken = False
+        with contextlib.suppress(LookFirst), self._ctx.index.session() as session:
+            taken = self._record(session, read, problem)
+        if taken:
+            reach("intake.recorded")
+
+    def _record(self, session: Session, read: ReadNote, problem: str | None) -> bool:
+        """What the note comes to, as rows; whether it is a request. Raises `LookFirst` if that cannot be told yet."""
         request = None if problem else parse_request(read.note)
-        with self._ctx.index.session() as session:
-            if problem is None and request is None:
-                self._no_request(session, read)
-                return
-            if request is not None and request.run and not self._was_seen_unticked(session, rel):
-                problem = self._reader.why_twin(read)
-            row = self._remember(session, read, request, problem)
-            if request is None or problem is not None:
-                return
-            self._take(session, read, request, row)
-        reach("intake.recorded")
+        if problem is None and request is None:
+            self._no_request(session, read)
+            return False
+        if request is not None and request.run and not self._was_seen_unticked(session, read.rel):
+            problem = self._reader.why_twin(read)
+        row = self._remember(session, read, request, problem)
+        if request is None or problem is not None:
+            return False
+        self._take(session, read, request, row)
+        return True
 
     def show_cards(self) -> None:
         """Hand every card of the vault to who reads them, and do nothing else: for commands that look after cards."""
@@ -103,6 +113,7 @@ class Intake:
     def gone(self, rel: str) -> None:
         """Two scans did not find the note. Its runs, if any, are followed by the deliverer."""
         self._invalid.pop(rel, None)
+        self._absent.gone(rel)
         self._showing.gone(rel)
         if self._cards is not None:
             self._cards.card_gone(rel)
@@ -116,9 +127,13 @@ class Intake:
     def baseline_taken(self, unread: Collection[str] = ()) -> None:
         """The first look at an unknown vault is over: `auto` runs what is new, but in notes still `unread`."""
         if self._baseline:
-            self._baseline, self._unread = False, unread
+            self._baseline, self._unread = False, {*unread, *self._absent.notes}
             with self._ctx.index.session() as session:
                 commands.set_fact(session, "baseline", str(int(self._ctx.now())))
+
+    def waited(self) -> Iterator[str]:
+        """Notes to consider again, because they waited for a look at the library that is over."""
+        return self._absent.due()
 
     def look_at_invalid(self) -> None:
         """Answer notes whose properties have been invalid for a while although they say `run: true`."""
@@ -161,6 +176,14 @@ class Intake:
             )
         if kind is not None and request.kind != kind:
             raise UserError(f"{rel} is a request of the kind `{request.kind}`, not `{kind}`: `loravault run` runs it.")
+        try:
+            return self._start(read, request)
+        except LookFirst:
+            self._ctx.looks.now()
+            self._absent.looked(rel)
+            return self._start(read, request)
+
+    def _start(self, read: ReadNote, request: Request) -> str:
         with self._ctx.index.session() as session:
             self._remember(session, read, request, None)
             return self._tick(session, read, request, ticked=request.run)
@@ -180,7 +203,7 @@ class Intake:
             request = parse_request(read.note)
             found += request is not None
             if request is not None and not request.run and not request.cancel:
-                with self._ctx.index.session() as session:
+                with contextlib.suppress(LookFirst), self._ctx.index.session() as session:
                     self._remember(session, read, request, None)
                     self._recover(session, read, request)
         return found
@@ -254,6 +277,7 @@ class Intake:
             run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)
         plan = self._plans.tick(session, read, request)
+        self._absent.check(read.rel, plan)
         if plan.training is not None:
             self._cancelling.training(session, read.rel)
         while any(work.job_by_id(session, job) for job in (*_ids(run_id, plan), trainingplans.training_id(run_id))):
@@ -291,6 +315,7 @@ class Intake:
         looked = self._plans.look_up(session, read, request)
         known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
         plan = planning.plan_auto(looked, known)
+        self._absent.check(read.rel, plan)
         if self._baseline or read.rel in self._unread:
             notes.auto_remember(session, read.rel, [item.fingerprint for item in looked])
         elif plan.items and work.unaccepted_run_of(session, read.rel) is None:
@@ -306,6 +331,7 @@ class Intake:
         if work.run_by_id(session, run_id) is not None:
             return False
         plan = self._plans.recovery(session, read, request, run_id)
+        self._absent.check(read.rel, plan)
         self._insert(session, read, run_id, plan, ticked=False, found_again=True)
         log.info("%s waits for run %s, which the index does not know: queued again", read.rel, run_id)
         return True

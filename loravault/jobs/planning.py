@@ -66,6 +66,13 @@ class Plan:
     training: ResolvedTraining | None = None
     #: Kind of its jobs.
     kind: str = "generate"
+    #: LoRAs that the request names as a whole and of which no file is there, as far as is known.
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """LoRAs it asks for of which no file is there, as far as is known."""
+        return (*self.lacking, *(name for item in self.items for name in item.outcome.absent))
 
 
 def look_up(request: Request, note: Note, catalog: Catalog, fingerprints: Mapping[str, str]) -> list[Looked]:

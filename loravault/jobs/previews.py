@@ -37,6 +37,8 @@ class Found:
     remarks: tuple[str, ...] = ()
     #: What is wrong with the request as a whole.
     problems: tuple[str, ...] = ()
+    #: Names of which no file is there, as far as is known.
+    absent: tuple[str, ...] = ()
 
 
 class Previews:
@@ -55,14 +57,14 @@ class Previews:
         """What an explicit tick runs: named adapters as often as something about them is new, others once."""
         found = self._find(lambda _row: False)
         if found.problems:
-            return Plan(refusals=found.problems)
+            return Plan(refusals=found.problems, lacking=found.absent)
         if not found.total:
-            return Plan(message=_nothing(found))
+            return Plan(message=_nothing(found), lacking=found.absent)
         subjects = self._some(found.subjects())
         looked = self._looked(subjects)
         plan = decided(looked)
         left = self._left(found.total - len(subjects), "tick `run` again")
-        return replace(plan, remarks=(*self._prompts(subjects), *found.remarks, *left))
+        return replace(plan, remarks=(*self._prompts(subjects), *found.remarks, *left), lacking=found.absent)
 
     def background(self, known: Collection[str], tried: set[str]) -> Plan:
         """What `auto` runs: adapters without a picture that nobody has tried to draw like this yet.
@@ -97,7 +99,7 @@ class Previews:
 
         found = self._find(is_of_run)
         if found.problems:
-            return Plan(refusals=found.problems)
+            return Plan(refusals=found.problems, lacking=found.absent)
         answered = {region.job for region in regions}
         subjects = list(found.subjects())
         with_picture = {row.stands_for for row in covers.standing(self._session) if is_of_run(row)}
@@ -105,7 +107,7 @@ class Previews:
         rest = [subject for subject in subjects if subject.weight_id not in with_picture]
         chosen = begun + (rest if self._is_named else rest[: max(0, self._count - len(begun))])
         items = [item for item in self._looked(chosen) if sheet_id(run_id, item.block) not in answered]
-        return Plan(tuple(items), remarks=(*self._prompts(chosen), *found.remarks))
+        return Plan(tuple(items), remarks=(*self._prompts(chosen), *found.remarks), lacking=found.absent)
 
     # ---- which adapters
 
@@ -143,7 +145,13 @@ class Previews:
         variants = covers.variants(self._session, [one.adapter.weight_id for one in choice.chosen])
         subjects = [Subject(one, variants.get(one.adapter.weight_id), named=True) for one in choice.chosen]
         # What is said of them together does not hold: each is drawn alone.
-        return Found(lambda: iter(subjects), len(subjects), tuple(choice.warnings), tuple(dict.fromkeys(problems)))
+        return Found(
+            lambda: iter(subjects),
+            len(subjects),
+            tuple(choice.warnings),
+            tuple(dict.fromkeys(problems)),
+            tuple(choice.absent),
+        )
 
     def _named_base(self) -> BaseRef | None:
         name = self._request.options.get("base")

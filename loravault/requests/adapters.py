@@ -56,6 +56,8 @@ class Choice:
     warnings: list[str]
     #: Warnings about what they do together.
     together: list[str] = field(default_factory=list)
+    #: Names of which no file is there, as far as is known; problems or warnings say so too.
+    absent: list[str] = field(default_factory=list)
 
 
 def choose(wanted: Sequence[Wanted], catalog: Catalog, *, skip_missing: bool) -> Choice:
@@ -120,6 +122,7 @@ def _one(wanted: Wanted, catalog: Catalog, skip_missing: bool, result: Choice) -
 
 
 def _missing(name: str, found: NotFound, skip_missing: bool, result: Choice) -> None:
+    result.absent.append(name)
     if skip_missing:
         result.warnings.append(f'There is no LoRA "{name}"; it was left out (missing_loras: skip).')
         return
@@ -131,6 +134,7 @@ def _usable(
     adapter: KnownAdapter, candidate: Candidate, inline: bool, skip_missing: bool, result: Choice
 ) -> Chosen | None:
     if adapter.state == "missing":
+        result.absent.append(adapter.name)
         lost = f'The LoRA "{adapter.name}" is known, but its file is not there now (moved, or on a drive that is away?)'
         if skip_missing:
             result.warnings.append(f"{lost}; it was left out (missing_loras: skip).")

@@ -175,6 +175,8 @@ class Resolved:
     fingerprint: str
     #: What is worth knowing about the result, in words.
     warnings: tuple[str, ...] = ()
+    #: LoRAs that were left out because no file of that name is there, as far as is known.
+    absent: tuple[str, ...] = ()
 
     @property
     def seeds_fixed(self) -> bool:
@@ -191,3 +193,5 @@ class Refusal:
     #: Changes when the block, its options or what is wrong change, so that it is not refused twice in the same words.
     fingerprint: str
     warnings: tuple[str, ...] = field(default=())
+    #: LoRAs it names of which no file is there, as far as is known.
+    absent: tuple[str, ...] = field(default=())

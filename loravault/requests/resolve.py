@@ -37,6 +37,7 @@ class _Work:
     given: dict[str, options.Given]
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
 
     @property
     def wish(self) -> str | None:
@@ -57,7 +58,12 @@ def resolve_block(request: Request, block: Block, catalog: Catalog) -> Resolved 
             return resolved
     messages = tuple(dict.fromkeys(work.problems))
     seen = {"refused": messages, "block": block.block_hash, "options": _plain(request.options)}
-    return Refusal(messages=messages, fingerprint=fingerprint(seen), warnings=tuple(dict.fromkeys(work.warnings)))
+    return Refusal(
+        messages=messages,
+        fingerprint=fingerprint(seen),
+        warnings=tuple(dict.fromkeys(work.warnings)),
+        absent=tuple(work.absent),
+    )
 
 
 def with_seeds(resolved: Resolved, draw: Callable[[], int]) -> GenerationSpec:
@@ -145,6 +151,7 @@ def _put_together(work: _Work, base: BaseRef, values: dict[str, Any], choice: ad
         adapters=uses,
         fingerprint=_fingerprint(values, base, uses),
         warnings=tuple(dict.fromkeys(work.warnings)),
+        absent=tuple(work.absent),
     )
 
 
@@ -200,6 +207,7 @@ def _adapters(work: _Work) -> adapters.Choice:
     choice = adapters.choose([*wanted, *tagged], work.catalog, skip_missing=missing == "skip")
     work.problems.extend(choice.problems)
     work.warnings += [*choice.warnings, *choice.together]
+    work.absent += choice.absent
     named = {hash_name(tag.name).casefold() for tag in parsed.tags}
     for name in parsed.pasted_hashes:
         if name not in named:
