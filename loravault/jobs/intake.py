@@ -46,6 +46,8 @@ class Intake:
         with ctx.index.session() as session:
             self._baseline = commands.fact(session, "baseline") is None
             self._unread: Collection[str] = ()
+            #: Notes of the first look that still wait for a look at the library.
+            self._undecided: set[str] = set()
             #: Notes that have a row: all others cost no question to the index.
             self._rows = set(notes.paths(session))
         self._reader = NoteReader(ctx, self._concerns_us)
@@ -127,7 +129,7 @@ class Intake:
     def baseline_taken(self, unread: Collection[str] = ()) -> None:
         """The first look at an unknown vault is over: `auto` runs what is new, but in notes still `unread`."""
         if self._baseline:
-            self._baseline, self._unread = False, {*unread, *self._absent.notes}
+            self._baseline, self._unread, self._undecided = False, unread, self._absent.notes
             with self._ctx.index.session() as session:
                 commands.set_fact(session, "baseline", str(int(self._ctx.now())))
 
@@ -316,7 +318,8 @@ class Intake:
         known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
         plan = planning.plan_auto(looked, known)
         self._absent.check(read.rel, plan)
-        if self._baseline or read.rel in self._unread:
+        if self._baseline or read.rel in self._unread or read.rel in self._undecided:
+            self._undecided.discard(read.rel)
             notes.auto_remember(session, read.rel, [item.fingerprint for item in looked])
         elif plan.items and work.unaccepted_run_of(session, read.rel) is None:
             # else: the receipt changes the note, and with that it comes here again

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,16 @@ from typing import Any
 from loravault.index.cards import from_text_on
 from loravault.index.library import with_card
 from loravault.jobs.context import Context
-from loravault.keeping.cardnames import CallNames, TakenNames, note_keys, plan_paths
+from loravault.keeping.cardnames import CallNames, plan_paths
 from loravault.keeping.cardreading import CardReading
+from loravault.keeping.notenames import NoteNames, TakenNames, key_of
 from loravault.library.entry import Entry
 from loravault.pages import galleries
 from loravault.pages.cardfields import said
-from loravault.pages.cardpages import LONGEST_EMBED, PICTURES, embed_start, embedded_page
+from loravault.pages.cardpages import LONGEST_EMBED, embed_start, embedded_page
 from loravault.pages.cards import CardNames, NewCard, render_card
 from loravault.pages.collection import Shown, shown_of
 from loravault.pages.dashboard import dashboard_path, second_path
-from loravault.vault.walk import walk_notes
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,10 @@ class CardMaking:
         reading: CardReading,
         cover_of: Callable[[str], str | None],
         templates: Path,
-        note_paths: Callable[[], Collection[str]] | None = None,
+        names: NoteNames,
     ) -> None:
-        """`note_paths`: every note of the vault as far as is known; None: the vault is walked to know."""
         self._ctx = ctx
-        self._note_paths = note_paths
+        self._names = names
         self._reading = reading
         self._cover_of = cover_of
         self._templates = templates
@@ -62,7 +61,7 @@ class CardMaking:
         self._calls = None
 
     def rest(self) -> None:
-        """Nothing is to be made for now: the names of the vault's notes are looked up anew the next time."""
+        """Nothing is to be made for now: the names of the vault's notes are looked at again the next time."""
         self._taken = None
 
     def make(self, fresh: Sequence[Entry]) -> list[MadeCard]:
@@ -99,11 +98,8 @@ class CardMaking:
         )
 
     def _names_taken(self) -> TakenNames:
-        if self._note_paths is not None:
-            notes: Collection[str] = self._note_paths()
-        else:
-            notes = [seen.rel for seen in walk_notes(self._ctx.config.vault, lambda _rel: False)]
-        return TakenNames(notes, f"{self._ctx.config.folder}/{PICTURES}/", self._embedded_pages)
+        self._names.look()
+        return TakenNames(self._names, self._embedded_pages)
 
     def _embedded_pages(self) -> list[str]:
         folder = self._ctx.config.folder
@@ -115,15 +111,14 @@ class CardMaking:
         """Names that pages of ours have or are about to get: on a first run none of them is there yet."""
         folder = self._ctx.config.folder
         families, categories = {entry.family for entry in fresh}, {entry.category for entry in fresh}
-        return note_keys(
-            [
-                dashboard_path(folder),
-                second_path(folder),
-                galleries.index_path(folder),
-                *[galleries.family_path(folder, family) for family in families],
-                *[galleries.category_path(folder, category) for category in categories],
-            ]
-        )
+        pages = [
+            dashboard_path(folder),
+            second_path(folder),
+            galleries.index_path(folder),
+            *[galleries.family_path(folder, family) for family in families],
+            *[galleries.category_path(folder, category) for category in categories],
+        ]
+        return set(map(key_of, pages))
 
     def _render(self, entry: Entry, rel: str, calls: CallNames) -> MadeCard:
         config, cover = self._ctx.config, self._cover_of(entry.weight_id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+from loravault.keeping.notenames import TakenNames
 from loravault.library.entry import Entry, without_ending
 from loravault.library.names import Named
 from loravault.vault.ignore import IgnoreRules, conflict_original
@@ -15,43 +16,6 @@ from loravault.vault.names import FOLDER_BYTES, free_stem, name_key, safe_stem
 CARDS = "LoRAs"
 #: Pages of ours whose number is not known beforehand, as keys of names.
 _MONTH = re.compile(r"made in (?:\d{4}-\d\d|an unknown month)(?: [^(]|\Z)")
-
-
-def note_keys(paths: Iterable[str]) -> set[str]:
-    """The names that notes have, so that no other note may have them."""
-    return set(map(_key_of, paths))
-
-
-def _key_of(path: str) -> str:
-    return name_key(path.rpartition("/")[2].removesuffix(".md"))
-
-
-class TakenNames:
-    """The names that no new card and no page of its pictures may have, as `name_key`s.
-
-    A page of pictures that no card embeds is what a deleted card left: it waits for that card to be made anew. Which
-    pages are embedded is looked up when a name meets one for the first time.
-    """
-
-    def __init__(self, notes: Iterable[str], pages: str, embedded: Callable[[], Iterable[str]]) -> None:
-        """`notes`: vault-relative paths; `pages`: how those of pages of pictures begin; `embedded`: pages in use."""
-        self._pages: set[str] = set()
-        self._taken: set[str] = set()
-        for path in notes:
-            (self._pages if path.startswith(pages) else self._taken).add(_key_of(path))
-        self._embedded = embedded
-        #: Stem -> the last number that was tried for it. What is taken stays so.
-        self.numbers: dict[str, int] = {}
-
-    def __contains__(self, key: str) -> bool:
-        if key in self._pages:
-            self._taken |= self._pages & note_keys(self._embedded())
-            self._pages = set()
-        return key in self._taken
-
-    def add(self, keys: Iterable[str]) -> None:
-        """These are taken from now on."""
-        self._taken.update(keys)
 
 
 def plan_paths(entries: Iterable[Entry], folder: str, taken: TakenNames, rules: IgnoreRules) -> dict[str, str]:

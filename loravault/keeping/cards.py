@@ -24,11 +24,12 @@ from loravault.keeping.cardreading import CardReading, row_of_new
 from loravault.keeping.cardsgone import GoneCards
 from loravault.keeping.cardshelf import Card, CardShelf
 from loravault.keeping.cardupdating import CardUpdating
+from loravault.keeping.notenames import NoteNames
 from loravault.library.entry import Entry
 from loravault.pages.cardfields import HASH_KEYS, CardHashes, hashes_of_card, is_card
 from loravault.pages.collection import Shown
 from loravault.vault.note import MAX_NOTE_BYTES, Note, parse_note
-from loravault.vault.walk import StatKey, stat_key
+from loravault.vault.walk import StatKey, stat_key, walk_notes
 
 #: A card that is looked at again within so long still counts as waiting (seconds).
 SOON_S = 10.0
@@ -46,6 +47,7 @@ class CardKeeper:
     `notes_read` says whether every note of the vault has been handed to us since the start: before that, no card is
     made and none counts as deleted. `cover_of` tells the vault-relative path of an adapter's cover; `on_hashes` is told
     what a card that is new to the index says of its file, `on_read` what a known one says now, before it is remembered.
+    `note_paths`: every note of the vault as far as is known; None: the vault is walked to know.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class CardKeeper:
         self._reading = CardReading(ctx.index, self._memory)
         with ctx.index.session() as session:
             self._shelf = CardShelf(session)
-        known = None if note_paths is None else lambda: {*note_paths(), *self._shelf.paths()}
-        self._making = CardMaking(ctx, self._reading, cover_of, templates or resources.templates(), known)
+        notes = note_paths or self._walked
+        #: The names of the vault's notes, those of cards that were just made among them.
+        self.names = NoteNames(lambda: {*notes(), *self._shelf.paths()}, ctx.config.folder)
+        self._making = CardMaking(ctx, self._reading, cover_of, templates or resources.templates(), self.names)
         self._updating = CardUpdating(ctx, self._memory, self._reading, self._shelf)
         self._gone = GoneCards(ctx, self._memory, self._shelf.paths())
         self._look_at_all = True
@@ -355,6 +359,10 @@ class CardKeeper:
         self._ctx.troubles["cards.write"] = f"{where} cannot be written ({reason.rstrip('.')}); it is tried again."
         due = self._ctx.steady() + TROUBLE_S
         self._later.update(dict.fromkeys(weight_ids, due))
+
+    def _walked(self) -> set[str]:
+        """Every note of the vault, where nobody else knows them."""
+        return {seen.rel for seen in walk_notes(self._ctx.config.vault, lambda _rel: False)}
 
     def _flush(self) -> None:
         if self._shelf.is_dirty:

@@ -22,6 +22,7 @@ from loravault.index import covers as cover_rows
 from loravault.index import images, library
 from loravault.index.chunks import chunks
 from loravault.jobs.context import Context, log
+from loravault.keeping.notenames import GALLERY, NoteNames
 from loravault.pages import bases, galleries, own
 from loravault.pages.collection import EMBEDDED, Held, Key, Shown
 from loravault.pages.galleries import Page, View
@@ -46,15 +47,14 @@ class GalleryKeeper:
         ctx: Context,
         *,
         may_remove: Callable[[], bool] = lambda: True,
-        taken: Callable[[], Collection[str]] = frozenset,
+        names: NoteNames | None = None,
         made: Callable[[str], Shown | None] = lambda _weight_id: None,
     ) -> None:
-        """`may_remove`: all roots are there, so what is not in the index is gone. `taken`: `name_key`s of the stems of
-        the vault's notes outside our galleries. `made`: an adapter as the index would tell it, if somebody has that at
-        hand."""
+        """`may_remove`: all roots are there, so what is not in the index is gone. `names`: of the vault's notes; a page
+        of ours takes no other note's. `made`: an adapter as the index would tell it, if somebody has that at hand."""
         self._ctx = ctx
         self._may_remove = may_remove
-        self._taken = taken
+        self._names = names
         self._made = made
         self._view = View(ctx.config.folder, ctx.config.vault.name, ctx.config.thumbnail_width)
         self._held = Held(self._view)
@@ -98,7 +98,7 @@ class GalleryKeeper:
 
     def notes_gone(self, rels: Collection[str]) -> None:
         """These notes are there no more. A page of ours among them comes back, also one that was the user's."""
-        ours = f"{self._ctx.config.folder}/Gallery/"
+        ours = f"{self._ctx.config.folder}/{GALLERY}/"
         self._gone.update(rel for rel in rels if rel.startswith(ours))
 
     def step(self, budget_s: float) -> bool:
@@ -164,7 +164,9 @@ class GalleryKeeper:
         everything = adapters is None
         self._homes.clear()
         self._forget_gone()
-        self._held.taken = self._taken()
+        if self._names is not None:
+            self._names.look()
+            self._held.taken = self._names.elsewhere
         yield from self._look_up_adapters(adapters)
         yield from self._look_up_pictures(pictures)
         changed = self._held.take_changed() | self._again
@@ -340,7 +342,7 @@ class GalleryKeeper:
         """Every note in the folder of the galleries."""
         vault = self._ctx.config.vault
         found = set()
-        for at, folders, names in os.walk(vault / self._ctx.config.folder / "Gallery"):
+        for at, folders, names in os.walk(vault / self._ctx.config.folder / GALLERY):
             folders[:] = [name for name in folders if not name.startswith(".")]
             here = os.path.relpath(at, vault).replace(os.sep, "/")
             found |= {f"{here}/{name}" for name in names if name.endswith(".md") and not name.startswith(".")}

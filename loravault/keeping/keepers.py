@@ -19,7 +19,6 @@ from loravault.keeping.exporting import ExportKeeper
 from loravault.keeping.galleries import GalleryKeeper
 from loravault.keeping.hashes import HashKeeper
 from loravault.keeping.search import SearchKeeper
-from loravault.vault.names import name_key
 
 #: A tick gives each keeper so long (seconds): requests are answered in between.
 SLICE_S = 0.1
@@ -38,7 +37,6 @@ class Keepers:
     ) -> None:
         self._ctx = ctx
         self._notes_read = notes_read
-        self._note_paths = note_paths
         with ctx.index.session() as session:
             self._covers_known = {key: row.path for key, row in cover_rows.covers(session).items() if row.path}
         self.hashes = HashKeeper(ctx, wake=wake, on_changed=self._tell_cards, notes_read=notes_read)
@@ -49,7 +47,7 @@ class Keepers:
             on_read=self.exports.card_read, note_paths=note_paths,
         )  # fmt: skip
         self.galleries = GalleryKeeper(
-            ctx, may_remove=self._all_is_there, taken=self._names_taken, made=self.cards.take_made
+            ctx, may_remove=self._all_is_there, names=self.cards.names, made=self.cards.take_made
         )
         self.search = SearchKeeper(ctx)
         #: A whole look at the files is over: before it nothing is made or taken away.
@@ -147,12 +145,3 @@ class Keepers:
 
     def _all_is_there(self) -> bool:
         return self._sound and self._notes_read()
-
-    def _names_taken(self) -> set[str]:
-        """Of the vault's notes outside our galleries: a page of ours takes nobody's name."""
-        ours = f"{self._ctx.config.folder}/Gallery/"
-        return {
-            name_key(path.rpartition("/")[2].removesuffix(".md"))
-            for path in self._note_paths()
-            if not path.startswith(ours)
-        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def shown_of(entry: Entry, cover: str | None, folder: str, words: str | None = N
 class Held:
     """Adapters and pictures by the galleries they are in. Everything that changes is noted until `take_changed`."""
 
-    def __init__(self, view: View, taken: Collection[str] = ()) -> None:
+    def __init__(self, view: View, taken: Container[str] = ()) -> None:
         self._view = view
         #: `name_key`s of notes elsewhere in the vault.
         self.taken = taken
@@ -50,11 +50,15 @@ class Held:
         #: Weight id -> what decides where its page is; only those with a card.
         self._claims: dict[str, Claim] = {}
         self._page_of: dict[str, str] = {}
+        #: The pages of `_page_of`, in one case.
+        self._pages: set[str] = set()
         self._made_with: dict[str, tuple[str, ...]] = {}
         #: Gallery -> weight ids or paths of pictures.
         self._members: dict[Key, set[str]] = defaultdict(set)
         self._changed: set[Key] = set()
-        self._cards_changed = False
+        #: Adapters whose card is new here; and whether another one changed, so that all pages are given out anew.
+        self._new_claims: set[str] = set()
+        self._claims_changed = False
 
     # ---- what there is
 
@@ -90,10 +94,13 @@ class Held:
     def put(self, weight_id: str, shown: Shown | None) -> None:
         """Take in one adapter as it is shown; None: it is gone."""
         self._place(weight_id, self._tiles.get(weight_id), shown.tile if shown else None)
-        said = shown.claim if shown else None
-        if said == self._claims.get(weight_id):
+        said, before = shown.claim if shown else None, self._claims.get(weight_id)
+        if said == before:
             return
-        self._cards_changed = True
+        if before is None:
+            self._new_claims.add(weight_id)
+        else:
+            self._claims_changed = True
         if said is None:
             del self._claims[weight_id]
         else:
@@ -101,13 +108,27 @@ class Held:
 
     def settle_pages(self) -> None:
         """Find out which adapter has which page: a card keeps the one it embeds. To be called after `put_entries`."""
-        if not self._cards_changed:
-            return
-        self._cards_changed = False
-        pages = pictures_pages(self._claims.values())
-        other = pages.items() ^ self._page_of.items()
-        self._changed |= {(EMBEDDED, weight_id) for weight_id, _ in other}
-        self._page_of = pages
+        new, self._new_claims = self._new_claims, set()
+        if self._claims_changed or not self._settle_new(new):
+            self._claims_changed = False
+            pages = pictures_pages(self._claims.values())
+            other = pages.items() ^ self._page_of.items()
+            self._changed |= {(EMBEDDED, weight_id) for weight_id, _ in other}
+            self._page_of = pages
+            self._pages = {page.casefold() for page in pages.values()}
+
+    def _settle_new(self, new: set[str]) -> bool:
+        """Give new cards the pages they want, if nobody else is concerned: all pages of a library take their time."""
+        wanted = {
+            weight_id: claim.wanted or claim.default for weight_id in new if (claim := self._claims.get(weight_id))
+        }
+        pages = {page.casefold() for page in wanted.values()}
+        if len(pages) < len(wanted) or not pages.isdisjoint(self._pages):
+            return False
+        self._page_of.update(wanted)
+        self._pages |= pages
+        self._changed |= {(EMBEDDED, weight_id) for weight_id in wanted}
+        return True
 
     def put_pictures(self, found: Mapping[str, tuple[str, ...]], asked: Collection[str]) -> None:
         """Take in these pictures (path -> weight ids); those `asked` for that were not found are gone."""

@@ -7,7 +7,7 @@ they are called: `paging`. What is ours: each page is sealed with `lv_sum`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -90,7 +90,7 @@ def index_path(folder: str) -> str:
     return f"{folder}/Gallery/LoRA gallery.md"
 
 
-def family_path(folder: str, family: str, taken: Collection[str] = ()) -> str:
+def family_path(folder: str, family: str, taken: Container[str] = ()) -> str:
     """The first page of a family."""
     return _home(f"{folder}/Gallery/Families", f"{_plain(label_of(family))} gallery", taken)
 
@@ -104,17 +104,17 @@ def _category_stem(category: str) -> str:
     return _plain(category.replace("/", " – ")) if category else "Top"
 
 
-def category_path(folder: str, category: str, taken: Collection[str] = ()) -> str:
+def category_path(folder: str, category: str, taken: Container[str] = ()) -> str:
     """The first page of a folder of adapters."""
     return _home(f"{folder}/Gallery/Folders", f"{_category_stem(category)} folder", taken)
 
 
-def month_path(folder: str, month: str, taken: Collection[str] = ()) -> str:
+def month_path(folder: str, month: str, taken: Container[str] = ()) -> str:
     """The first page of a month, such as `2026-11`."""
     return _home(f"{folder}/Gallery/Months", f"Made in {month or 'an unknown month'}", taken)
 
 
-def _home(folder: str, stem: str, taken: Collection[str]) -> str:
+def _home(folder: str, stem: str, taken: Container[str]) -> str:
     """A path whose name no other note of the vault has (`taken`: the `name_key`s of their stems)."""
     return f"{folder}/{free_stem(stem, lambda name: name_key(name) not in taken)}.md"
 

@@ -80,8 +80,10 @@ def test_auto_takes_no_note_for_new_that_waited_through_the_first_look(world: Wo
     for _ in range(30):
         daemon.tick()
         time.sleep(0.01)
-    daemon.close()
     assert world.status("Old.md") is None, "auto ran what was there before us"
+    path.write_text(path.read_text() + f"\n```prompt\nand a whale, {PROMPT}\n```\n")
+    world.work(daemon, lambda: world.results("Old.md") == 1)
+    daemon.close()
     assert world.status("New.md") == "done"
 
 

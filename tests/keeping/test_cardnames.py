@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loravault.keeping.cardnames import CallNames, TakenNames, plan_paths
+from loravault.keeping.cardnames import CallNames, plan_paths
+from loravault.keeping.notenames import NoteNames, TakenNames
 from loravault.library.entry import Place
 from loravault.library.names import Ambiguous, Missing, find
 from loravault.vault.ignore import IgnoreRules, conflict_original
@@ -16,7 +17,6 @@ from tests.keeping.cardworld import DAY_NS
 from tests.pages.card_entries import entry
 
 RULES = IgnoreRules()
-PAGES = "F/Gallery/Adapters/"
 
 
 def adapter(number: int, path: str, root: str = "loras"):
@@ -26,7 +26,9 @@ def adapter(number: int, path: str, root: str = "loras"):
 
 
 def paths(*names: str, taken: tuple[str, ...] = ()) -> list[str]:
-    planned = plan_paths([adapter(i, name) for i, name in enumerate(names)], "F", TakenNames(taken, PAGES, list), RULES)
+    notes = NoteNames(lambda: taken, "F")
+    notes.look()
+    planned = plan_paths([adapter(i, name) for i, name in enumerate(names)], "F", TakenNames(notes, list), RULES)
     return [planned[f"w1-{i:016x}"] for i in range(len(names))]
 
 
@@ -45,25 +47,6 @@ def test_of_two_of_one_name_the_first_by_path_gets_it():
 def test_a_page_of_pictures_and_a_card_never_share_a_name():
     assert paths("ink pictures", "ink") == ["F/LoRAs/ink pictures.md", "F/LoRAs/ink (LoRA).md"]
     assert paths("ink", taken=("x/INK pictures.md",)) == ["F/LoRAs/ink (LoRA).md"]
-
-
-def test_only_a_page_of_pictures_that_some_card_embeds_takes_its_name():
-    """What a deleted card left waits for it to be made anew; nobody is asked as long as no name meets a page."""
-    asked: list[int] = []
-
-    def embedded() -> list[str]:
-        asked.append(1)
-        return [f"{PAGES}ink pictures.md"]
-
-    names = TakenNames([f"{PAGES}ink pictures.md", f"{PAGES}Wash pictures.md", "notes/oil.md"], PAGES, embedded)
-    assert "oil" in names
-    assert "pen" not in names
-    assert not asked
-    assert "ink pictures" in names
-    assert "wash pictures" not in names
-    assert len(asked) == 1
-    names.add(["wash pictures"])
-    assert "wash pictures" in names
 
 
 def test_a_name_that_looks_like_a_copy_of_a_sync_tool_is_not_given():

@@ -90,7 +90,7 @@ def test_no_card_takes_the_name_of_a_page_of_ours(world):
 
 def test_names_that_the_loop_knows_are_believed_without_a_walk(world, monkeypatch):
     """A walk through ten thousand notes took a third of a second of every batch."""
-    monkeypatch.setattr("loravault.keeping.cardmaking.walk_notes", lambda *_: pytest.fail("walked"))
+    monkeypatch.setattr("loravault.keeping.cards.walk_notes", lambda *_: pytest.fail("walked"))
     world.keeper = CardKeeper(
         world.ctx, note_paths=lambda: ["Daily/Ink.md", "LoraVault/Gallery/Adapters/b pictures.md"]
     )

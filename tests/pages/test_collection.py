@@ -87,6 +87,34 @@ def test_the_order_of_changes_does_not_show(some: list[tuple[str, str]], chance:
     assert plans(slowly) == plans(at_once)
 
 
+embeds = st.sampled_from(
+    [
+        "",
+        *(
+            f"![[LoraVault/Gallery/Adapters/{name}]]"
+            for name in ("a pictures", "A pictures", "b pictures", "b pictures 2")
+        ),
+    ]
+)
+cards = st.builds(
+    lambda name, stem, body: one(name, card=f"LoraVault/LoRAs/{stem}.md", card_body=body),
+    names, st.sampled_from(["a", "A", "b", "c"]), embeds,
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(cards, min_size=1, max_size=3), max_size=8))
+def test_pages_that_are_given_out_bit_by_bit_are_those_of_a_first_look(batches: list[list[Any]]) -> None:
+    """A new card is given its page without a look at all others, unless it wants that of another one."""
+    slowly = Held(VIEW)
+    last: dict[str, Any] = {}
+    for batch in batches:
+        put(slowly, *batch)
+        last.update((entry.weight_id, entry) for entry in batch)
+        at_once = Held(VIEW)
+        put(at_once, *last.values())
+        assert plans(slowly) == plans(at_once)
+
+
 def test_a_picture_concerns_its_month_its_adapters_and_the_index() -> None:
     """Catalogues stay as they are while pictures are made."""
     held = Held(VIEW)
