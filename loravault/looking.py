@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from loravault.formats.families.index import prepare
 from loravault.index import commands
 from loravault.index.hinted import MOST, look_at_hinted
 from loravault.index.refresh import Refreshed, refresh_adapters
@@ -58,6 +59,7 @@ class Looks:
     def hint(self, root: str, rel: str) -> None:
         """Something changed in a root: the file at `rel`, or nobody knows what (`""`)."""
         self.expect(SETTLE_S)
+        prepare()  # while the file settles
         if rel:
             self._hinted.setdefault(root, set()).add(rel)
 

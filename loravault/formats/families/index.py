@@ -108,6 +108,11 @@ class _Names(dict[str, tuple[Kind, str]]):
 _NAMES = [_Names()]
 
 
+def prepare() -> None:
+    """Turn the tables round now, which takes a while, so that the first file is told as quickly as all others."""
+    _heights()
+
+
 def kinds_of(names: Iterable[str]) -> list[tuple[Kind, str]]:
     """For each tensor name, in order: its kind, and the module it belongs to."""
     known = _NAMES[0]
