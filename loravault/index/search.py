@@ -36,6 +36,9 @@ DDL = (
     f"CREATE VIRTUAL TABLE IF NOT EXISTS search_text USING fts5({', '.join(_TEXTS)}, tokenize='ascii', prefix='1 2 3')",
 )
 
+#: Pages of the index that are merged at a time.
+_MERGED = 16
+
 #: Characters of a query that are read: nobody types more, and an expression may not become too large for SQLite.
 MAX_QUERY = 1000
 
@@ -126,6 +129,27 @@ def forget(session: Session, keys: Iterable[str]) -> None:
         _delete(session, [number for (number,) in found.all()])
 
 
+def merge(session: Session, *, begin: bool) -> bool:
+    """A piece of putting the index's parts together, of a few milliseconds. False: there is nothing left to do.
+
+    Every transaction leaves a part behind, and what it replaces stays until its part is merged: a search reads all of
+    them. SQLite merges now and then; after ten thousand documents came in, together they make a search twice as slow.
+    `begin`: the first piece.
+    """
+    connection = session.connection()
+    ((before,),) = connection.exec_driver_sql("SELECT total_changes()").all()
+    pages = -_MERGED if begin else _MERGED  # negative: all parts are merged, whatever their size
+    connection.exec_driver_sql("INSERT INTO search_text (search_text, rank) VALUES ('merge', ?)", (pages,))
+    ((after,),) = connection.exec_driver_sql("SELECT total_changes()").all()
+    return bool(after - before > 1)  # SQLite counts the statement itself
+
+
+def count(session: Session) -> int:
+    """How many documents there are."""
+    ((total,),) = session.connection().exec_driver_sql("SELECT COUNT(*) FROM search_facet").all()
+    return int(total)
+
+
 def known_keys(session: Session) -> set[str]:
     """The keys of all documents: weight ids, and `root/rel` of files that could not be read."""
     return {str(key) for (key,) in session.connection().exec_driver_sql("SELECT key FROM search_facet")}
@@ -200,7 +224,7 @@ def _run(session: Session, query: Query, words: str | None, sort: Sort, limit: i
         conditions.append("f.id NOT IN (SELECT rowid FROM search_text WHERE search_text MATCH :without)")
     if sort == "relevance" and words is None:
         sort = "name"
-    which = _Which(session, f"FROM {source} " + (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values)
+    which = _Which(session, source, conditions, values)
     values |= {"whole": query.whole, "most": -1 if limit is None else limit}
     long = sort == "relevance" and sum(len(term.compounds) for term in query.terms) > _LONG
     if long and limit is not None and (total := which.count()) > _BROAD:
@@ -217,12 +241,20 @@ class _Which:
     """The rows that a query means, as SQL from `FROM` on."""
 
     session: Session
-    sql: str
+    source: str
+    conditions: Sequence[str]
     values: Mapping[str, Any]
+
+    @property
+    def sql(self) -> str:
+        """All of it."""
+        return f"FROM {self.source} " + (f"WHERE {' AND '.join(self.conditions)}" if self.conditions else "")
 
     def count(self) -> int:
         """How many there are."""
-        ((total,),) = self._rows(f"SELECT COUNT(*) {self.sql}")
+        only_words = len(self.conditions) == 1 and "words" in self.values  # one row of each table for a document
+        sql = f"FROM search_text WHERE {self.conditions[0]}" if only_words else self.sql
+        ((total,),) = self._rows(f"SELECT COUNT(*) {sql}")
         return int(total)
 
     def ordered(self, sort: Sort) -> list[int]:
@@ -237,7 +269,8 @@ class _Which:
         """
         exact = "search_text.rowid IN (SELECT id FROM search_facet WHERE folded = :whole)"
         called = replace(self, values={**self.values, "words": f"{{{' '.join(_TEXTS[:3])}}} : ({words})"})
-        parts = (replace(self, sql=f"{self.sql} AND {exact}").ordered("name"), called.ordered("relevance"))
+        named = replace(self, conditions=(*self.conditions, exact))
+        parts = (named.ordered("name"), called.ordered("relevance"))
         return list(dict.fromkeys([*parts[0], *parts[1], *self.ordered("name")]))[:limit]
 
     def _rows(self, sql: str) -> Sequence[Any]:

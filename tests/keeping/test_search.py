@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sqlmodel import Session
 
 from loravault.config import Root, VaultConfig
 from loravault.index import adapters, cards, covers, library, overview, search
@@ -167,3 +170,57 @@ def test_duplicates_and_numbers_are_read_from_the_same_rows(tmp_path: Path) -> N
     assert (twice.used, twice.others) == ("main/a.safetensors", ("main/b/copy.safetensors",))
     assert twice.freeable == first.stat().st_size
     assert (numbers.adapters, numbers.duplicates, numbers.by_state["broken"].adapters) == (1, 1, 1)
+
+
+def parts(scene: Scene) -> int:
+    """Of how many parts the index of the words consists."""
+    with scene.index.session() as session:
+        rows = session.connection().exec_driver_sql("SELECT COUNT(DISTINCT segid) FROM search_text_idx").all()
+    return int(rows[0][0])
+
+
+def test_after_many_documents_the_index_is_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand documents left seventeen parts, and a search took twice as long."""
+    monkeypatch.setattr("loravault.keeping.search.AT_A_TIME", 1)
+    scene = Scene(tmp_path)
+    for number in range(4):
+        scene.put(f"ink {number}.safetensors", fill=number)
+    scene.look()
+    assert parts(scene) > 1, "few documents are not worth the work"
+    monkeypatch.setattr("loravault.keeping.search.MANY", 4)
+    scene.keeper = SearchKeeper(scene.ctx)
+    scene.look()
+    assert parts(scene) == 1, "what an earlier process wrote counts"
+    assert scene.names("ink") == [f"ink {number}" for number in range(4)]
+
+    again = SearchKeeper(scene.ctx)
+    monkeypatch.setattr("loravault.index.search.merge", lambda *_, **__: pytest.fail("nothing was written since"))
+    while again.step(1.0):
+        pass
+
+
+def test_documents_that_come_while_it_is_put_together_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("loravault.keeping.search.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("loravault.keeping.search.MANY", 1)
+    pieces: list[bool] = []
+
+    def merge(_session: Session, *, begin: bool) -> bool:
+        pieces.append(begin)
+        return len(pieces) < 3
+
+    monkeypatch.setattr("loravault.index.search.merge", merge)
+    scene = Scene(tmp_path)
+    scene.put("ink.safetensors", fill=1)
+    refresh_adapters(scene.index, [scene.root])
+    assert scene.keeper.step(2.5), "a document, and a piece"
+    assert pieces == [True]
+    scene.put("late.safetensors", fill=9)
+    refresh_adapters(scene.index, [scene.root])
+    scene.keeper.library_changed(None)
+    assert scene.keeper.step(1.5), "there is time for one thing"
+    assert (scene.names("late"), pieces) == (["late"], [True])
+    while scene.keeper.step(1.5):
+        pass
+    scene.keeper.step(1.5)
+    assert pieces == [True, False, False, True], "what came meanwhile counts again"
