@@ -40,9 +40,11 @@ def stands_alone(part: str) -> bool:
 
 def long_words(name: str) -> list[str]:
     """The words of a name by which another one may be like it: of four letters at least, cut at capitals or not."""
-    runs = _LONG_WORD.findall(unaccented(name).casefold())
-    parts = (part for compound in compounds(name) for part in compound if len(part) >= 4)
-    return list(dict.fromkeys([*runs, *(part for part in parts if not part.isdigit())]))
+    plain = unaccented(name)
+    words = dict.fromkeys(_LONG_WORD.findall(plain.casefold()))
+    for compound in dict.fromkeys(_COMPOUND.findall(plain)):
+        words.update((part, None) for part in _parts(compound) if len(part) >= 4 and not part.isdigit())
+    return list(words)
 
 
 def unaccented(text: str) -> str:

@@ -33,6 +33,7 @@ _FACETS = tuple(one.name for one in fields(SearchDocument) if one.name not in _T
 DDL = (
     f"CREATE TABLE IF NOT EXISTS search_facet (id INTEGER PRIMARY KEY, {', '.join(_FACETS)}, sum TEXT NOT NULL)",
     "CREATE UNIQUE INDEX IF NOT EXISTS search_facet_key ON search_facet (key)",
+    "CREATE INDEX IF NOT EXISTS search_facet_name ON search_facet (folded, name)",
     f"CREATE VIRTUAL TABLE IF NOT EXISTS search_text USING fts5({', '.join(_TEXTS)}, tokenize='ascii', prefix='1 2 3')",
 )
 
@@ -372,7 +373,7 @@ def _hit(row: Any) -> Hit:
 
 def _near_names(session: Session, query: Query) -> list[str]:
     """Names like all that was typed in one, else names with a word like one of it. Slow: only when nothing is found."""
-    found = session.connection().exec_driver_sql("SELECT folded, name FROM search_facet")
+    found = session.connection().exec_driver_sql("SELECT DISTINCT folded, name FROM search_facet")
     names: dict[str, str] = dict(found.cursor.fetchall()) if found.cursor is not None else {}
     whole = query.whole[:100]
     # a name that is much longer or shorter cannot be like it: most of ten thousand need not be compared

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Literal, Protocol, TypeVar
 
 from loravault.errors import UserError
-from loravault.formats.cuts import long_words
+from loravault.formats.cuts import long_words, unaccented
 from loravault.formats.hashes import MIN_LOOKUP, clean_hash, names_file
 from loravault.library.located import Located
 from loravault.vault.inert import inert_value
@@ -166,14 +166,17 @@ def with_a_word_like(wanted: Iterable[str], names: Iterable[str]) -> list[str]:
     typed_words = list(wanted)
     if not typed_words:
         return []
-    by_word: defaultdict[str, list[str]] = defaultdict(list)
-    for name in names:
-        for word in long_words(name):
-            by_word[word].append(name)
-    shared: Counter[str] = Counter()
-    for typed in typed_words:
-        near = difflib.get_close_matches(typed, by_word, n=CLOSEST, cutoff=WORD_NEAR)
-        shared.update(dict.fromkeys((name for word in near for name in by_word[word]), 1))
+    known = list(names)
+    # cut in one go, which of ten thousand names takes a fifth of the time; those without accents need no more
+    plain, others = ("\n".join(name for name in known if name.isascii() is ascii_) for ascii_ in (True, False))
+    vocabulary = dict.fromkeys([*long_words(plain), *long_words(others)])
+    near = {typed: difflib.get_close_matches(typed, vocabulary, n=CLOSEST, cutoff=WORD_NEAR) for typed in typed_words}
+    wanted_words = {word for words in near.values() for word in words}
+    shared: dict[str, int] = {}
+    for name in known if wanted_words else ():
+        folded = unaccented(name).casefold()
+        if any(word in folded for word in wanted_words) and (found := wanted_words.intersection(long_words(name))):
+            shared[name] = sum(not found.isdisjoint(words) for words in near.values())
     return sorted(shared, key=lambda name: (-shared[name], name.casefold(), name))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
 from dataclasses import dataclass
 
@@ -9,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loravault.formats.cuts import long_words
 from loravault.formats.hashes import names_file
-from loravault.library.names import Ambiguous, GivenNames, HashIndex, Missing, find
+from loravault.library.names import (
+    CLOSEST,
+    WORD_NEAR,
+    Ambiguous,
+    GivenNames,
+    HashIndex,
+    Missing,
+    find,
+    with_a_word_like,
+)
 from loravault.vault.inert import inert_value
 
 
@@ -142,6 +153,24 @@ def test_a_slip_in_one_word_of_a_long_name_is_near(typed: str, meant: str) -> No
     found = find(typed, names)
     assert isinstance(found, Missing)
     assert found.closest[0] == meant
+
+
+_WORDS = st.sampled_from(
+    ["ghibli", "Ghibli", "gibli", "styleV2", "style", "steel", "Ärger", "wash_ink", "ink", "水墨画风格", "2024"]
+)
+_NAMES = st.lists(_WORDS, min_size=1, max_size=3).map("_".join) | st.text(max_size=8)
+
+
+@given(st.lists(_WORDS, max_size=3), st.lists(_NAMES, max_size=8))
+def test_names_cut_in_one_go_share_the_words_that_each_by_itself_would(typed: list[str], names: list[str]) -> None:
+    """Cutting ten thousand names one by one took most of a search that finds nothing."""
+    words = list(dict.fromkeys(word for one in typed for word in long_words(one)))
+    cut = {name: long_words(name) for name in names}
+    all_words = list(dict.fromkeys(word for some in cut.values() for word in some))
+    near = [difflib.get_close_matches(word, all_words, n=CLOSEST, cutoff=WORD_NEAR) for word in words]
+    shared = {name: sum(not set(some).isdisjoint(one) for one in near) for name, some in cut.items()}
+    wanted = sorted((name for name in shared if shared[name]), key=lambda n: (-shared[n], n.casefold(), n))
+    assert with_a_word_like(words, names) == wanted
 
 
 def test_nfd_names_on_disk_are_found_by_nfc_names_in_notes() -> None:
