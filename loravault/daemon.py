@@ -130,6 +130,7 @@ class Daemon:
             notes_read=lambda: self._cards_shown or self.feed.first_look_is_over,
             note_paths=self.feed.paths,
         )
+        ctx.cards_unread = lambda: self.keepers.cards_unread(self.feed.changing())
         self.intake = Intake(ctx, self.keepers.cards)
         self.looks = Looks(ctx, self._looked, self._came)
         ctx.look_for_adapter = self.looks.hint

@@ -67,6 +67,8 @@ class Context:
     looks: LibraryLooks = field(default_factory=LibraryLooks)
     #: Whether new adapters get a card while this process runs.
     keeps_cards: bool = False
+    #: Whether some card may say something else than was read of it: it was edited a moment ago, or none was read yet.
+    cards_unread: Callable[[], bool] = lambda: False
     #: Asks for a look at a note whose text was not read yet, whatever its stat says.
     look: Callable[[str], None] = lambda _rel: None
     #: Troubles of the moment for the dashboard: key -> sentence.

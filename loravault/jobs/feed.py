@@ -34,6 +34,10 @@ class NoteFeed:
         """Whether some note is still coming to rest."""
         return bool(self._pending)
 
+    def changing(self) -> Iterator[str]:
+        """Notes that are coming to rest."""
+        return iter(self._pending)
+
     def hint(self, rel: str) -> None:
         """Somebody says that this note changed."""
         if not self._ctx.skip_folder(rel.rpartition("/")[0]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Collection, Iterator
+from itertools import chain
 
 from sqlmodel import Session
 
@@ -15,9 +16,10 @@ from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.index import commands, images, notes, work
 from loravault.index.tables import NoteRow, RunRow
-from loravault.jobs import planning, trainingplans
+from loravault.jobs import planning, trainingplans, whose
 from loravault.jobs.absent import Absent, LookFirst
 from loravault.jobs.cancelling import Cancelling
+from loravault.jobs.cardsfirst import CardsFirst
 from loravault.jobs.context import Context, Event, log
 from loravault.jobs.plans import Plans
 from loravault.jobs.reading import CardReader, NoteReader, ReadNote
@@ -51,6 +53,7 @@ class Intake:
             #: Notes that have a row: all others cost no question to the index.
             self._rows = set(notes.paths(session))
         self._reader = NoteReader(ctx, self._concerns_us)
+        self._cards_first = CardsFirst(ctx, cards, self._reader)
 
     # ---- what the loop calls
 
@@ -71,6 +74,8 @@ class Intake:
         if problem is not None and read.is_invalid_tick:
             self._invalid[rel] = self._ctx.steady()
         taken = False
+        if not self._ctx.cards_unread():
+            self._know_cards()
         with contextlib.suppress(LookFirst), self._ctx.index.session() as session:
             taken = self._record(session, read, problem)
         if taken:
@@ -91,14 +96,13 @@ class Intake:
         return True
 
     def show_cards(self) -> None:
-        """Hand every card of the vault to who reads them, and do nothing else: for commands that look after cards."""
-        for seen in walk_notes(self._ctx.config.vault, self._ctx.skip_folder):
-            if self._cards is None or self._cards.is_known(seen.rel, seen.key):
-                continue
-            read = self._reader.read(seen.rel)
-            if read is not None and self._cards.concerns(seen.rel, read.note):
-                problem = self._reader.why_skipped(read) if read.names_us else None
-                self._cards.card_seen(seen.rel, read.note, read.key, problem)
+        """Hand every card of the vault to who reads them: for commands that look after cards."""
+        self._cards_first.show_all()
+
+    def _know_cards(self) -> None:
+        """What cards said when they were last read counts for the next wish."""
+        if self._cards_first.into_index():
+            self._plans.library_changed()
 
     def _concerns_us(self, rel: str) -> bool:
         """Whether a note is looked at whatever it says now: it was a request, or a card."""
@@ -116,6 +120,7 @@ class Intake:
         """Two scans did not find the note. Its runs, if any, are followed by the deliverer."""
         self._invalid.pop(rel, None)
         self._absent.gone(rel)
+        self._cards_first.gone(rel)
         self._showing.gone(rel)
         if self._cards is not None:
             self._cards.card_gone(rel)
@@ -129,13 +134,16 @@ class Intake:
     def baseline_taken(self, unread: Collection[str] = ()) -> None:
         """The first look at an unknown vault is over: `auto` runs what is new, but in notes still `unread`."""
         if self._baseline:
-            self._baseline, self._unread, self._undecided = False, unread, self._absent.notes
+            self._baseline, self._unread, self._undecided = False, unread, self._waiting()
             with self._ctx.index.session() as session:
                 commands.set_fact(session, "baseline", str(int(self._ctx.now())))
 
     def waited(self) -> Iterator[str]:
-        """Notes to consider again, because they waited for a look at the library that is over."""
-        return self._absent.due()
+        """Notes to consider again, because what they waited for is over: a look at the library, cards at rest."""
+        return chain(self._cards_first.due(), self._absent.due())
+
+    def _waiting(self) -> set[str]:
+        return self._absent.notes | self._cards_first.notes
 
     def look_at_invalid(self) -> None:
         """Answer notes whose properties have been invalid for a while although they say `run: true`."""
@@ -178,6 +186,8 @@ class Intake:
             )
         if kind is not None and request.kind != kind:
             raise UserError(f"{rel} is a request of the kind `{request.kind}`, not `{kind}`: `loravault run` runs it.")
+        self._cards_first.now()
+        self._know_cards()
         try:
             return self._start(read, request)
         except LookFirst:
@@ -198,6 +208,8 @@ class Intake:
     def adopt_all(self) -> int:
         """Look at every note, so that lost runs are found again. Returns how many requests there are."""
         found = 0
+        self.show_cards()
+        self._know_cards()
         for seen in walk_notes(self._ctx.config.vault, self._ctx.skip_folder):
             read = self._reader.read(seen.rel)
             if read is None or not read.names_us or self._reader.why_skipped(read):
@@ -237,27 +249,17 @@ class Intake:
         if row.stuck_edge is not None and row.stuck_edge == planning.edge(read.note.data):
             return
         row.stuck_edge = None
+        if not request.cancel and (request.run or request.auto or request.status in ("queued", "running")):
+            self._cards_first.check(read.rel)
         self._showing.seen(read.rel, request)
         if request.cancel:
             self._showing.hold(read.rel, request)
             self._cancelling.note(session, read.rel, row, also_run=request.run)
         elif request.run:
-            if not self._is_renamed(session, read):
+            if not whose.is_renamed(self._ctx, session, read):
                 self._tick(session, read, request, ticked=True)
         elif not self._recover(session, read, request) and request.auto:
             self._auto(session, read, request)
-
-    def _is_renamed(self, session: Session, read: ReadNote) -> bool:
-        """A ticked note was renamed before its receipt was written: the same edge under another name."""
-        for run in work.unaccepted_runs(session):
-            same = (run.note_dev, run.note_ino) == (read.key[2], read.key[3]) or run.note_sha == read.sha
-            if run.note != read.rel and same and not self._ctx.path(run.note).exists():
-                notes.auto_move(session, run.note, read.rel)
-                notes.forget_note(session, run.note)
-                work.move_run(session, run, read.rel)
-                self._ctx.to_deliver.add(read.rel)
-                return True
-        return False
 
     def _tick(self, session: Session, read: ReadNote, request: Request, *, ticked: bool) -> str:
         """An explicit wish to run. Until its receipt is on disk, it is one and the same wish."""

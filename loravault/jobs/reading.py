@@ -56,6 +56,9 @@ class CardReader(Protocol):
     def card_gone(self, rel: str) -> None:
         """Two scans did not find the note."""
 
+    def into_index(self) -> bool:
+        """Write what was read into the index. Whether that is anything new."""
+
 
 class NoteReader:
     """Reads notes; `known` tells the paths that concern us whatever they say now."""

@@ -144,6 +144,13 @@ class CardKeeper:
             self._todo[card.weight_id] = None  # a second card may be the card now
             self._has_changed(card.weight_id)
 
+    def into_index(self) -> bool:
+        """Write what was read into the index: whoever asks there waits for it. Whether that is anything new."""
+        is_new = self._shelf.is_dirty and self._ctx.config.cards
+        if is_new:
+            self._flush()
+        return is_new
+
     def library_changed(self, weight_ids: Collection[str] | None) -> None:
         """These adapters (None: perhaps any) are not what they were; also for covers that came or changed."""
         self._reading.library_changed(weight_ids)

@@ -7,7 +7,7 @@ Each keeper is told what changed and works in slices; nothing here waits, and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from loravault.index import covers as cover_rows
 from loravault.index.refresh import Refreshed
@@ -19,6 +19,7 @@ from loravault.keeping.exporting import ExportKeeper
 from loravault.keeping.galleries import GalleryKeeper
 from loravault.keeping.hashes import HashKeeper
 from loravault.keeping.search import SearchKeeper
+from loravault.vault.walk import stat_key
 
 #: A tick gives each keeper so long (seconds): requests are answered in between.
 SLICE_S = 0.1
@@ -68,6 +69,13 @@ class Keepers:
             self.library_changed(set(result.weights))
         if result.unreadable:
             self.search.library_changed(None)
+
+    def cards_unread(self, changing: Iterable[str]) -> bool:
+        """Whether one of these notes is a card that was edited; after the start, until every note was looked at."""
+        path, cards = self._ctx.path, self.cards
+        return not self._notes_read() or any(
+            cards.was_card(rel) and not cards.is_known(rel, stat_key(path(rel))) for rel in changing
+        )
 
     def everything_changed(self) -> None:
         """Compare all of it with the disk: at the start, and when somebody asks for it."""
