@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,7 +20,14 @@ from loravault.index.library import card_paths
 from loravault.index.tables import ImageRow, JobRow
 from loravault.jobs import words
 from loravault.jobs.context import Context, Event, log
-from loravault.vault.attachments import Attachments, NoAttachments
+from loravault.vault.attachments import Attachments, NoAttachments, unusable
+
+#: A folder with one of these is the wrong one, and no waiting makes it right: a file of its name, no permission, a name
+#: that this disk cannot have. A full or failing disk is none of them: our own folder is on it too.
+_NOT_THIS_FOLDER = frozenset(
+    {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
+    | {errno.EINVAL, errno.EILSEQ, errno.ELOOP}
+)
 
 
 class Publisher:
@@ -72,13 +80,7 @@ class Publisher:
         Names come from the job, so a second try after a crash replaces its own file instead of leaving two.
         """
         ctx = self._ctx
-        folder = self.folder_of(job)
-        published = []
-        for image in made:
-            source = Path(image.path)
-            rel = f"{folder}/{source.name}" if folder else source.name
-            ctx.writer.publish(rel, source.read_bytes())
-            published.append(rel)
+        published = self._put(job, [Path(image.path) for image in made])
         reach("job.images-durable")
         with ctx.index.session() as session:
             for image, rel in zip(made, published, strict=True):
@@ -93,6 +95,25 @@ class Publisher:
             ctx.covers_due.add(job.stands_for)
         return tuple(published)
 
+    def _put(self, job: JobRow, sources: Sequence[Path]) -> list[str]:
+        """Copy pictures into their folder, or into ours where that one takes none: one folder holds up no queue."""
+        folder, own = self.folder_of(job), self._own_folder(job)
+        try:
+            return self._put_into(folder, sources)
+        except OSError as error:
+            if folder == own or error.errno not in _NOT_THIS_FOLDER:
+                raise
+            self._ctx.troubles["attachments"] = unusable(folder, error).message
+        return self._put_into(own, sources)
+
+    def _put_into(self, folder: str, sources: Sequence[Path]) -> list[str]:
+        published = []
+        for source in sources:
+            rel = f"{folder}/{source.name}" if folder else source.name
+            self._ctx.writer.publish(rel, source.read_bytes())
+            published.append(rel)
+        return published
+
     def folder_of(self, job: JobRow) -> str:
         """The vault-relative folder for the pictures of a job; the vault's root is `""`."""
         ctx = self._ctx
@@ -102,7 +123,10 @@ class Publisher:
                 return Attachments.read(ctx.config.vault).folder_for(job.note)
             except NoAttachments as problem:
                 ctx.troubles["attachments"] = problem.message
-        return f"{ctx.config.folder}/Images/{datetime.fromtimestamp(job.created):%Y-%m}"
+        return self._own_folder(job)
+
+    def _own_folder(self, job: JobRow) -> str:
+        return f"{self._ctx.config.folder}/Images/{datetime.fromtimestamp(job.created):%Y-%m}"
 
     def end(
         self,

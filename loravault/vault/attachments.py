@@ -58,6 +58,14 @@ class Attachments:
         return folder
 
 
+def unusable(folder: str, error: OSError) -> NoAttachments:
+    """What is said of a folder for attachments that may be one by its name, but takes no picture."""
+    return NoAttachments(
+        f'Obsidian\'s folder for attachments is "{folder or "/"}", and no picture can be put there '
+        f"({error.strerror or error}). Pictures go into our own folder instead; free it, or {_ADVICE}."
+    )
+
+
 def _last_used(folder: Path) -> tuple[float, bool]:
     """Obsidian writes the workspace whenever a pane is moved: of several configuration folders the newest is in use."""
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -60,6 +62,58 @@ def test_a_folder_that_is_no_place_for_pictures_is_told_and_ours_is_used(world: 
     (picture,) = made(world)
     assert picture.startswith("LoraVault/Images/")
     assert not list(world.home.glob("out*"))
+
+
+@pytest.mark.parametrize("setting", ["Assets", "Assets/deep", "./Assets", "x" * 300])
+def test_a_folder_that_takes_no_picture_is_told_and_holds_up_nobody(world: World, setting: str) -> None:
+    """A file called `Assets` stood where the setting wanted a folder: the queue of the whole vault waited for it.
+
+    Every minute the same job was tried again, and no other note got its picture in the meantime.
+    """
+    world = obsidian(world, setting)
+    world.note("Assets", "no folder")
+    world.request("Cat.md", "a red cat", seed=42)
+    world.request("Deep/Dog.md", "a blue dog", seed=43)
+    daemon = world.daemon()
+    try:
+        world.finish(daemon, "Cat.md", "Deep/Dog.md")
+        beside = setting.startswith("./")  # then it is in the way of the note beside it only
+        told = daemon.ctx.troubles.get("attachments", "")
+        assert beside or ("our own folder instead" in told and setting in told)
+        assert "publish" not in daemon.ctx.troubles
+    finally:
+        daemon.close()
+    assert world.read("Assets") == "no folder"
+    assert world.status("Cat.md") == world.status("Deep/Dog.md") == "done"
+    ours = [path for path in made(world) if path.startswith("LoraVault/Images/")]
+    assert len(ours) == (1 if beside else 2)
+
+
+def test_a_folder_of_somebody_elses_takes_no_picture_and_a_full_disk_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without permission nothing is gained by waiting; room that is missing is missing in our own folder too."""
+    world = obsidian(world, "Assets")
+    world.request("Cat.md", "a red cat", seed=42)
+    daemon = world.daemon()
+    publish, number = daemon.ctx.writer.publish, errno.EACCES
+
+    def refusing(rel: str, data: bytes) -> None:
+        if number == errno.ENOSPC or rel.startswith("Assets/"):
+            raise OSError(number, os.strerror(number))
+        publish(rel, data)
+
+    monkeypatch.setattr(daemon.ctx.writer, "publish", refusing)
+    try:
+        world.finish(daemon, "Cat.md")
+        assert "Permission denied" in daemon.ctx.troubles["attachments"]
+        number = errno.ENOSPC
+        world.request("Dog.md", "a blue dog", seed=42)
+        world.work(daemon, lambda: "publish" in daemon.ctx.troubles)
+    finally:
+        daemon.close()
+    assert len(made(world)) == 1
+    assert made(world)[0].startswith("LoraVault/Images/")
 
 
 def test_pictures_are_found_again_wherever_they_are_and_moved_ones_too(world: World) -> None:
