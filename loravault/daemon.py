@@ -328,6 +328,8 @@ class Daemon:
             self.ctx.troubles.pop(f"bug.{what}", None)
 
     def _pause(self) -> float:
+        if self.feed.more:
+            return 0.0
         if self.feed.waiting or self.deliverer.busy:
             return BUSY_S
         look = self.looks.due_in

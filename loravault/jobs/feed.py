@@ -12,6 +12,9 @@ from loravault.vault.walk import StatKey, walk_notes
 #: A note that changes for so long in the first look is not waited for (seconds): a plugin may never leave it alone.
 RESTLESS_S = 10.0
 
+#: Notes are handed out for about so long at a time (seconds): answers are written and commands obeyed in between.
+BUDGET_S = 0.5
+
 
 class NoteFeed:
     """Remembers what every note looked like, and hands out those that changed and have come to rest."""
@@ -25,6 +28,8 @@ class NoteFeed:
         self._first: dict[str, float | None] | None = None
         #: Notes that did not come to rest in the first look, and were not handed out since.
         self.restless: set[str] = set()
+        #: The time was up before every note that is at rest was handed out: more can be had at once.
+        self.more = False
         with ctx.index.session() as session:
             #: What an earlier run left in the vault; nothing once the vault was seen to be sound.
             self._expected = {*notes.paths(session), *(card.path for card in cards.known_cards(session))}
@@ -112,11 +117,12 @@ class NoteFeed:
             raise UserError(self._ctx.troubles["vault"])
 
     def ready(self) -> Iterator[str]:
-        """Changed notes that have been quiet for the read gate, one at a time, once per change.
+        """Changed notes that have been quiet for the read gate, one at a time, once per change; some of them, if many.
 
         A note counts as seen when the next one is asked for: if the caller fails with it, it comes again.
         """
         ctx = self._ctx
+        until, self.more = ctx.steady() + BUDGET_S, False
         for rel in sorted(self._pending):
             key = ctx.observe(rel)
             if key is None or self._known.get(rel) == key:
@@ -127,6 +133,9 @@ class NoteFeed:
                 self._pending.discard(rel)
                 self._known[rel] = key
                 self._looked_at(rel)
+                if ctx.steady() >= until:
+                    self.more = True
+                    return
             else:
                 self._is_restless(rel)
 

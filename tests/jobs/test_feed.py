@@ -11,7 +11,7 @@ from loravault.errors import UserError
 from loravault.index import cards
 from loravault.index.database import Index
 from loravault.jobs.context import Context
-from loravault.jobs.feed import RESTLESS_S, NoteFeed
+from loravault.jobs.feed import BUDGET_S, RESTLESS_S, NoteFeed
 from loravault.vault.ignore import IgnoreRules
 from loravault.vault.ledger import Ledger
 from loravault.vault.safewrite import VaultWriter
@@ -89,6 +89,25 @@ def test_what_changes_after_the_first_look_does_not_begin_it_again(scene: Scene)
     assert feed.waiting
     assert feed.first_look_is_over
     assert set(feed.paths()) == {"New.md", "Note.md"}
+
+
+def test_many_notes_are_handed_out_in_slices_each_once(scene: Scene) -> None:
+    """The first look at twenty thousand notes took four seconds in which no command was obeyed."""
+    for name in "abc":
+        scene.note(f"{name}.md")
+    feed = NoteFeed(scene.ctx)
+    feed.rescan()
+    list(feed.ready())
+    scene.clock += 5.0
+    turns: list[list[str]] = []
+    while not turns or feed.more:
+        turns.append([])
+        for rel in feed.ready():
+            turns[-1].append(rel)
+            scene.clock += BUDGET_S * 0.6
+    assert turns == [["a.md", "b.md"], ["c.md"]]
+    assert feed.first_look_is_over
+    assert not feed.waiting
 
 
 def test_an_empty_vault_has_been_looked_at_at_once(scene: Scene) -> None:

@@ -53,6 +53,7 @@ def test_a_sleeping_daemon_wakes_when_a_changed_adapter_is_due(world: World) -> 
     """It slept out its second first: a new file was seen up to a second after it had settled."""
     daemon = world.daemon()
     daemon.tick()
+    world.work(daemon, lambda: daemon._pause() > 0)
     daemon.looks.expect(0.3)
     assert 0 < daemon._pause() <= 0.3
     daemon.close()

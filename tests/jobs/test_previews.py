@@ -365,15 +365,16 @@ def test_a_cancelled_queue_stays_still_until_its_wish_changes(world: World, monk
 
 
 def test_a_note_that_is_nearly_full_grows_no_further_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is full after two pictures; one more may be under way before their answers stand in it."""
     monkeypatch.setattr("loravault.jobs.showing.FULL_BYTES", 900)
-    library(world, "a", "b", "c")
+    library(world, *"abcde")
     path = ask(world, run=False, auto=True, count=1)
     with running(world) as daemon:
         world.work(daemon, lambda: "nearly too long" in problem(daemon))
         made = len(pictures(world))
         for _ in range(30):
             daemon.tick()
-        assert len(pictures(world)) == made < 3
+        assert len(pictures(world)) == made < 5
         assert len(path.read_bytes()) > 900
 
 
