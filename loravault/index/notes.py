@@ -14,6 +14,12 @@ def note_at(session: Session, path: str) -> NoteRow | None:
     return session.get(NoteRow, path)
 
 
+def was_seen_unticked(session: Session, path: str) -> bool:
+    """Whether the note at this path was ever read with its `run` not ticked."""
+    row = note_at(session, path)
+    return row is not None and row.seen_unticked
+
+
 def note_or_new(session: Session, path: str) -> NoteRow:
     """The row of the note at this path, made when there is none."""
     row = session.get(NoteRow, path)

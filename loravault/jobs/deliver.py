@@ -17,7 +17,7 @@ from loravault.errors import UserError
 from loravault.failpoints import reach
 from loravault.index import notes, work
 from loravault.index.tables import RunRow
-from loravault.jobs import planning
+from loravault.jobs import planning, whose
 from loravault.jobs.context import Context, Event, log
 from loravault.jobs.pending import Pending, compose, finish_run, has_something_to_say, is_due, stuck_message
 from loravault.vault.answers import Applied
@@ -132,6 +132,7 @@ class Deliverer:
         stuck = {"run", "cancel"} & composed.unset.keys()
         delivered = {job.id for job in pending.answers}
         planned = {job.id: job.plan for job in pending.plans}
+        copies: list[str] = []
         with self._ctx.index.session() as session:
             for run in pending.runs:
                 row = work.run_by_id(session, run.id)
@@ -139,6 +140,7 @@ class Deliverer:
                     continue
                 row.accepted = True
                 if run in over:
+                    copies += [copy.path for copy in whose.followers(session, run)]
                     row.closed, row.status, row.message, row.finished = True, run.status, run.message, run.finished
                 session.add(row)
                 for job in work.jobs_of(session, run.id):
@@ -157,6 +159,8 @@ class Deliverer:
                 note.write_problem = None
                 session.add(note)
         reach("deliver.after-close")
+        for copy in copies:
+            self._ctx.look(copy)  # it says that it waits
         self._ctx.deliver_later.pop(pending.note, None)
         self._ctx.observe(pending.note)
         for run in over:
@@ -173,8 +177,8 @@ class Deliverer:
             return
         with ctx.index.session() as session:
             for run in pending.runs:
-                for row in notes.notes_with_job(session, run.id):
-                    if row.path != pending.note and ctx.path(row.path).exists():
+                for row in whose.followers(session, run):
+                    if ctx.path(row.path).exists():
                         work.move_run(session, run, row.path)
                         notes.auto_move(session, pending.note, row.path)
                         notes.forget_note(session, pending.note)

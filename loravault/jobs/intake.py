@@ -87,7 +87,7 @@ class Intake:
         if problem is None and request is None:
             self._no_request(session, read)
             return False
-        if request is not None and request.run and not self._was_seen_unticked(session, read.rel):
+        if request is not None and request.run and not notes.was_seen_unticked(session, read.rel):
             problem = self._reader.why_twin(read)
         row = self._remember(session, read, request, problem)
         if request is None or problem is not None:
@@ -98,6 +98,7 @@ class Intake:
     def show_cards(self) -> None:
         """Hand every card of the vault to who reads them: for commands that look after cards."""
         self._cards_first.show_all()
+        self._know_cards()
 
     def _know_cards(self) -> None:
         """What cards said when they were last read counts for the next wish."""
@@ -134,16 +135,13 @@ class Intake:
     def baseline_taken(self, unread: Collection[str] = ()) -> None:
         """The first look at an unknown vault is over: `auto` runs what is new, but in notes still `unread`."""
         if self._baseline:
-            self._baseline, self._unread, self._undecided = False, unread, self._waiting()
+            self._baseline, self._unread, self._undecided = False, unread, self._absent.notes | self._cards_first.notes
             with self._ctx.index.session() as session:
                 commands.set_fact(session, "baseline", str(int(self._ctx.now())))
 
     def waited(self) -> Iterator[str]:
         """Notes to consider again, because what they waited for is over: a look at the library, cards at rest."""
         return chain(self._cards_first.due(), self._absent.due())
-
-    def _waiting(self) -> set[str]:
-        return self._absent.notes | self._cards_first.notes
 
     def look_at_invalid(self) -> None:
         """Answer notes whose properties have been invalid for a while although they say `run: true`."""
@@ -209,7 +207,6 @@ class Intake:
         """Look at every note, so that lost runs are found again. Returns how many requests there are."""
         found = 0
         self.show_cards()
-        self._know_cards()
         for seen in walk_notes(self._ctx.config.vault, self._ctx.skip_folder):
             read = self._reader.read(seen.rel)
             if read is None or not read.names_us or self._reader.why_skipped(read):
@@ -223,11 +220,6 @@ class Intake:
         return found
 
     # ---- reading
-
-    @staticmethod
-    def _was_seen_unticked(session: Session, rel: str) -> bool:
-        row = notes.note_at(session, rel)
-        return row is not None and row.seen_unticked
 
     def _remember(self, session: Session, read: ReadNote, request: Request | None, problem: str | None) -> NoteRow:
         row = notes.note_or_new(session, read.rel)
@@ -333,12 +325,24 @@ class Intake:
         run_id, _, machine = (request.job or "").partition("@")
         if request.status not in ("queued", "running") or machine != self._ctx.config.machine or not run_id:
             return False
-        if work.run_by_id(session, run_id) is not None:
+        run = work.run_by_id(session, run_id)
+        if run is not None:
+            return self._is_behind(session, read, run)
+        if whose.original_waits(self._ctx, read):
             return False
         plan = self._plans.recovery(session, read, request, run_id)
         self._absent.check(read.rel, plan)
         self._insert(session, read, run_id, plan, ticked=False, found_again=True)
         log.info("%s waits for run %s, which the index does not know: queued again", read.rel, run_id)
+        return True
+
+    def _is_behind(self, session: Session, read: ReadNote, run: RunRow) -> bool:
+        """A note still waits for a run that is over: it is a copy, or an older version was put back over the answer."""
+        if not run.closed:
+            return False  # the answer is on its way; whoever waits for it as well is looked at again then
+        if run.note == read.rel:
+            return whose.answer_once_more(self._ctx, session, run)
+        self._insert(session, read, secrets.token_hex(4), whose.nothing_for_a_copy(run.note), ticked=False)
         return True
 
     def _insert(
@@ -360,6 +364,7 @@ class Intake:
             created=self._ctx.now(),
             ticked=ticked,
             message=plan.message,
+            status=plan.status,
         )
         jobs = planning.job_rows(plan, run, draw_seed)
         if plan.training is not None:

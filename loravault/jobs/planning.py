@@ -58,6 +58,8 @@ class Plan:
     refusals: tuple[str, ...] = ()
     #: For `lv_message` when there is nothing to do.
     message: str | None = None
+    #: For `lv_status` then; None: `done`.
+    status: str | None = None
     #: Sentences that belong beside the pictures.
     remarks: tuple[str, ...] = ()
     #: Nobody waits for it.
