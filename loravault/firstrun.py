@@ -40,6 +40,8 @@ class InitPlan:
     adapter_bytes: int
     #: Files in old formats that can run code when they are opened: they are left alone.
     pickles: int
+    #: Links that are not followed because they lead out of the roots, and where they lead.
+    elsewhere: tuple[tuple[str, str], ...]
     #: What could not be looked at, in words.
     problems: tuple[str, ...]
     #: Base models that can be used, the demo base not among them.
@@ -107,6 +109,7 @@ def plan_init(
         adapters=len(scanned.found),
         adapter_bytes=sum(found.size for found in scanned.found),
         pickles=len(scanned.pickles),
+        elsewhere=tuple(scanned.elsewhere),
         problems=tuple(scanned.problems),
         bases=_usable_bases(found_bases),
         programs=programs,
@@ -177,18 +180,21 @@ def _missing_notes(config: VaultConfig) -> Iterable[tuple[str, bytes]]:
 
 
 def _scan(roots: Sequence[Root]) -> Scan:
-    """All roots in one `Scan`; a root that cannot be read at all is among its problems."""
+    """All roots in one `Scan`, each file once; a root that cannot be read at all is among its problems."""
     from loravault.library.scan import Scan, scan  # noqa: PLC0415
 
-    whole = Scan()
+    whole, known = Scan(), set[tuple[int, int]]()
     for root in roots:
         try:
             one = scan(root.name, root.path, [other.path for other in roots])
         except OSError as error:
             whole.problems.append(f"{root.path} cannot be read: {error.strerror or error}")
             continue
-        whole.found += one.found
+        # Roots inside roots and links show one file at several places.
+        whole.found += [item for item in one.found if not item.ino or (item.dev, item.ino) not in known]
+        known |= {(item.dev, item.ino) for item in one.found}
         whole.pickles += [f"{root.name}/{rel}" for rel in one.pickles]
+        whole.elsewhere += [(f"{root.name}/{rel}", target) for rel, target in one.elsewhere]
         whole.problems += one.problems
     return whole
 

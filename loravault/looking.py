@@ -93,6 +93,8 @@ class Looks:
             with ctx.index.session() as session:
                 pickles = [f"{root}/{rel}" for root, rels in sorted(result.pickles.items()) for rel in rels]
                 commands.set_fact(session, "pickles", json.dumps(pickles, ensure_ascii=False))
+                links = [(f"{root}/{rel}", to) for root, those in sorted(result.elsewhere.items()) for rel, to in those]
+                commands.set_fact(session, "elsewhere", json.dumps(links, ensure_ascii=False))
         self._on_looked(result)
         for root in ctx.config.loras:
             ctx.troubles.pop(f"root.{root.name}", None)

@@ -68,6 +68,27 @@ def test_what_was_announced_is_what_appears(tmp_path: Path) -> None:
     assert load(tmp_path / "vault", env).loras == (Root("loras", tmp_path / "loras"),)
 
 
+def test_a_file_that_several_folders_show_is_one_and_links_that_lead_out_are_told(tmp_path: Path) -> None:
+    """Folders inside each other made 15 files of 12, and LoRAs linked from another drive were not mentioned at all."""
+    fresh(tmp_path)
+    app = app_in(tmp_path, set_up=False)
+    safe = (tmp_path / "loras" / "deep" / "x.safetensors").read_bytes()
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas" / "far.safetensors").write_bytes(safe)
+    (tmp_path / "loras" / "nas").symlink_to(tmp_path / "nas")
+    os.link(tmp_path / "loras" / "deep" / "x.safetensors", tmp_path / "loras" / "y.safetensors")
+    roots = ["--loras", str(tmp_path / "loras"), "--loras", str(tmp_path / "loras" / "deep")]
+
+    result = call(app, "init", "--dry-run", *roots, str(tmp_path / "vault"))
+    assert "LoRAs: 1 file," in result.out
+    assert f"loras/nas -> {tmp_path / 'nas'}" in result.out
+
+    more = ["--loras", str(tmp_path / "nas")]
+    result = call(app, "init", "--dry-run", *roots, *more, str(tmp_path / "vault"))
+    assert "LoRAs: 2 files," in result.out
+    assert "->" not in result.out
+
+
 def test_again_adds_a_root_and_leaves_an_edited_template_alone(tmp_path: Path) -> None:
     env = fresh(tmp_path)
     carry_out(plan(tmp_path, env), env)

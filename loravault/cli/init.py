@@ -15,6 +15,9 @@ from loravault.errors import UserError
 if TYPE_CHECKING:
     from loravault.firstrun import InitPlan
 
+#: So many links that lead elsewhere are named.
+LINKS = 5
+
 
 @click.command("init")
 @click.argument("vault", type=click.Path(path_type=Path))
@@ -98,6 +101,7 @@ def _data(plan: InitPlan) -> dict[str, Any]:
         "adapters": plan.adapters,
         "adapter_bytes": plan.adapter_bytes,
         "pickles": plan.pickles,
+        "elsewhere": dict(plan.elsewhere),
         "bases": plan.bases,
         "base_folders": config.bases,
         "notes": [rel for rel, _ in plan.notes],
@@ -116,6 +120,11 @@ def _lines(plan: InitPlan) -> list[str]:
     lines += [f"  {root.name}: {root.path}" for root in config.loras]
     if plan.pickles:
         lines.append(f"  left alone: {counted(plan.pickles, 'file')} in formats that can run code (.pt, .ckpt, .bin)")
+    if plan.elsewhere:
+        lines.append("  not followed: they lead out of these folders (add --loras FOLDER to have what is there):")
+        lines += [f"    {place} -> {target}" for place, target in plan.elsewhere[:LINKS]]
+        if len(plan.elsewhere) > LINKS:
+            lines.append(f"    and {counted(len(plan.elsewhere) - LINKS, 'more link')}")
     lines += [f"  {problem}" for problem in plan.problems]
     lines.append(f"Bases: the demo base{''.join(f', {name}' for name in plan.bases)}")
     lines += [f"  {path}" for path in config.bases]

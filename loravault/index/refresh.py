@@ -63,6 +63,8 @@ class Refreshed:
     weights: set[str] = field(default_factory=set)
     #: Root name -> files in formats that are never opened.
     pickles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Root name -> links that lead out of all roots, each with where it leads.
+    elsewhere: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -104,6 +106,7 @@ def refresh_adapters(
             continue
         result.seen += len(found)
         result.pickles[root.name] = tuple(seen.pickles)
+        result.elsewhere[root.name] = tuple(seen.elsewhere)
         _read_changed(index, root, found, known, result, on_progress=on_progress, now=now, until=until)
         if result.unfinished:
             return result  # what is unseen is counted once per whole look, not once per slice

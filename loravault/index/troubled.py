@@ -54,6 +54,11 @@ def pickles(session: Session) -> list[str]:
     return [str(place) for place in told] if isinstance(told, list) else []
 
 
+def elsewhere(session: Session) -> list[str]:
+    """Links in the roots that are not followed because they lead out of all roots, each with where it leads."""
+    return [f"{place} (to {to})" for place, to in json.loads(commands.fact(session, "elsewhere") or "[]")]
+
+
 _WORDLESS = text(
     """
     SELECT count(*) FROM adapter a WHERE a.state = 'ok' AND '[]' = COALESCE(

@@ -34,7 +34,7 @@ def library(session: Session, ctx: Context, keeping: Keeping) -> Library:
     counts = adapters.count_adapters(session)
     broken = counts.get("broken", 0) + counts.get("incomplete", 0)
     uncovered, uncovered_all = troubled.uncovered(session, LINES)
-    pickles = troubled.pickles(session)
+    pickles, elsewhere = troubled.pickles(session), troubled.elsewhere(session)
     return Library(
         adapters=counts.get("ok", 0),
         families=adapters.count_families(session),
@@ -51,6 +51,7 @@ def library(session: Session, ctx: Context, keeping: Keeping) -> Library:
         uncovered=tuple(NoteLine(one.card or "", one.words) for one in uncovered),
         uncovered_more=max(0, uncovered_all - LINES),
         pickles=(*pickles[:LINES], *more(len(pickles))),
+        elsewhere=(*elsewhere[:LINES], *more(len(elsewhere))),
     )
 
 

@@ -52,6 +52,8 @@ class Scan:
     found: list[Found] = field(default_factory=list)
     #: Files of kinds that are never opened, by path inside the root.
     pickles: list[str] = field(default_factory=list)
+    #: Links to adapters and folders outside all roots, not followed: path inside the root, and where it leads.
+    elsewhere: list[tuple[str, str]] = field(default_factory=list)
     #: What could not be looked at, in words.
     problems: list[str] = field(default_factory=list)
 
@@ -164,6 +166,8 @@ class _Walk:
         target = os.path.realpath(path)
         home = [one for one in self._inside if target == one or target.startswith(one.rstrip(os.sep) + os.sep)]
         if not home:
+            if _is_adapter(rel) or os.path.isdir(target):
+                self.result.elsewhere.append((_shown(rel), _shown(target)))
             return
         try:
             mode = os.stat(target).st_mode

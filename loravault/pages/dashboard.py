@@ -67,6 +67,8 @@ class Library:
     uncovered_more: int = 0
     #: Files that are never opened.
     pickles: tuple[str, ...] = ()
+    #: Links that lead out of the folders of LoRAs, with where they lead.
+    elsewhere: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         (made.loras / f"page {number:02}.safetensors").write_bytes(b"<!DOCTYPE html><html>Log in</html>" * 9)
     (made.loras / "cut.safetensors").write_bytes((made.loras / "ink.safetensors").read_bytes()[:-9])
     (made.loras / "old.pt").write_bytes(b"\x80\x02}q\x00.")
+    (tmp_path / "nas").mkdir()
+    (made.loras / "linked").symlink_to(tmp_path / "nas")
     return made
 
 
@@ -50,6 +52,7 @@ def test_what_is_wrong_in_the_library_is_listed_with_reasons_and_lists_are_cut(w
     assert "page 11" not in text
     assert "- and 3 more\n" in text
     assert "Left alone, because opening them can run code: loras/old.pt." in text
+    assert f"Links that lead out of your LoRA folders are not followed: loras/linked (to {world.home / 'nas'})." in text
 
 
 def test_a_card_and_a_base_that_need_the_user_are_among_the_notes_that_do(world: World, daemon: Daemon) -> None:

@@ -85,6 +85,21 @@ def test_links_inside_the_roots_are_followed_and_others_are_not(tmp_path: Path) 
     assert rels(main, other) == ["a.safetensors", "linked/b.safetensors"]  # one.safetensors is the same file
 
 
+def test_links_that_lead_out_of_the_roots_are_told_if_adapters_may_lie_there(tmp_path: Path) -> None:
+    """A folder that was linked from another drive was passed over without a word: its LoRAs just were not there."""
+    main, outside = tmp_path / "main", tmp_path / "outside"
+    put(main, "a.safetensors")
+    put(outside, "b.safetensors", "note.txt")
+    (main / "nas").symlink_to(outside)
+    (main / "one.safetensors").symlink_to(outside / "b.safetensors")
+    (main / "note.txt").symlink_to(outside / "note.txt")
+    (main / "gone").symlink_to(tmp_path / "nowhere")
+    found = scan("main", main)
+    assert found.elsewhere == [("nas", str(outside)), ("one.safetensors", str(outside / "b.safetensors"))]
+    assert found.problems == []
+    assert scan("main", main, [outside]).elsewhere == []
+
+
 def test_a_root_that_is_a_link_itself_is_scanned(tmp_path: Path) -> None:
     put(tmp_path / "real", "a.safetensors")
     (tmp_path / "root").symlink_to(tmp_path / "real")

@@ -75,6 +75,7 @@ def test_what_is_done_for_the_library_and_what_is_wrong_in_it_is_told() -> None:
         uncovered=(NoteLine("F/LoRAs/Ink.md", "ink.png: it is damaged"), NoteLine("", "x.mp4: it is a video")),
         uncovered_more=2,
         pickles=("loras/old.pt", "loras/<% evil %>.ckpt", "and 1 more"),
+        elsewhere=("loras/nas (to /mnt/[[nas]])", "and 2 more"),
     )
     text = page(library=library, skipped=(NoteLine("A.md", "why"),), skipped_more=1234)
     assert text.partition("## Library\n")[2] == (
@@ -84,6 +85,8 @@ def test_what_is_done_for_the_library_and_what_is_wrong_in_it_is_told() -> None:
         "\n### Pictures that cannot be shown\n\n- [[F/LoRAs/Ink|Ink]]: ink.png: it is damaged\n"
         "- x.mp4: it is a video\n- and 2 more\n"
         "\nLeft alone, because opening them can run code: loras/old.pt, loras/< % evil % >.ckpt, and 1 more.\n"
+        "\nLinks that lead out of your LoRA folders are not followed: loras/nas (to /mnt/[ [nas] ]), and 2 more. "
+        "To have what lies there, add its folder: `loravault init VAULT --loras FOLDER`.\n"
     )
     assert "- [[A|A]]: why\n- and 1,234 more\n" in text
 
