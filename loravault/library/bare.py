@@ -13,6 +13,7 @@ from loravault.formats.safetensors_header import Header, ReadAt, header_of, read
 from loravault.formats.weight_id import weight_id
 from loravault.library.identify import INCOMPLETE, identify_with, with_left_out
 from loravault.library.previews import preview_of
+from loravault.library.scan import PICKLE_SUFFIXES
 from loravault.library.sidecars import read_facts
 
 
@@ -62,6 +63,9 @@ def read_bare(path: Path) -> BareFile:
     """Look at one file. Never raises for a bad one: `state` and `reason` say what is wrong, the rest what is known."""
     size, header = 0, None
     try:
+        if path.suffix.lower() in PICKLE_SUFFIXES:
+            kind = f"files of this kind ({path.suffix}) can run code when they are opened, so it was not"
+            return _broken(path, path.stat().st_size, None, f"{kind}: get it as .safetensors, or convert it")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             header = header_of(file)

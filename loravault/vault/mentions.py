@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 #: Files that can embed a picture: notes, canvases, bases, drawings, and what plugins render.
 SUFFIXES = frozenset(
@@ -26,6 +26,8 @@ _OVERLAP = 512
 
 #: A picture of ours by its name, without its ending.
 PICTURE = re.compile(rb"lv-(?:\d{8}-\d{6}|cover)-[0-9a-z][0-9a-z-]*", re.IGNORECASE)
+#: An escaped letter, digit or hyphen in a link: `lv%2D2026…`. Editors do not write these; people's scripts may.
+_ESCAPED = re.compile(rb"%(?:2[dD]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA])")
 _TAG = re.compile(r"<\s*[a-z]{2,8}\s*:([^:<>\r\n]+)", re.IGNORECASE)
 _WIKILINK = re.compile(r"\[\[([^\[\]|#\r\n]+)")
 _LINK = re.compile(r"\]\(<?([^)>\r\n]+)")
@@ -92,7 +94,11 @@ def _read(path: Path, is_page: Callable[[bytes], bool]) -> tuple[set[str], str, 
 def pictures_in(data: bytes) -> set[str]:
     """Names of pictures of ours in some bytes, whatever their encoding."""
     clean = data.translate(None, b"\0") if b"\0" in data else data
-    return {match.group().decode("ascii").lower().rstrip("-") for match in PICTURE.finditer(clean)}
+    found = {match.group().decode("ascii").lower().rstrip("-") for match in PICTURE.finditer(clean)}
+    if _ESCAPED.search(clean):  # a link may spell every sign so; what stands there as it is counts all the same
+        plain = unquote_to_bytes(clean)
+        found |= {match.group().decode("ascii").lower().rstrip("-") for match in PICTURE.finditer(plain)}
+    return found
 
 
 def names_in(text: str) -> set[str]:

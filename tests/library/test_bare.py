@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from loravault.library.bare import read_bare
 from loravault.library.identify import read_adapter
 from tests.formats import headers
@@ -55,6 +57,15 @@ def test_an_unfinished_download_is_incomplete_and_a_missing_file_is_told(tmp_pat
     assert read_bare(headers.write(tmp_path / "x.safetensors", sdxl()[:-2])).state == "incomplete"
     gone = read_bare(tmp_path / "gone.safetensors")
     assert (gone.state, gone.reason) == ("broken", "it cannot be read (No such file or directory)")
+
+
+def test_a_pickle_is_not_opened_even_if_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`show old.ckpt` read its first bytes and called it "a pickle under another name"."""
+    old = headers.write(tmp_path / "old.CKPT", b"\x80\x02}q\x00.")
+    monkeypatch.setattr("builtins.open", lambda *_: pytest.fail("it was opened"))
+    found = read_bare(old)
+    assert (found.name, found.size, found.state) == ("old", 6, "broken")
+    assert str(found.reason).startswith("files of this kind (.CKPT) can run code when they are opened, so it was not")
 
 
 def test_the_index_knows_what_a_site_and_a_name_say_too(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def not_a_page(_: bytes) -> bool:
         ("a.md", f"![[{STEM}.webp]]"),
         ("a.md", f"![]({PICTURE})"),
         ("a.md", f"![x](LoraVault/Images/2026%2D11/{STEM}.webp)"),
+        ("a.md", f"![x]({PICTURE.replace('-', '%2d').replace('0', '%30')})"),
         ("a.md", f'---\ncover: "[[{PICTURE}]]"\n---\n'),
         ("a.md", f"---\nbanner: {PICTURE}\n---\n"),
         ("a.md", f'<img src="{PICTURE}" width="3">'),
