@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sqlmodel import Session
@@ -16,7 +16,7 @@ from loravault import resources
 from loravault.config import VaultConfig
 from loravault.formats.generation import BaseRef, VaeRef
 from loravault.formats.hashes import lookup_texts
-from loravault.index import adapters
+from loravault.index import adapters, troubled
 from loravault.index.adapters import NamedAdapter
 from loravault.index.cards import given_names
 from loravault.library import bases as base_folders
@@ -25,6 +25,8 @@ from loravault.library.hubcache import fetched_base
 from loravault.requests.bases import Defaults, choose_base, choose_vae
 from loravault.requests.defaults import family_defaults
 from loravault.requests.model import KnownAdapter, NotFound, Several
+from loravault.vault.inert import inert
+from loravault.vault.mentions import folded
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class IndexCatalog:
     refused: Mapping[str, str] = field(default_factory=dict)
     #: What people call the adapters.
     given: names.GivenNames = field(default_factory=names.GivenNames)
+    #: Files in the roots (`root/path`) that are never opened.
+    pickles: Sequence[str] = ()
 
     @classmethod
     def read(cls, session: Session, config: VaultConfig) -> IndexCatalog:
         """Read the index and look into the base folders."""
         shelf = base_folders.look(config.bases, resources.demo_base())
         rows, given = adapters.named_adapters(session), given_names(session)
-        return cls(config, rows, shelf.usable, shelf.vaes, shelf.reasons, given)
+        return cls(config, rows, shelf.usable, shelf.vaes, shelf.reasons, given, troubled.pickles(session))
 
     def find_adapter(self, name: str) -> KnownAdapter | Several | NotFound:
         """The adapter of this name."""
@@ -54,8 +58,18 @@ class IndexCatalog:
         if isinstance(found, names.Ambiguous):
             return Several(found.paths)
         if isinstance(found, names.Missing):
-            return NotFound(found.closest)
+            return NotFound(found.closest, self._left_alone(name))
         return self._known(found)
+
+    def _left_alone(self, name: str) -> str | None:
+        """That a file of this name is there and never opened; None if there is none."""
+        wanted = folded(name)
+        for place in self.pickles:
+            path = PurePosixPath(place.partition("/")[2])
+            if wanted in {folded(str(one)) for one in (path, path.name, path.with_suffix(""), path.stem)}:
+                shown = inert(place)
+                return f"{shown} is left alone, because opening it can run code: get it as .safetensors, or convert it."
+        return None
 
     def find_adapter_by_hash(self, text: str) -> KnownAdapter | None:
         """The adapter whose file this hash names."""

@@ -106,7 +106,7 @@ def _one(wanted: Wanted, catalog: Catalog, skip_missing: bool, result: Choice) -
             if adapter.name != written:
                 result.warnings.append(f'"{written}" is called "{adapter.name}" here (found by its hash).')
             return _usable(adapter, wanted.candidates[0], wanted.inline, skip_missing, result)
-    closest: tuple[str, ...] = ()
+    missing = NotFound()
     for candidate in wanted.candidates:
         found = catalog.find_adapter(candidate.name)
         if isinstance(found, KnownAdapter):
@@ -116,8 +116,8 @@ def _one(wanted: Wanted, catalog: Catalog, skip_missing: bool, result: Choice) -
                 f'"{candidate.name}" could be several LoRAs; write one of: {", ".join(found.paths)}.'
             )
             return None
-        closest = found.closest or closest
-    _missing(written, NotFound(closest), skip_missing, result)
+        missing = NotFound(found.closest or missing.closest, found.reason or missing.reason)
+    _missing(written, missing, skip_missing, result)
     return None
 
 
@@ -126,8 +126,8 @@ def _missing(name: str, found: NotFound, skip_missing: bool, result: Choice) -> 
     if skip_missing:
         result.warnings.append(f'There is no LoRA "{name}"; it was left out (missing_loras: skip).')
         return
-    hint = f"Nearest: {', '.join(found.closest)}." if found.closest else "No name comes close to it."
-    result.problems.append(f'There is no LoRA "{name}". {hint}')
+    near = f"Nearest: {', '.join(found.closest)}." if found.closest else "No name comes close to it."
+    result.problems.append(f'There is no LoRA "{name}". {found.reason or near}')
 
 
 def _usable(

@@ -116,6 +116,22 @@ def test_a_file_that_still_grows_is_waited_for(world: World) -> None:
     assert world.status("Note.md") == "done", world.read("Note.md")
 
 
+@pytest.mark.parametrize("name", ["old", "Old.pt", "sets/old"])
+def test_a_pickle_that_a_note_asks_for_is_said_to_be_left_alone(world: World, name: str) -> None:
+    """The file lay in the folder for all to see, and the note said: There is no LoRA "old". Nearest: gold."""
+    fill(world)
+    (world.loras / "sets").mkdir(exist_ok=True)
+    (world.loras / "sets" / "old.pt").write_bytes(b"\x80\x02}q\x00.")
+    world.request("Note.md", f"a lighthouse <lora:{name}:1>")
+    daemon = world.daemon()
+    world.finish(daemon, "Note.md")
+    daemon.close()
+    assert world.status("Note.md") == "failed"
+    assert f'There is no LoRA "{name}". loras/sets/old.pt is left alone, because opening it can run code' in world.read(
+        "Note.md"
+    )
+
+
 def test_what_is_nowhere_is_refused_after_one_look(world: World) -> None:
     fill(world)
     world.request("Note.md", "a lighthouse <lora:nowhere:1>")
