@@ -17,6 +17,7 @@ from loravault.collecting import without_collecting
 from loravault.errors import UserError
 from loravault.index.cards import CardRead
 from loravault.index.library import entries
+from loravault.index.refresh import is_gone
 from loravault.jobs.context import Context, log
 from loravault.keeping.cardmaking import CardMaking
 from loravault.keeping.cardmemory import CardMemory
@@ -230,6 +231,7 @@ class CardKeeper:
         """
         places = self._reading.places
         known = {place.weight_id for place in places if place.weight_id and place.state not in ("missing", "broken")}
+        self._notice_deleted(None if everything else {self._reading.named(target or "").weight_id or ""})
         if everything:
             wanted = sorted(w for w in self._memory.all if w in known and not self._shelf.has(w))
             if not wanted:
@@ -245,6 +247,19 @@ class CardKeeper:
         made = [card.path for w in wanted if (card := self._shelf.card_of(w)) is not None]
         more = self._of_the_rest(len(wanted) - len(made))
         return {"message": f"Made {len(made)} {'card' if len(made) == 1 else 'cards'}.{more}", "cards": made}
+
+    def _notice_deleted(self, weight_ids: Collection[str] | None) -> None:
+        """Who asks for a card (None: for all) says that it was deleted: what is not there now needs no second look.
+
+        Only after every note was read, so that a card that was moved is known at its new place.
+        """
+        if not self._notes_read() or "vault" in self._ctx.troubles or not self._ctx.config.vault.is_dir():
+            return
+        paths = self.paths() if weight_ids is None else [p for w in weight_ids for p in self._shelf.paths_of(w)]
+        for path in paths:
+            if is_gone(self._ctx.path(path)):
+                self.card_gone(path)
+        self._gone.bury(self._shelf)
 
     def _of_the_rest(self, waiting: int) -> str:
         """What becomes of the cards that were asked for and are not there yet."""

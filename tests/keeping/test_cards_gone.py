@@ -58,6 +58,33 @@ def test_a_deleted_card_stays_deleted_until_it_is_asked_for(world, lose):
     assert sorted(world.cards()) == [INK, "LoraVault/LoRAs/other.md"]
 
 
+@pytest.mark.parametrize("name", ["ink", None])
+def test_who_asks_for_a_card_that_was_just_deleted_gets_it(world, name):
+    """Without a running daemon nobody had looked twice: `recreate` said that the card was there, naming no file."""
+    world.adapter("Styles/ink.safetensors", 1)
+    world.adapter("other.safetensors", 2)
+    world.settle()
+    (world.vault / INK).unlink()
+    assert world.keeper.recreate(name, everything=name is None)["cards"] == [INK]
+    world.settle(4)
+    assert sorted(world.cards()) == [INK, "LoraVault/LoRAs/other.md"]
+    ops = [line for line in world.ctx.ledger.path.read_text().splitlines() if "card-" in line]
+    assert "card-deleted" not in ops[-1], ops
+
+
+def test_asking_for_a_card_makes_no_second_one_where_it_was_moved_or_the_vault_is_away(world):
+    world.adapter("Styles/ink.safetensors", 1)
+    world.settle()
+    (world.vault / INK).rename(world.vault / "My ink.md")
+    world.settle()
+    with pytest.raises(UserError, match=r"ink has its card: My ink\.md"):
+        world.keeper.recreate("ink")
+    world.ctx.troubles["vault"] = "The vault is suddenly empty."
+    (world.vault / "My ink.md").rename(world.home / "away.md")
+    with pytest.raises(UserError, match=r"ink has its card: My ink\.md"):
+        world.keeper.recreate("ink")
+
+
 def test_recreate_says_what_it_cannot_do(world):
     world.adapter("Styles/ink.safetensors", 1)
     world.adapter("a/twin.safetensors", 2)
