@@ -20,6 +20,7 @@ from loravault.index.database import Index
 from loravault.library.beside import group
 from loravault.library.identify import AdapterRecord, not_yet, read_adapter
 from loravault.library.scan import Found, Scan, scan
+from loravault.vault.walk import key_of
 
 #: A file younger than this may still be growing (seconds).
 SETTLED_S = 2.0
@@ -38,6 +39,8 @@ FEW = 4
 
 #: Rows that are stored in one transaction.
 BATCH = 500
+
+_IF_YOU = "If that was you, `loravault reindex` takes it as it is."
 
 GONE = "the file is not there any more"
 NOT_CONFIGURED = "its folder is not configured any more"
@@ -100,7 +103,7 @@ def refresh_adapters(
         lost = sum(not seen.hides(rel) for rel in absent) if absent else 0
         if lost:
             lost -= _moved(known, absent, scans.values())
-        trouble = sudden_loss(len(known.present), lost, "LoRAs")
+        trouble = sudden_loss(len(known.present), lost, "LoRAs") or _not_mounted(root, known, found, lost)
         if trouble is not None:
             result.troubles[root.name] = f"{root.path} {trouble}"
             continue
@@ -168,11 +171,23 @@ def _scan(root: Root, roots: Sequence[Path], result: Refreshed) -> Scan | None:
 def sudden_loss(present: int, lost: int, what: str) -> str | None:
     """Why a look that does not find `lost` of `present` files is not believed, or None. Pure."""
     if present >= FEW and lost > WORST_LOSS * present:
-        return (
-            f"has suddenly lost {lost} of {present} {what}; nothing is changed. If that was you, "
-            "`loravault reindex` takes it as it is."
-        )
+        return f"has suddenly lost {lost} of {present} {what}; nothing is changed. {_IF_YOU}"
     return None
+
+
+def _not_mounted(root: Root, known: adapters.Known, found: Collection[str], lost: int) -> str | None:
+    """Why an empty folder is not believed, however few LoRAs it had: it is on another disk than they were; or None."""
+    if found or not lost or _disk(root.path) in {key[2] for key in known.present.values()}:
+        return None
+    what = "is empty, and on another disk than its LoRAs were (a drive that is not mounted?)"
+    return f"{what}; nothing is changed. {_IF_YOU}"
+
+
+def _disk(path: Path) -> int | None:
+    try:
+        return key_of(os.stat(path))[2]
+    except OSError:
+        return None
 
 
 def is_gone(path: Path) -> bool:

@@ -99,6 +99,29 @@ def test_a_sudden_loss_of_more_than_half_is_not_believed_until_told(library: Lib
     assert sorted(library.states().values()) == ["missing"] * 3 + ["ok"] * 3
 
 
+def test_the_empty_mount_point_of_a_drive_is_not_believed_however_few_its_loras_were(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stick with three LoRAs was unplugged, its empty folder stayed, and their cards said `missing`."""
+    library.put("a.safetensors", "b.safetensors", "c.safetensors")
+    library.look()
+    away = library.main.rename(library.main.parent / "drive")
+    library.main.mkdir()
+    monkeypatch.setattr(refresh, "_disk", lambda path: path.stat().st_dev + 1)
+    for _ in range(3):
+        result = library.look()
+    assert "on another disk than its LoRAs were" in result.troubles["main"]
+    assert set(library.states().values()) == {"ok"}
+    monkeypatch.undo()
+    for _ in range(2):
+        library.look()
+    assert set(library.states().values()) == {"missing"}, "on its own disk, a folder so small may well be emptied"
+    library.main.rmdir()
+    away.rename(library.main)
+    library.look()
+    assert set(library.states().values()) == {"ok"}
+
+
 def test_the_user_word_does_not_make_missing_what_may_not_be_looked_at(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
