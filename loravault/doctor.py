@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -200,12 +200,24 @@ def library(config: VaultConfig) -> Iterator[Finding]:
     there += f", {copies:,} {'copy' if copies == 1 else 'copies'}" if copies else ""
     wrong = {word: counts.get(word, 0) for word in ("broken", "incomplete", "missing")}
     told = [f"{number:,} {word}" for word, number in wrong.items() if number]
+    advice = "Which files these are, and what is wrong with each, "
     board = dashboard_path(config.folder)
-    advice = f"Which files these are, and what is wrong with each, is on the dashboard: {board} in the vault."
+    if (config.vault / board).is_file():
+        advice += f"is on the dashboard: {board} in the vault."
+    else:  # `loravault watch` makes it
+        words = " and ".join(
+            f"`loravault search {word}`" for word in ("broken", "missing") if _is_found_by(word, wrong)
+        )
+        advice += f"say {words} with `loravault show NAME`."
     yield Finding("library", ", ".join([there, *told]), advice if told else None)
     state = "complete" if hashed >= files else f"{hashed:,} of {files:,} files"
     off = "" if config.hashing else " (switched off: `hashing = false`)"
     yield Finding("hashing", f"{state}{off}")
+
+
+def _is_found_by(word: str, wrong: Mapping[str, int]) -> bool:
+    """Whether a search for this word lists some of the files: to a search, what is incomplete is broken."""
+    return bool(wrong[word] or (word == "broken" and wrong["incomplete"]))
 
 
 def edited(config: VaultConfig) -> Iterator[Finding]:

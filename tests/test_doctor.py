@@ -89,7 +89,17 @@ def test_the_library_in_numbers_and_what_is_wrong_in_it(tmp_path: Path) -> None:
     found = list(doctor.library(indexed(tmp_path, "ok", "ok", "duplicate", "broken", "missing")))
 
     assert [finding.text for finding in found] == ["2 usable, 1 copy, 1 broken, 1 missing", "1 of 3 files"]
-    assert "dashboard" in (found[0].advice or "")
+    assert "`loravault search broken` and `loravault search missing`" in (found[0].advice or "")
+
+
+def test_the_dashboard_is_named_only_where_there_is_one(tmp_path: Path) -> None:
+    """After `reindex` alone it sent people to a page that only `watch` makes."""
+    config = indexed(tmp_path, "ok", "incomplete")
+    first = next(iter(doctor.library(config)))
+    assert "say `loravault search broken` with `loravault show NAME`." in (first.advice or "")
+    (tmp_path / "LoraVault" / "LoraVault.md").write_text("")
+    first = next(iter(doctor.library(config)))
+    assert "on the dashboard: LoraVault/LoraVault.md" in (first.advice or "")
 
 
 def test_a_healthy_library_is_no_trouble_and_one_without_index_is_said_to_be_that(tmp_path: Path) -> None:
