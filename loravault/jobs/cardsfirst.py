@@ -26,10 +26,13 @@ class CardsFirst:
         self._reader = reader
         #: note -> since when (steady clock) it waits.
         self._waiting: dict[str, float] = {}
+        #: Those that were found to wait still when they were last considered.
+        self._still: set[str] = set()
 
     def check(self, rel: str) -> None:
         """Raises `LookFirst` if some card may say something else than is known of it."""
         if self._ctx.cards_unread() and not self._is_too_long(self._waiting.setdefault(rel, self._ctx.steady())):
+            self._still.add(rel)
             raise LookFirst
         self._waiting.pop(rel, None)
 
@@ -40,8 +43,10 @@ class CardsFirst:
         unread = self._ctx.cards_unread()
         for rel, since in list(self._waiting.items()):
             if not unread or self._is_too_long(since):
+                self._still.discard(rel)
                 yield rel
-                self._waiting.pop(rel, None)
+                if rel not in self._still:
+                    self._waiting.pop(rel, None)
 
     def gone(self, rel: str) -> None:
         """The note is not there any more."""

@@ -94,12 +94,14 @@ class IndexCatalog:
         """The base of this name, or one of these families."""
         defaults = Defaults(self.config.default_base or "demo", self.config.default_bases)
         found = choose_base(name, families, self.bases, defaults, self.refused)
-        if name is None or not isinstance(found, NotFound):
+        if not isinstance(found, NotFound):
             return found
         # Perhaps it came a moment ago: nobody watches these folders.
         shelf = self._look()
         found = choose_base(name, families, shelf.usable, defaults, shelf.reasons)
-        return found if isinstance(found, BaseRef) else fetched_base(name.strip(), os.environ) or found
+        if isinstance(found, BaseRef) or name is None:
+            return found
+        return fetched_base(name.strip(), os.environ) or found
 
     def find_vae(self, name: str) -> VaeRef | NotFound:
         """The VAE of this name."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Collection, Iterator
-from itertools import chain
 
 from sqlmodel import Session
 
@@ -17,10 +16,10 @@ from loravault.failpoints import reach
 from loravault.index import commands, images, notes, work
 from loravault.index.tables import NoteRow, RunRow
 from loravault.jobs import planning, trainingplans, whose
-from loravault.jobs.absent import Absent, LookFirst
+from loravault.jobs.absent import LookFirst
 from loravault.jobs.cancelling import Cancelling
-from loravault.jobs.cardsfirst import CardsFirst
 from loravault.jobs.context import Context, Event, log
+from loravault.jobs.patience import Patience
 from loravault.jobs.plans import Plans
 from loravault.jobs.reading import CardReader, NoteReader, ReadNote
 from loravault.jobs.showing import Showing
@@ -42,7 +41,6 @@ class Intake:
         self._cancelling = Cancelling(ctx)
         self._plans = Plans(ctx)
         self._showing = Showing(ctx.steady)
-        self._absent = Absent(ctx.looks, ctx.steady)
         #: rel -> when (steady clock) its properties were first seen to be invalid while they say `run: true`.
         self._invalid: dict[str, float] = {}
         with ctx.index.session() as session:
@@ -53,7 +51,7 @@ class Intake:
             #: Notes that have a row: all others cost no question to the index.
             self._rows = set(notes.paths(session))
         self._reader = NoteReader(ctx, self._concerns_us)
-        self._cards_first = CardsFirst(ctx, cards, self._reader)
+        self._patience = Patience(ctx, cards, self._reader)
 
     # ---- what the loop calls
 
@@ -97,12 +95,11 @@ class Intake:
 
     def show_cards(self) -> None:
         """Hand every card of the vault to who reads them: for commands that look after cards."""
-        self._cards_first.show_all()
+        self._patience.cards.show_all()
         self._know_cards()
 
     def _know_cards(self) -> None:
-        """What cards said when they were last read counts for the next wish."""
-        if self._cards_first.into_index():
+        if self._patience.cards.into_index():  # what they said when they were last read counts for the next wish
             self._plans.library_changed()
 
     def _concerns_us(self, rel: str) -> bool:
@@ -120,8 +117,7 @@ class Intake:
     def gone(self, rel: str) -> None:
         """Two scans did not find the note. Its runs, if any, are followed by the deliverer."""
         self._invalid.pop(rel, None)
-        self._absent.gone(rel)
-        self._cards_first.gone(rel)
+        self._patience.gone(rel)
         self._showing.gone(rel)
         if self._cards is not None:
             self._cards.card_gone(rel)
@@ -135,13 +131,13 @@ class Intake:
     def baseline_taken(self, unread: Collection[str] = ()) -> None:
         """The first look at an unknown vault is over: `auto` runs what is new, but in notes still `unread`."""
         if self._baseline:
-            self._baseline, self._unread, self._undecided = False, unread, self._absent.notes | self._cards_first.notes
+            self._baseline, self._unread, self._undecided = False, unread, self._patience.notes
             with self._ctx.index.session() as session:
                 commands.set_fact(session, "baseline", str(int(self._ctx.now())))
 
     def waited(self) -> Iterator[str]:
-        """Notes to consider again, because what they waited for is over: a look at the library, cards at rest."""
-        return chain(self._cards_first.due(), self._absent.due())
+        """Notes to consider again, because what they waited for is over."""
+        return self._patience.due()
 
     def look_at_invalid(self) -> None:
         """Answer notes whose properties have been invalid for a while although they say `run: true`."""
@@ -184,14 +180,9 @@ class Intake:
             )
         if kind is not None and request.kind != kind:
             raise UserError(f"{rel} is a request of the kind `{request.kind}`, not `{kind}`: `loravault run` runs it.")
-        self._cards_first.now()
+        self._patience.cards.now()
         self._know_cards()
-        try:
-            return self._start(read, request)
-        except LookFirst:
-            self._ctx.looks.now()
-            self._absent.looked(rel)
-            return self._start(read, request)
+        return self._patience.at_once(rel, lambda: self._start(read, request))
 
     def _start(self, read: ReadNote, request: Request) -> str:
         with self._ctx.index.session() as session:
@@ -242,7 +233,7 @@ class Intake:
             return
         row.stuck_edge = None
         if not request.cancel and (request.run or request.auto or request.status in ("queued", "running")):
-            self._cards_first.check(read.rel)
+            self._patience.cards.check(read.rel)
         self._showing.seen(read.rel, request)
         if request.cancel:
             self._showing.hold(read.rel, request)
@@ -273,7 +264,7 @@ class Intake:
             run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)
         plan = self._plans.tick(session, read, request)
-        self._absent.check(read.rel, plan)
+        self._patience.check(read.rel, plan)
         if plan.training is not None:
             self._cancelling.training(session, read.rel)
         while any(work.job_by_id(session, job) for job in (*_ids(run_id, plan), trainingplans.training_id(run_id))):
@@ -311,7 +302,7 @@ class Intake:
         looked = self._plans.look_up(session, read, request)
         known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
         plan = planning.plan_auto(looked, known)
-        self._absent.check(read.rel, plan)
+        self._patience.check(read.rel, plan)
         if self._baseline or read.rel in self._unread or read.rel in self._undecided:
             self._undecided.discard(read.rel)
             notes.auto_remember(session, read.rel, [item.fingerprint for item in looked])
@@ -331,7 +322,7 @@ class Intake:
         if whose.original_waits(self._ctx, read):
             return False
         plan = self._plans.recovery(session, read, request, run_id)
-        self._absent.check(read.rel, plan)
+        self._patience.check(read.rel, plan)
         self._insert(session, read, run_id, plan, ticked=False, found_again=True)
         log.info("%s waits for run %s, which the index does not know: queued again", read.rel, run_id)
         return True

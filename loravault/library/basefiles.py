@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -147,6 +148,29 @@ def _size(folder: Path) -> int:
                 except OSError:
                     continue
     return total
+
+
+def last_changes(place: str, depth: int = 3) -> Iterator[tuple[str, float]]:
+    """Name and mtime (seconds) of a base file, or of what is in a folder and below; what cannot be looked at is not
+    told. A file that is being copied is new until it is whole, whatever its copier sets then."""
+    for entry in sorted(_entries(place), key=lambda one: one.name):
+        try:
+            yield entry.name, entry.stat().st_mtime
+            inside = depth and entry.is_dir()
+        except OSError:  # gone since it was listed
+            continue
+        if inside:
+            yield from ((entry.name, changed) for _, changed in last_changes(entry.path, depth - 1))
+    with contextlib.suppress(OSError):
+        yield os.path.basename(place), os.stat(place).st_mtime
+
+
+def _entries(place: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(place) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 # os.path.isfile and isdir, because those of Path raise for what may not be looked at: that costs itself, not the rest.

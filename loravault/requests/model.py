@@ -195,3 +195,5 @@ class Refusal:
     warnings: tuple[str, ...] = field(default=())
     #: LoRAs it names of which no file is there, as far as is known.
     absent: tuple[str, ...] = field(default=())
+    #: There is no base for it, as far as is known.
+    no_base: bool = False

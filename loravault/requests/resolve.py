@@ -38,6 +38,7 @@ class _Work:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    no_base: bool = False
 
     @property
     def wish(self) -> str | None:
@@ -63,6 +64,7 @@ def resolve_block(request: Request, block: Block, catalog: Catalog) -> Resolved 
         fingerprint=fingerprint(seen),
         warnings=tuple(dict.fromkeys(work.warnings)),
         absent=tuple(work.absent),
+        no_base=work.no_base,
     )
 
 
@@ -112,6 +114,7 @@ def _resolve(work: _Work) -> Resolved | None:
     _check_prompt(work)
     choice = _adapters(work)
     base = _base(work, choice)
+    work.no_base = base is None
     family = base.family if base is not None else "sd15"
     defaults_here = work.catalog.defaults_for(family, base.variant if base is not None else None)
     _drop_foreign_sampler(work, family)
