@@ -41,6 +41,7 @@ class Looks:
         self._whole_is_due = True
         ctx.looks.ask = self.ask
         ctx.looks.now = self.whole
+        ctx.looks.briefly = lambda: self.whole(budget_s=BUDGET_S)
 
     @property
     def due_in(self) -> float:

@@ -31,6 +31,8 @@ class LibraryLooks:
     ask: Callable[[], None] = field(default=lambda: None)
     #: Takes a whole look, and comes back when it is over.
     now: Callable[[], object] = field(default=lambda: None)
+    #: Takes a look that leaves what is new and does not fit into its time for later.
+    briefly: Callable[[], object] = field(default=lambda: None)
 
 
 @dataclass

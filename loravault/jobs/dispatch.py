@@ -32,6 +32,8 @@ from loravault.vault.paths import VaultGone
 PAUSE_S = 60.0
 #: Whether there is something to claim ahead of the work is asked this often while a worker is busy (seconds).
 AHEAD_S = 0.25
+#: The library is looked at for files that are not where they were at most this often (seconds).
+LOOK_S = 5.0
 #: What is said of a training whose adapter is made.
 TAKEN_IN = "adding it to the library"
 
@@ -48,6 +50,7 @@ class Dispatcher:
         self._crew = crew
         self._not_before = 0.0
         self._ask_ahead_at = 0.0
+        self._no_look_before = 0.0
         self._events: deque[tuple[Lane, sup.Event]] = deque()
         #: Jobs came back because their notes have changed; the notes are read before anything is claimed.
         self._to_be_read = False
@@ -231,18 +234,30 @@ class Dispatcher:
         )
 
     def _with_files_that_are_there(self, spec: GenerationSpec) -> GenerationSpec:
-        """Between wish and work a drive may have gone: a copy of the same weights that is there does as well."""
+        """Between wish and work a drive may go, or a file be renamed: where the same weights are now does as well."""
         uses = []
         for use in spec.adapters:
-            paths = [use.path]
+            found: str | None = use.path
             if not os.path.isfile(use.path):
-                roots = {root.name: root.path for root in self._ctx.config.loras}
-                with self._ctx.index.session() as session:
-                    places = adapters.present_places(session, use.weight_id)
-                paths = [str(roots[root] / rel) for root, rel in places if root in roots]
-            found = next((path for path in paths if os.path.isfile(path)), use.path)
-            uses.append(replace(use, path=found))
+                found = self._copy_of(use.weight_id) or (self._looked_anew() and self._copy_of(use.weight_id)) or None
+            uses.append(replace(use, path=found or use.path))
         return replace(spec, adapters=tuple(uses))
+
+    def _copy_of(self, weight_id: str) -> str | None:
+        """A file of these weights that is there."""
+        roots = {root.name: root.path for root in self._ctx.config.loras}
+        with self._ctx.index.session() as session:
+            places = adapters.present_places(session, weight_id)
+        paths = [str(roots[root] / rel) for root, rel in places if root in roots]
+        return next((path for path in paths if os.path.isfile(path)), None)
+
+    def _looked_anew(self) -> bool:
+        """Look where the files are now; a queue of jobs for one that is gone makes one look, not hundreds."""
+        if self._ctx.steady() < self._no_look_before:
+            return False
+        self._ctx.looks.briefly()
+        self._no_look_before = self._ctx.steady() + LOOK_S
+        return True
 
     # ---- what the workers are told
 
