@@ -66,6 +66,10 @@ class Plan:
     background: bool = False
     #: An adapter to be trained.
     training: ResolvedTraining | None = None
+    #: Files that are not there and may be on their way, as the note names them.
+    awaited: tuple[str, ...] = ()
+    #: Files and folders that it is about, besides bases: it waits until they are whole.
+    places: tuple[str, ...] = ()
     #: Kind of its jobs.
     kind: str = "generate"
     #: LoRAs that the request names as a whole and of which no file is there, as far as is known.

@@ -19,12 +19,14 @@ from loravault.requests.training import Places, ResolvedTraining, resolve_traini
 from loravault.requests.training_pictures import Found, embedded, in_folder, merged
 
 
-def look_up(request: Request, read: ReadNote, catalog: IndexCatalog, config: VaultConfig) -> ResolvedTraining | Refusal:
-    """What the note asks for, with the pictures that are there now."""
-    return resolve_training(
+def _look_up(
+    request: Request, read: ReadNote, pictures: Found, catalog: IndexCatalog, config: VaultConfig
+) -> ResolvedTraining | Refusal:
+    """What the note asks for, with these pictures."""
+    found = resolve_training(
         request,
         read.rel,
-        _pictures(request, read, config),
+        pictures,
         catalog,
         places=Places(
             state=config.state_dir / "training",
@@ -33,6 +35,7 @@ def look_up(request: Request, read: ReadNote, catalog: IndexCatalog, config: Vau
         ),
         taken=catalog.trigger_words(),
     )
+    return _checked(found, config)
 
 
 def tick(
@@ -45,14 +48,15 @@ def tick(
     under_way: Collection[str],
 ) -> Plan:
     """An explicit wish. Fingerprints: `known` of the results that stand in the note, `under_way` of its open jobs."""
-    found = _checked(look_up(request, read, catalog, config), config)
+    pictures = _pictures(request, read, config)
+    found = _look_up(request, read, pictures, catalog, config)
     if isinstance(found, Refusal):
-        return Plan(refusals=found.messages, kind="train")
+        return _refused(found, pictures)
     if found.fingerprint in under_way:
         return Plan(message=words.under_way_message(found.spec.name))
     if found.fingerprint in known and isinstance(catalog.find_adapter(found.spec.name), KnownAdapter):
         return Plan(message=words.unchanged_message(found.spec.name))
-    return Plan(training=found, kind="train")
+    return _to_train(found, pictures)
 
 
 def recover(request: Request, read: ReadNote, catalog: IndexCatalog, config: VaultConfig, run_id: str) -> Plan:
@@ -60,10 +64,17 @@ def recover(request: Request, read: ReadNote, catalog: IndexCatalog, config: Vau
     mine = {training_id(run_id), job_id(run_id, "", 0)}
     if any(region.job in mine and region.kind != "plan" for region in read.note.regions):
         return Plan(kind="train")
-    found = _checked(look_up(request, read, catalog, config), config)
-    if isinstance(found, Refusal):
-        return Plan(refusals=found.messages, kind="train")
-    return Plan(training=found, kind="train")
+    pictures = _pictures(request, read, config)
+    found = _look_up(request, read, pictures, catalog, config)
+    return _refused(found, pictures) if isinstance(found, Refusal) else _to_train(found, pictures)
+
+
+def _refused(found: Refusal, pictures: Found) -> Plan:
+    return Plan(refusals=found.messages, kind="train", awaited=tuple(pictures.missing), places=pictures.places())
+
+
+def _to_train(found: ResolvedTraining, pictures: Found) -> Plan:
+    return Plan(training=found, kind="train", places=(found.spec.base.path, *pictures.places()))
 
 
 def training_id(run_id: str) -> str:

@@ -30,6 +30,15 @@ class Found:
     pictures: list[TrainingPicture] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    #: Embedded pictures that are not there.
+    missing: list[str] = field(default_factory=list)
+    #: Absolute paths of the folders it was read from.
+    folders: list[str] = field(default_factory=list)
+
+    def places(self) -> tuple[str, ...]:
+        """Every folder, and every picture that lies in none of them."""
+        inside = tuple(f"{folder}{os.sep}" for folder in self.folders)
+        return (*self.folders, *(one.path for one in self.pictures if not one.path.startswith(inside)))
 
     def sizes(self) -> list[tuple[str, int]]:
         """Name and bytes of each picture: a cheap sign that one was changed."""
@@ -60,6 +69,7 @@ def embedded(note: Note, rel: str, vault: Path) -> Found:
             rows[place] = path, embed.caption
     if missing:
         found.problems.append(_missing(missing))
+        found.missing = missing
     if again:
         listed = _listed(dict.fromkeys(_short(again)))
         found.warnings.append(f"Embedded more than once, and counted once: {listed}.")
@@ -81,7 +91,7 @@ def in_folder(text: str, vault: Path, roots: Sequence[Path], *, regularisation: 
         given = read_folder(folder, roots=(vault, *roots))
     except OSError as error:
         return Found(problems=[f"The folder {text} cannot be read: {error.strerror or error}."])
-    found = Found(list(given.pictures), warnings=_skipped(given.skipped))
+    found = Found(list(given.pictures), warnings=_skipped(given.skipped), folders=[str(folder)])
     if regularisation:
         found.pictures = [replace(one, regularisation=True) for one in found.pictures]
     if not found.pictures:
@@ -150,6 +160,8 @@ def merged(parts: Iterable[Found], repeats: int | None) -> Found:
     for part in parts:
         found.problems += part.problems
         found.warnings += part.warnings
+        found.missing += part.missing
+        found.folders += part.folders
         for one in part.pictures:
             key = (os.path.realpath(one.path), one.regularisation)
             if key in paths:

@@ -1,7 +1,8 @@
-"""A base that is still being copied is waited for: half of it makes no picture, and a refusal would be for good.
+"""A base or pictures that are still being copied are waited for: half of them makes nothing good, and a refusal would
+be for good.
 
-Nobody watches the folders with bases, and a copy takes minutes; the notes that ask for it are looked at again and
-again until it has come to rest.
+Nobody watches the folders with bases, a copy takes minutes, and a sync tool brings a note before the pictures that it
+shows; the notes that need them are looked at again and again until all has come to rest.
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ from loravault.requests.model import Refusal, Resolved
 
 #: A copy that takes longer than this is not waited for (seconds).
 COPYING_S = 1800.0
-#: Whether it has come to rest is asked this often (seconds).
+#: Pictures of which nothing is there are not waited for longer (seconds): perhaps their names are wrong.
+AWAITED_S = 10.0
+#: Whether all has come to rest is asked this often (seconds).
 ASK_S = 1.0
 #: Files come one after the other: so many read gates without a byte are rest.
 GATES = 2
 
 
 class StillComing(LookFirst):
-    """A base that the note asks for is still being copied."""
+    """Something that the note needs is still being copied."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, is_there: bool) -> None:
         super().__init__(message)
         #: One sentence.
         self.message = message
+        #: Something of it.
+        self.is_there = is_there
 
 
 @dataclass
@@ -40,28 +45,32 @@ class _Waiting:
     still: bool = True
 
 
-class BasesFirst:
-    """The notes that wait for a base."""
+class FilesFirst:
+    """The notes that wait for files."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._waiting: dict[str, _Waiting] = {}
 
     def check(self, rel: str, plan: Plan) -> None:
-        """Raises `StillComing` if a base that this plan is for, or may be lacking, changes on its disk."""
-        coming = self._coming(plan)
+        """Raises `StillComing` if files that this plan is about, or may be lacking, are coming."""
         now = self._ctx.steady()
         waiting = self._waiting.setdefault(rel, _Waiting(now, now))
-        if coming is None or now - waiting.since >= COPYING_S:
+        message = self._coming(plan, now - waiting.since)
+        if message is None:
             self.gone(rel)
             return
         waiting.again, waiting.still = now + ASK_S, True
-        message = f"{coming} in the folders with bases is still being copied."
-        self._ctx.troubles["bases"] = f"{message} Notes that need a base wait until it is there, {rel} among them."
-        raise StillComing(message)
+        self._ctx.troubles["coming"] = f"{message} {rel} waits for it."
+        raise StillComing(message, is_there=not self._awaits(plan, now - waiting.since))
+
+    def expect_nothing(self, rel: str) -> None:
+        """Whoever asks for this note does not wait for files of which nothing is there."""
+        if rel in self._waiting:
+            self._waiting[rel].since -= AWAITED_S
 
     def due(self) -> Iterator[str]:
-        """Notes to ask again about. One that does not ask for a base any more is forgotten."""
+        """Notes to ask again about. One that does not ask for such a thing any more is forgotten."""
         for rel, waiting in list(self._waiting.items()):
             if self._ctx.steady() >= waiting.again:
                 waiting.again, waiting.still = self._ctx.steady() + ASK_S, False
@@ -73,24 +82,30 @@ class BasesFirst:
         """The note is not there any more, or waits no more."""
         self._waiting.pop(rel, None)
         if not self._waiting:
-            self._ctx.troubles.pop("bases", None)
+            self._ctx.troubles.pop("coming", None)
 
     @property
     def notes(self) -> set[str]:
         """Those that wait."""
         return set(self._waiting)
 
-    def _coming(self, plan: Plan) -> str | None:
-        """What changed a moment ago of all that this plan needs."""
+    def _coming(self, plan: Plan, waited: float) -> str | None:
+        """What this plan needs and is not at rest, as a sentence."""
+        if self._awaits(plan, waited):
+            return f"{plan.awaited[0]} is not in the vault yet."
         outcomes = [item.outcome for item in plan.items]
-        places = {one.base.path for one in outcomes if isinstance(one, Resolved)}
-        if plan.training is not None:
-            places.add(plan.training.spec.base.path)
+        places = {*plan.places, *(one.base.path for one in outcomes if isinstance(one, Resolved))}
         if any(isinstance(one, Refusal) and one.no_base for one in outcomes):
             places |= {str(folder) for folder in self._ctx.config.bases}
-        return self._changing(sorted(places))
+        name = self._changing(sorted(places)) if waited < COPYING_S else None
+        return None if name is None else f"{name} is still being copied."
+
+    @staticmethod
+    def _awaits(plan: Plan, waited: float) -> bool:
+        return bool(plan.awaited) and waited < AWAITED_S
 
     def _changing(self, places: Iterable[str]) -> str | None:
+        """What changed a moment ago at these places."""
         now, rest = self._ctx.now(), GATES * self._ctx.config.read_quiet_s
         for place in places:
             for name, changed in last_changes(place):
