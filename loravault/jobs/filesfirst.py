@@ -60,7 +60,7 @@ class FilesFirst:
         if message is None:
             self.gone(rel)
             return
-        waiting.again, waiting.still = now + ASK_S, True
+        waiting.again, waiting.still = now + min(ASK_S, GATES * self._ctx.config.read_quiet_s), True
         self._ctx.troubles["coming"] = f"{message} {rel} waits for it."
         raise StillComing(message, is_there=not self._awaits(plan, now - waiting.since))
 
