@@ -255,7 +255,7 @@ class Daemon:
         for rel in chain(self.feed.ready(), self.intake.waited()):
             if self._only is None or rel in self._only:
                 self._guarded(rel, partial(self.intake.consider, rel))
-        if self.feed.first_look_is_over:
+        if self.feed.first_look_is_over and self._only is None:  # else most notes were looked at by nobody
             self.intake.baseline_taken(self.feed.restless)
         self.intake.look_at_invalid()
         self.intake.look_for_previews()
@@ -373,7 +373,7 @@ class Daemon:
     def _obey(self) -> None:
         """Commands come as rows; a counter of SQLite's says for next to nothing whether anybody wrote."""
         version = self.ctx.index.data_version()
-        if version != self._data_version:
+        if version != self._data_version or self.orders.postponed:
             self.orders.step()
             self._data_version = version
 

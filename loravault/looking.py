@@ -40,7 +40,6 @@ class Looks:
         #: After a quick look the next one is whole, however many events come: a download names its file all the time.
         self._whole_is_due = True
         ctx.looks.ask = self.ask
-        ctx.looks.now = self.whole
         ctx.looks.briefly = lambda: self.whole(budget_s=BUDGET_S)
 
     @property
@@ -89,7 +88,6 @@ class Looks:
         result = refresh_adapters(ctx.index, ctx.config.loras, on_progress, budget_s=budget_s)
         self._whole_is_due = result.unfinished
         if not result.unfinished:
-            ctx.looks.finished, ctx.looks.unsettled = ctx.looks.finished + 1, bool(result.unsettled)
             self._look_at_pictures()
             with ctx.index.session() as session:
                 pickles = [f"{root}/{rel}" for root, rels in sorted(result.pickles.items()) for rel in rels]
@@ -103,6 +101,8 @@ class Looks:
             ctx.troubles[f"root.{name}"] = trouble
         wait = SETTLE_S if result.unsettled else ctx.config.rescan_s
         self._due = ctx.steady() + (0.0 if result.unfinished else wait)
+        if not result.unfinished:  # only now: who waits for it asks for names as they are known now
+            ctx.looks.finished, ctx.looks.unsettled = ctx.looks.finished + 1, bool(result.unsettled)
         return result
 
     def _look_at_pictures(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlmodel import Session, col, delete, or_, select
 
@@ -73,6 +73,11 @@ def auto_remember(session: Session, note: str, fingerprints: Sequence[str]) -> N
     """`auto` has met these."""
     for fingerprint in fingerprints:
         session.merge(AutoRow(note=note, fingerprint=fingerprint))
+
+
+def auto_forget(session: Session, note: str, fingerprints: Collection[str]) -> None:
+    """`auto` has not met these."""
+    session.exec(delete(AutoRow).where(col(AutoRow.note) == note, col(AutoRow.fingerprint).in_(fingerprints)))
 
 
 def auto_move(session: Session, old: str, new: str) -> None:

@@ -17,14 +17,16 @@ class Cancelling:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
 
-    def note(self, session: Session, rel: str, row: NoteRow, *, also_run: bool) -> None:
-        """`cancel` beats `run`: nothing starts, both boxes are reset."""
+    def note(self, session: Session, rel: str, row: NoteRow, *, also_run: bool, waited: bool = False) -> None:
+        """`cancel` beats `run`: nothing starts, both boxes are reset. `waited`: it had not come to be a run."""
         jobs = [job for job in work.open_jobs(session) if job.note == rel]
         for job in jobs:
             self.job(session, job)
         if not row.cancel_ack:
             row.cancel_ack = True
-            row.ack_message = "cancelled" if jobs else "nothing was waiting or running, so there was nothing to cancel"
+            row.ack_message = (
+                "cancelled" if jobs or waited else "nothing was waiting or running, so there was nothing to cancel"
+            )
         row.run_ack = row.run_ack or also_run
         session.add(row)
         self._ctx.to_deliver.add(rel)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loravault.jobs.absent import LookFirst
 from loravault.jobs.context import Context
 from loravault.jobs.reading import CardReader, NoteReader
 from loravault.vault.walk import walk_notes
@@ -29,12 +28,13 @@ class CardsFirst:
         #: Those that were found to wait still when they were last considered.
         self._still: set[str] = set()
 
-    def check(self, rel: str) -> None:
-        """Raises `LookFirst` if some card may say something else than is known of it."""
+    def holds(self, rel: str) -> bool:
+        """Whether some card may say something else than is known of it; the note is remembered then."""
         if self._ctx.cards_unread() and not self._is_too_long(self._waiting.setdefault(rel, self._ctx.steady())):
             self._still.add(rel)
-            raise LookFirst
+            return True
         self._waiting.pop(rel, None)
+        return False
 
     def due(self) -> Iterator[str]:
         """Notes that wait no more. One is forgotten when the next is asked for: an error loses none."""
@@ -48,14 +48,9 @@ class CardsFirst:
                 if rel not in self._still:
                     self._waiting.pop(rel, None)
 
-    def gone(self, rel: str) -> None:
+    def drop(self, rel: str) -> None:
         """The note is not there any more."""
         self._waiting.pop(rel, None)
-
-    @property
-    def notes(self) -> set[str]:
-        """Those that wait."""
-        return set(self._waiting)
 
     def into_index(self) -> bool:
         """What was read of cards can be asked for from here on. Whether that is anything new."""

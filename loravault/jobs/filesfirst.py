@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from loravault.jobs.absent import LookFirst
 from loravault.jobs.context import Context
 from loravault.jobs.planning import Plan
 from loravault.library.basefiles import last_changes
@@ -26,15 +26,13 @@ ASK_S = 1.0
 GATES = 2
 
 
-class StillComing(LookFirst):
+class Coming(NamedTuple):
     """Something that the note needs is still being copied."""
 
-    def __init__(self, message: str, *, is_there: bool) -> None:
-        super().__init__(message)
-        #: One sentence.
-        self.message = message
-        #: Something of it.
-        self.is_there = is_there
+    #: One sentence.
+    message: str
+    #: Something of it is there.
+    is_there: bool
 
 
 @dataclass
@@ -52,22 +50,17 @@ class FilesFirst:
         self._ctx = ctx
         self._waiting: dict[str, _Waiting] = {}
 
-    def check(self, rel: str, plan: Plan) -> None:
-        """Raises `StillComing` if files that this plan is about, or may be lacking, are coming."""
+    def coming(self, rel: str, plan: Plan) -> Coming | None:
+        """What of the files that this plan is about, or may be lacking, is coming; the note is remembered then."""
         now = self._ctx.steady()
         waiting = self._waiting.setdefault(rel, _Waiting(now, now))
         message = self._coming(plan, now - waiting.since)
         if message is None:
-            self.gone(rel)
-            return
+            self.drop(rel)
+            return None
         waiting.again, waiting.still = now + min(ASK_S, GATES * self._ctx.config.read_quiet_s), True
         self._ctx.troubles["coming"] = f"{message} {rel} waits for it."
-        raise StillComing(message, is_there=not self._awaits(plan, now - waiting.since))
-
-    def expect_nothing(self, rel: str) -> None:
-        """Whoever asks for this note does not wait for files of which nothing is there."""
-        if rel in self._waiting:
-            self._waiting[rel].since -= AWAITED_S
+        return Coming(message, is_there=not self._awaits(plan, now - waiting.since))
 
     def due(self) -> Iterator[str]:
         """Notes to ask again about. One that does not ask for such a thing any more is forgotten."""
@@ -76,18 +69,13 @@ class FilesFirst:
                 waiting.again, waiting.still = self._ctx.steady() + ASK_S, False
                 yield rel
                 if not waiting.still:
-                    self.gone(rel)
+                    self.drop(rel)
 
-    def gone(self, rel: str) -> None:
+    def drop(self, rel: str) -> None:
         """The note is not there any more, or waits no more."""
         self._waiting.pop(rel, None)
         if not self._waiting:
             self._ctx.troubles.pop("coming", None)
-
-    @property
-    def notes(self) -> set[str]:
-        """Those that wait."""
-        return set(self._waiting)
 
     def _coming(self, plan: Plan, waited: float) -> str | None:
         """What this plan needs and is not at rest, as a sentence."""

@@ -5,7 +5,6 @@ Nothing here writes into a note; what has to be said there waits in the index fo
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Collection, Iterator
 
@@ -13,10 +12,10 @@ from sqlmodel import Session
 
 from loravault.errors import UserError
 from loravault.failpoints import reach
-from loravault.index import commands, images, notes, work
+from loravault.index import images, notes, work
 from loravault.index.tables import NoteRow, RunRow
 from loravault.jobs import planning, trainingplans, whose
-from loravault.jobs.absent import LookFirst
+from loravault.jobs.autos import Autos
 from loravault.jobs.cancelling import Cancelling
 from loravault.jobs.context import Context, Event, log
 from loravault.jobs.patience import Patience
@@ -44,14 +43,11 @@ class Intake:
         #: rel -> when (steady clock) its properties were first seen to be invalid while they say `run: true`.
         self._invalid: dict[str, float] = {}
         with ctx.index.session() as session:
-            self._baseline = commands.fact(session, "baseline") is None
-            self._unread: Collection[str] = ()
-            #: Notes of the first look that still wait for a look at the library.
-            self._undecided: set[str] = set()
             #: Notes that have a row: all others cost no question to the index.
             self._rows = set(notes.paths(session))
         self._reader = NoteReader(ctx, self._concerns_us)
         self._patience = Patience(ctx, cards, self._reader)
+        self._autos = Autos(ctx, self._insert, plans=self._plans, showing=self._showing, patience=self._patience)
 
     # ---- what the loop calls
 
@@ -74,13 +70,13 @@ class Intake:
         taken = False
         if not self._ctx.cards_unread():
             self._know_cards()
-        with contextlib.suppress(LookFirst), self._ctx.index.session() as session:
+        with self._ctx.index.session() as session:
             taken = self._record(session, read, problem)
         if taken:
             reach("intake.recorded")
 
     def _record(self, session: Session, read: ReadNote, problem: str | None) -> bool:
-        """What the note comes to, as rows; whether it is a request. Raises `LookFirst` if that cannot be told yet."""
+        """What the note comes to, as rows; whether it is a request."""
         request = None if problem else parse_request(read.note)
         if problem is None and request is None:
             self._no_request(session, read)
@@ -117,7 +113,7 @@ class Intake:
     def gone(self, rel: str) -> None:
         """Two scans did not find the note. Its runs, if any, are followed by the deliverer."""
         self._invalid.pop(rel, None)
-        self._patience.gone(rel)
+        self._patience.drop(rel)
         self._showing.gone(rel)
         if self._cards is not None:
             self._cards.card_gone(rel)
@@ -130,10 +126,7 @@ class Intake:
 
     def baseline_taken(self, unread: Collection[str] = ()) -> None:
         """The first look at an unknown vault is over: `auto` runs what is new, but in notes still `unread`."""
-        if self._baseline:
-            self._baseline, self._unread, self._undecided = False, unread, self._patience.notes
-            with self._ctx.index.session() as session:
-                commands.set_fact(session, "baseline", str(int(self._ctx.now())))
+        self._autos.baseline_taken(unread)
 
     def waited(self) -> Iterator[str]:
         """Notes to consider again, because what they waited for is over."""
@@ -153,7 +146,7 @@ class Intake:
 
     def look_for_previews(self) -> None:
         """Notes that show adapters without a picture by themselves go on when nothing else waits or runs."""
-        if self._baseline or not self._showing.is_due():
+        if self._autos.baseline or not self._showing.is_due():
             return
         with self._ctx.index.session() as session:
             if work.open_jobs(session):
@@ -182,17 +175,37 @@ class Intake:
             raise UserError(f"{rel} is a request of the kind `{request.kind}`, not `{kind}`: `loravault run` runs it.")
         self._patience.cards.now()
         self._know_cards()
-        return self._patience.at_once(rel, lambda: self._start(read, request))
-
-    def _start(self, read: ReadNote, request: Request) -> str:
+        self._patience.at_once(rel, lambda: self._plan_of(rel))
+        read = self._reader.read(rel) or read
         with self._ctx.index.session() as session:
             self._remember(session, read, request, None)
             return self._tick(session, read, request, ticked=request.run)
 
+    def must_wait(self, rels: Collection[str]) -> bool:
+        """Whether notes that a command is to run name LoRAs that a look at the library may find yet."""
+        return self._patience.holds_command({rel: self._plan_of(rel) for rel in rels})
+
+    def _plan_of(self, rel: str) -> planning.Plan:
+        """What a note would come to now."""
+        read = self._reader.read(rel)
+        request = parse_request(read.note) if read is not None else None
+        if read is None or request is None:
+            return planning.Plan()
+        with self._ctx.index.session() as session:
+            return self._plans.tick(session, read, request)
+
     def cancel(self, target: str | None) -> str:
         """Stop a note, a run or a job by name; everything when none is given. Returns what happened, in words."""
+        waited = [rel for rel in sorted(self._patience.ticked) if target in (None, rel, rel.removesuffix(".md"))]
         with self._ctx.index.session() as session:
-            return self._cancelling.named(session, target)
+            said = self._cancelling.named(session, target)
+            for rel in waited:
+                self._cancelling.note(session, rel, notes.note_or_new(session, rel), also_run=True, waited=True)
+        for rel in waited:
+            self._patience.drop(rel)
+        return (
+            f"Cancelled what had not begun in {', '.join(waited)}." if waited and said.startswith("Nothing") else said
+        )
 
     def adopt_all(self) -> int:
         """Look at every note, so that lost runs are found again. Returns how many requests there are."""
@@ -205,7 +218,7 @@ class Intake:
             request = parse_request(read.note)
             found += request is not None
             if request is not None and not request.run and not request.cancel:
-                with contextlib.suppress(LookFirst), self._ctx.index.session() as session:
+                with self._ctx.index.session() as session:
                     self._remember(session, read, request, None)
                     self._recover(session, read, request)
         return found
@@ -232,21 +245,28 @@ class Intake:
         if row.stuck_edge is not None and row.stuck_edge == planning.edge(read.note.data):
             return
         row.stuck_edge = None
-        if not request.cancel and (request.run or request.auto or request.status in ("queued", "running")):
-            self._patience.cards.check(read.rel)
         self._showing.seen(read.rel, request)
         if request.cancel:
             self._showing.hold(read.rel, request)
-            self._cancelling.note(session, read.rel, row, also_run=request.run)
+            waited = read.rel in self._patience.ticked
+            self._cancelling.note(session, read.rel, row, also_run=request.run, waited=waited)
+            self._patience.drop(read.rel)
         elif request.run:
             if not whose.is_renamed(self._ctx, session, read):
-                self._tick(session, read, request, ticked=True)
+                self._tick(session, read, request, ticked=True, may_wait=True)
         elif not self._recover(session, read, request) and request.auto:
-            self._auto(session, read, request)
+            self._autos.take(session, read, request)
 
-    def _tick(self, session: Session, read: ReadNote, request: Request, *, ticked: bool) -> str:
-        """An explicit wish to run. Until its receipt is on disk, it is one and the same wish."""
+    def _tick(self, session: Session, read: ReadNote, request: Request, *, ticked: bool, may_wait: bool = False) -> str:
+        """An explicit wish to run. Until its receipt is on disk, it is one and the same wish.
+
+        Where it `may_wait`, for cards or for a look at the library, nothing is done until then. A wish that takes the
+        place of an earlier one never waits: that would be drawn meanwhile.
+        """
         earlier = work.unaccepted_run_of(session, read.rel)
+        may_wait = may_wait and earlier is None
+        if may_wait and self._patience.cards.holds(read.rel):
+            return ""
         run_id = secrets.token_hex(4)
         if earlier is not None and self._is_another_wish(session, earlier, read, request, ticked=ticked):
             earlier.accepted = True
@@ -264,7 +284,9 @@ class Intake:
             run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)
         plan = self._plans.tick(session, read, request)
-        self._patience.check(read.rel, plan)
+        if may_wait and self._patience.holds(read.rel, plan, ticked=True):
+            return ""
+        self._patience.drop(read.rel)
         if plan.training is not None:
             self._cancelling.training(session, read.rel)
         while any(work.job_by_id(session, job) for job in (*_ids(run_id, plan), trainingplans.training_id(run_id))):
@@ -285,32 +307,6 @@ class Intake:
         begun = any(job.attempts for job in work.jobs_of(session, earlier.id))
         return ticked and not earlier.ticked and begun and earlier.note_sha != read.sha
 
-    def _auto_previews(self, session: Session, read: ReadNote, request: Request) -> None:
-        """The next adapters without a picture: when nothing else waits or runs, and none that was tried before."""
-        catalog = self._plans.catalog(session)
-        plan = self._showing.next_plan(session, read, request, catalog, may_begin=not self._baseline)
-        if plan.items:
-            notes.auto_remember(session, read.rel, [item.fingerprint for item in plan.items])
-            self._insert(session, read, secrets.token_hex(4), plan, ticked=False)
-
-    def _auto(self, session: Session, read: ReadNote, request: Request) -> None:
-        if request.kind == "preview":
-            self._auto_previews(session, read, request)
-            return
-        if request.kind == "train":
-            return  # hours of work begin because a person asks for them
-        looked = self._plans.look_up(session, read, request)
-        known = notes.auto_known(session, read.rel) | work.fingerprints_tried(session, read.rel)
-        plan = planning.plan_auto(looked, known)
-        self._patience.check(read.rel, plan)
-        if self._baseline or read.rel in self._unread or read.rel in self._undecided:
-            self._undecided.discard(read.rel)
-            notes.auto_remember(session, read.rel, [item.fingerprint for item in looked])
-        elif plan.items and work.unaccepted_run_of(session, read.rel) is None:
-            # else: the receipt changes the note, and with that it comes here again
-            notes.auto_remember(session, read.rel, [item.fingerprint for item in plan.items])
-            self._insert(session, read, secrets.token_hex(4), plan, ticked=False)
-
     def _recover(self, session: Session, read: ReadNote, request: Request) -> bool:
         """A note waits for a run of this machine that the index does not know, as it was deleted: queue it again."""
         run_id, _, machine = (request.job or "").partition("@")
@@ -321,8 +317,11 @@ class Intake:
             return self._is_behind(session, read, run)
         if whose.original_waits(self._ctx, read):
             return False
+        if self._patience.cards.holds(read.rel):
+            return True
         plan = self._plans.recovery(session, read, request, run_id)
-        self._patience.check(read.rel, plan)
+        if self._patience.holds(read.rel, plan):
+            return True
         self._insert(session, read, run_id, plan, ticked=False, found_again=True)
         log.info("%s waits for run %s, which the index does not know: queued again", read.rel, run_id)
         return True

@@ -40,22 +40,35 @@ class Orders:
         self._refresh = refresh
         #: Answers that could not be written when they were known: number -> state and reply.
         self._unsaid: dict[int, tuple[str, dict[str, Any]]] = {}
+        #: A command waits for a look at the library: `step` again soon.
+        self.postponed = False
 
     def step(self) -> None:
         """Obey what waits. No command ends the daemon; only a damaged index is left to whoever can mend it."""
         self._say()
+        self.postponed = False
         with self._ctx.index.session() as session:
             waiting = [row.id or 0 for row in commands.new_commands(session)]
         for number in waiting:
             self._take(number)
 
     def _take(self, number: int) -> None:
-        """Obey one command, unless its asker has taken it back; once begun it can no longer be."""
+        """Obey one command, unless its asker has taken it back; once begun it can no longer be.
+
+        One that runs notes stays where it is as long as LoRAs they name may be found yet by a look at the library.
+        """
         with self._ctx.index.session() as session:
             row = commands.command(session, number)
             if row is None or row.state != "new":
                 return
             kind, args = row.kind, row.args
+        if self._must_wait(kind, json.loads(args)):
+            self.postponed = True
+            return
+        with self._ctx.index.session() as session:
+            row = commands.command(session, number)
+            if row is None or row.state != "new":
+                return
             row.state = "taken"
             session.add(row)
         try:
@@ -77,6 +90,19 @@ class Orders:
             with self._ctx.index.session() as session:
                 commands.answer(session, number, state, reply)
             del self._unsaid[number]
+
+    def _must_wait(self, kind: str, args: dict[str, Any]) -> bool:
+        try:
+            rels = (
+                [str(args["note"])]
+                if kind == "run"
+                else list(self._failed(args.get("target")))
+                if kind == "retry"
+                else []
+            )
+            return self._intake.must_wait(rels)
+        except (UserError, OSError):
+            return False  # whoever obeys says what is wrong
 
     def obey(self, kind: str, args: dict[str, Any]) -> dict[str, Any]:
         """Do one command. Raises `UserError`."""

@@ -1,19 +1,19 @@
 """What a note may have to wait for before anything is decided about it, in one place.
 
-Whatever waits is not recorded: its box stays ticked, and it is considered again when the waiting is over.
+Whatever waits is not recorded as a run: its box stays ticked, and it is considered again when the waiting is over.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
 from loravault.errors import UserError
-from loravault.jobs.absent import Absent, LookFirst
+from loravault.jobs.absent import Absent
 from loravault.jobs.cardsfirst import CardsFirst
 from loravault.jobs.context import Context
-from loravault.jobs.filesfirst import GATES, FilesFirst, StillComing
+from loravault.jobs.filesfirst import GATES, FilesFirst
 from loravault.jobs.planning import Plan
 from loravault.jobs.reading import CardReader, NoteReader
 
@@ -25,49 +25,53 @@ class Patience:
     """The notes that wait: for cards that are being read, for a look at the library, for files."""
 
     def __init__(self, ctx: Context, cards: CardReader | None, reader: NoteReader) -> None:
-        self.cards = CardsFirst(ctx, cards, reader)
-        self.absent = Absent(ctx.looks, ctx.steady)
-        self._files = FilesFirst(ctx)
         self._ctx = ctx
-        self._all = (self.cards, self.absent, self._files)
+        self.cards = CardsFirst(ctx, cards, reader)
+        self._absent = Absent(ctx.looks, ctx.steady)
+        self._files = FilesFirst(ctx)
+        self._all = (self.cards, self._absent, self._files)
+        #: Notes that a command is to run.
+        self._commanded = Absent(ctx.looks, ctx.steady)
 
-    def check(self, rel: str, plan: Plan) -> None:
-        """Raises `LookFirst` if this plan may come out otherwise in a moment."""
-        self.absent.check(rel, plan)
-        self._files.check(rel, plan)
+    def holds(self, rel: str, plan: Plan, *, ticked: bool = False) -> bool:
+        """Whether this plan may come out otherwise in a moment; the note is remembered then."""
+        waits = self._absent.holds(rel, plan.absent, ticked=ticked)
+        return self._files.coming(rel, plan) is not None or waits
 
-    def at_once(self, rel: str, start: Callable[[], str]) -> str:
-        """Start a note for a command: the look at the library is taken now, and what was only just saved comes to rest.
+    def holds_command(self, plans: Mapping[str, Plan]) -> bool:
+        """Whether notes that a command is to run, by path, name LoRAs that a look at the library may find yet."""
+        waiting = [rel for rel, plan in plans.items() if self._commanded.holds(rel, plan.absent)]
+        for rel in () if waiting else plans:
+            self._commanded.drop(rel)
+        return bool(waiting)
+
+    def at_once(self, rel: str, plan: Callable[[], Plan]) -> None:
+        """A command is to run this note now: what was only just saved comes to rest.
 
         Raises `UserError` if more than that is to be waited for.
         """
         give_up = time.monotonic() + GATES * self._ctx.config.read_quiet_s + SLACK_S
-        while True:
-            try:
-                return start()
-            except StillComing as wait:
-                if wait.is_there and time.monotonic() > give_up:
-                    raise UserError(
-                        f"{rel} cannot run yet: {wait.message} Give the command again when it is there."
-                    ) from wait
-                if wait.is_there:
-                    time.sleep(POLL_S)
-                else:
-                    self._files.expect_nothing(rel)
-            except LookFirst:
-                self._ctx.looks.now()
-                self.absent.looked(rel)
+        while (coming := self._files.coming(rel, plan())) is not None and coming.is_there:
+            if time.monotonic() > give_up:
+                self._files.drop(rel)
+                raise UserError(f"{rel} cannot run yet: {coming.message} Give the command again when it is there.")
+            time.sleep(POLL_S)
+        self._files.drop(rel)
 
     def due(self) -> Iterator[str]:
         """Notes to consider again."""
+        if said := self._absent.told():
+            self._ctx.troubles["absent"] = said
+        else:
+            self._ctx.troubles.pop("absent", None)
         return chain.from_iterable(one.due() for one in self._all)
 
-    def gone(self, rel: str) -> None:
-        """The note is not there any more."""
+    def drop(self, rel: str) -> None:
+        """It was decided about, or is not there any more."""
         for one in self._all:
-            one.gone(rel)
+            one.drop(rel)
 
     @property
-    def notes(self) -> set[str]:
-        """Those that wait."""
-        return set().union(*(one.notes for one in self._all))
+    def ticked(self) -> set[str]:
+        """Ticked notes that wait for a look at the library."""
+        return self._absent.ticked

@@ -234,6 +234,19 @@ def id_of(run_id: str, item: Looked) -> str:
     return job_id(run_id, key, item.block.ordinal)
 
 
+_PLACE = "block "
+
+
+def place_of(item: Looked) -> str:
+    """A block by its text, whatever it comes to. Never equal to a fingerprint."""
+    return f"{_PLACE}{item.block.block_hash} {item.block.ordinal}"
+
+
+def is_place(text: str) -> bool:
+    """Whether a block is known by its text, and not what it asks for by a fingerprint."""
+    return text.startswith(_PLACE)
+
+
 def edge(data: bytes) -> str:
     """What a tick is part of: the user's properties as they stand. The same properties are the same tick."""
     front = parse_note(data).frontmatter

@@ -89,7 +89,7 @@ class Previews:
             shown.append(subject)
         left = self._left(found.total - len(shown) - len(tried), "they follow by themselves")
         remarks = (*self._prompts(shown), *found.remarks, *left)
-        return Plan(tuple(taken), remarks=remarks, background=True)
+        return Plan(tuple(taken), remarks=remarks, background=True, lacking=found.absent)
 
     def recover(self, run_id: str, regions: Sequence[Region]) -> Plan:
         """The rest of a run whose rows are lost: pictures of it that exist are adopted, the others are made."""

@@ -133,8 +133,9 @@ def _missing(name: str, found: NotFound, skip_missing: bool, result: Choice) -> 
 def _usable(
     adapter: KnownAdapter, candidate: Candidate, inline: bool, skip_missing: bool, result: Choice
 ) -> Chosen | None:
-    if adapter.state == "missing":
+    if adapter.state in ("missing", "incomplete"):
         result.absent.append(adapter.name)
+    if adapter.state == "missing":
         lost = f'The LoRA "{adapter.name}" is known, but its file is not there now (moved, or on a drive that is away?)'
         if skip_missing:
             result.warnings.append(f"{lost}; it was left out (missing_loras: skip).")

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loravault import looking
 from loravault.control import Control
+from loravault.daemon import Daemon
+from loravault.index import commands, work
 from loravault.jobs import absent
-from loravault.jobs.absent import Absent, LibraryLooks, LookFirst
-from loravault.jobs.planning import Plan
+from loravault.jobs.absent import Absent, LibraryLooks
+from tests.jobs.test_path import running, write_gate_closed
 from tests.world import FAKE_ENGINE, FAST, World, served
 
 PROMPT = "a lighthouse <lora:zinc:1>"
-LACKS = Plan(lacking=("zinc",))
 
 
 @pytest.fixture
@@ -168,6 +170,187 @@ def test_a_command_finds_a_lora_that_came_a_moment_ago(patient: World) -> None:
     assert view.status == "done", patient.read("Note.md")
 
 
+def test_a_command_that_names_one_that_came_and_one_that_is_nowhere_is_answered(patient: World) -> None:
+    """The look found one of the two, so that other names were lacking: `run` failed with a bug, and `retry` with it."""
+    for rel in ("A.md", "B.md"):
+        patient.request(rel, f"{PROMPT} <lora:nowhere:1>")
+    patient.request("C.md", "a lighthouse <lora:nowhere:1>")
+    control = Control(patient.config, FAKE_ENGINE)
+    with served(patient):
+        give_up = time.monotonic() + 20.0
+        while not all(map(patient.is_answered, ("A.md", "B.md", "C.md"))) and time.monotonic() < give_up:
+            time.sleep(0.05)
+        patient.adapter("zinc.safetensors")
+        views = control.retry(None, lambda _event: None)
+    assert sorted((view.note, view.status) for view in views) == [(f"{name}.md", "failed") for name in "ABC"]
+    assert 'no LoRA "nowhere"' in patient.read("A.md")
+    assert "zinc" not in patient.read("A.md").partition("[!failure]")[2]
+
+
+def test_a_command_takes_no_look_in_one_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a daemon, `run` with a misspelt name held up everything until ten thousand files were read."""
+    monkeypatch.setattr(looking, "BUDGET_S", 0.0)
+    fill(world)
+    world.request("Note.md", "a lighthouse <lora:nowhere:1>", run=False)
+    daemon = world.daemon()
+    daemon.tick()
+    with daemon.ctx.index.session() as session:
+        number = commands.ask(session, "run", {"note": "Note.md"}, daemon.ctx.now())
+    ticks = 0
+    while daemon.ctx.looks.finished == 0:
+        daemon.orders.step()
+        assert daemon.orders.postponed
+        daemon.tick()
+        ticks += 1
+    assert ticks > 3
+    world.finish(daemon, "Note.md")
+    with daemon.ctx.index.session() as session:
+        row = commands.command(session, number)
+        assert row is not None
+        assert row.state == "done"
+    daemon.close()
+
+
+def test_a_wish_that_was_changed_before_it_began_is_not_drawn_as_it_was(world: World) -> None:
+    """It waited for the look, and the earlier wish, which it was to replace, was drawn meanwhile; the box was reset."""
+    with running(world) as daemon:
+        world.request("Long.md", "a red cat fake:slow=0.3", steps=8)
+        world.work(daemon, lambda: world.status("Long.md") == "running")
+        with write_gate_closed(daemon):
+            world.request("Note.md", "an old wish")
+            world.work(daemon, lambda: bool(queued(daemon, "Note.md")))
+            [old] = queued(daemon, "Note.md")
+            path = world.adapter("zinc.safetensors")
+            path.write_bytes(path.read_bytes()[:200])
+            world.request("Note.md", PROMPT)
+            world.work(daemon, lambda: old not in queued(daemon, "Note.md"))
+        world.finish(daemon, "Note.md")
+    text = world.read("Note.md")
+    assert "old wish" not in text
+    assert "zinc" in text.partition("```\n")[2]
+
+
+def queued(daemon: Daemon, rel: str) -> list[str]:
+    with daemon.ctx.index.session() as session:
+        return [job.id for job in work.open_jobs(session) if job.note == rel]
+
+
+@pytest.mark.usefixtures("slowly")
+def test_a_block_that_is_added_while_a_note_waits_through_the_first_look_is_new(world: World) -> None:
+    fill(world)
+    world.request("Old.md", PROMPT, run=False, auto=True)
+    daemon = world.daemon()
+    daemon.tick()
+    world.work(daemon, lambda: daemon.feed.first_look_is_over)
+    path = world.vault / "Old.md"
+    path.write_text(path.read_text() + "\n```prompt\na whale <lora:aa>\n```\n")
+    world.work(daemon, lambda: world.results("Old.md") == 1 and world.is_answered("Old.md"))
+    for _ in range(50):
+        daemon.tick()
+        time.sleep(0.01)
+    daemon.close()
+    assert world.results("Old.md") == 1, "the block that was there before us was drawn as well"
+
+
+def test_a_note_that_was_refused_at_the_start_is_new_when_it_asks_by_itself(world: World) -> None:
+    """A ticked note with a slip in a name, later given `auto` and a good block: nothing was made, nothing was said."""
+    fill(world)
+    path = world.request("Note.md", "a lighthouse <lora:nowhere:1>")
+    with running(world) as daemon:
+        world.finish(daemon, "Note.md")
+        path.write_text(
+            path.read_text().replace("run: false", "run: false\nauto: true") + f"\n```prompt\n{PROMPT}\n```\n"
+        )
+        world.work(daemon, lambda: world.results("Note.md") == 1)
+
+
+@pytest.mark.usefixtures("slowly")
+def test_old_notes_run_nothing_by_themselves_after_a_restart_in_the_first_look(world: World) -> None:
+    fill(world)
+    for number in range(3):
+        world.request(f"Old {number}.md", f"{number} {PROMPT}", run=False, auto=True)
+    daemon = world.daemon()
+    daemon.tick()
+    world.work(daemon, lambda: daemon.feed.first_look_is_over)
+    daemon.close()
+    with running(world) as daemon:
+        world.work(daemon, lambda: daemon.ctx.looks.finished >= 2)
+        for _ in range(50):
+            daemon.tick()
+            time.sleep(0.01)
+    assert [world.status(f"Old {number}.md") for number in range(3)] == [None] * 3
+
+
+def test_a_command_without_a_daemon_is_no_first_look(world: World) -> None:
+    """It considers one note; the next daemon took all others for new ones and ran them."""
+    world.request("Old.md", "a red cat", run=False, auto=True)
+    world.request("Note.md", "a blue dog", run=False)
+    Control(world.config, FAKE_ENGINE).run_note("Note.md", lambda _event: None)
+    with running(world) as daemon:
+        world.work(daemon, lambda: daemon.feed.first_look_is_over)
+        for _ in range(50):
+            daemon.tick()
+            time.sleep(0.01)
+    assert world.status("Old.md") is None
+
+
+@pytest.mark.usefixtures("slowly")
+@pytest.mark.parametrize("how", ["in the note", "by a command"])
+def test_a_note_that_waits_can_be_cancelled(world: World, how: str) -> None:
+    fill(world)
+    path = world.request("Note.md", PROMPT)
+    daemon = world.daemon()
+    world.work(daemon, lambda: bool(daemon.intake._patience.ticked))
+    if how == "in the note":
+        path.write_text(path.read_text().replace("run: true", "run: true\ncancel: true"))
+    else:
+        assert daemon.intake.cancel("Note.md") == "Cancelled what had not begun in Note.md."
+    world.work(daemon, lambda: world.properties("Note.md").get("run") is False)
+    for _ in range(50):
+        daemon.tick()
+        time.sleep(0.01)
+    daemon.close()
+    assert world.properties("Note.md")["lv_message"] == "cancelled"
+    assert world.results("Note.md") == 0
+
+
+def test_a_look_that_fails_halfway_counts_for_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names were looked up as they had been known before it."""
+    world.request("Note.md", PROMPT)
+    real, failures = looking.refresh_images, [2]
+
+    def flaky(*args: Any, **options: Any) -> None:
+        if failures[0]:
+            failures[0] -= 1
+            raise OSError("the disk is full")
+        real(*args, **options)
+
+    daemon = world.daemon()
+    daemon.tick()
+    monkeypatch.setattr(looking, "refresh_images", flaky)
+    world.adapter("zinc.safetensors")
+    world.finish(daemon, "Note.md")
+    daemon.close()
+    assert world.status("Note.md") == "done", world.read("Note.md")
+
+
+def test_who_waits_for_long_is_told_on_the_dashboard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(absent, "TOLD_S", 0.0)
+    daemon = world.daemon()
+    world.work(daemon, lambda: daemon.ctx.looks.finished >= 1)
+    path = world.adapter("zinc.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    world.request("Note.md", PROMPT)
+    told = "Note.md waits until all LoRAs were looked at"
+    world.work(daemon, lambda: told in daemon.ctx.troubles.get("absent", ""))
+    path.write_bytes(whole)
+    world.finish(daemon, "Note.md")
+    daemon.tick()
+    daemon.close()
+    assert "absent" not in daemon.ctx.troubles
+
+
 class Clock:
     now = 100.0
 
@@ -184,54 +367,60 @@ def test_a_note_waits_for_a_look_that_began_after_it(looks: LibraryLooks) -> Non
     asked: list[None] = []
     looks.ask = lambda: asked.append(None)
     waiting = Absent(looks, Clock())
-    with pytest.raises(LookFirst):
-        waiting.check("Note.md", LACKS)
-    with pytest.raises(LookFirst):
-        waiting.check("Note.md", LACKS)
-    assert (len(asked), list(waiting.due()), waiting.notes) == (1, [], {"Note.md"})
+    assert waiting.holds("Note.md", ["zinc"])
+    assert waiting.holds("Note.md", ["zinc"])
+    assert (len(asked), list(waiting.due())) == (1, [])
     looks.finished += 1
-    for rel in waiting.due():
-        waiting.check(rel, LACKS)
-    assert waiting.notes == set()
+    assert list(waiting.due()) == ["Note.md"]
+    assert list(waiting.due()) == []
 
 
-def test_a_note_that_asks_for_another_one_meanwhile_waits_anew(looks: LibraryLooks) -> None:
+def test_only_a_name_that_was_not_looked_for_yet_is_waited_for_anew(looks: LibraryLooks) -> None:
     waiting = Absent(looks, Clock())
-    with pytest.raises(LookFirst):
-        waiting.check("Note.md", LACKS)
+    assert waiting.holds("Note.md", ["zinc", "copper"])
     looks.finished += 1
-    with pytest.raises(LookFirst):
-        waiting.check("Note.md", Plan(lacking=("copper",)))
+    assert not waiting.holds("Note.md", ["copper"])
+    assert not waiting.holds("Note.md", ["zinc", "copper"])
+    assert waiting.holds("Note.md", ["copper", "tin"])
     assert list(waiting.due()) == []
 
 
 def test_a_file_that_grows_and_grows_is_not_waited_for(looks: LibraryLooks) -> None:
     clock = Clock()
     waiting = Absent(looks, clock)
-    with pytest.raises(LookFirst):
-        waiting.check("Note.md", LACKS)
+    assert waiting.holds("Note.md", ["zinc"])
     looks.finished, looks.unsettled = 1, True
     assert list(waiting.due()) == []
     clock.now += absent.GROWING_S
     assert list(waiting.due()) == ["Note.md"]
 
 
-def test_an_error_about_one_note_loses_neither_it_nor_the_next(looks: LibraryLooks) -> None:
+def test_nobody_waits_for_ever_for_a_look_that_does_not_end(looks: LibraryLooks) -> None:
+    clock = Clock()
+    waiting = Absent(looks, clock)
+    assert waiting.holds("Note.md", ["zinc"])
+    clock.now += absent.TOLD_S
+    assert "zinc" in (waiting.told() or "")
+    clock.now += absent.LONGEST_S
+    assert not waiting.holds("Note.md", ["zinc"])
+    assert list(waiting.due()) == ["Note.md"]
+    assert waiting.told() is None
+
+
+def test_an_error_of_the_index_loses_no_note(looks: LibraryLooks) -> None:
     waiting = Absent(looks, Clock())
     for rel in ("A.md", "B.md"):
-        with pytest.raises(LookFirst):
-            waiting.check(rel, LACKS)
+        assert waiting.holds(rel, ["zinc"])
     looks.finished += 1
     assert next(waiting.due()) == "A.md", "whoever took it failed with it, and asks anew"
     assert list(waiting.due()) == ["A.md", "B.md"]
+    assert list(waiting.due()) == []
 
 
-def test_a_note_that_was_unticked_or_deleted_meanwhile_is_forgotten(looks: LibraryLooks) -> None:
+def test_a_note_that_was_deleted_meanwhile_is_forgotten(looks: LibraryLooks) -> None:
     waiting = Absent(looks, Clock())
-    for rel in ("Unticked.md", "Deleted.md"):
-        with pytest.raises(LookFirst):
-            waiting.check(rel, LACKS)
-    waiting.gone("Deleted.md")
+    assert waiting.holds("Deleted.md", ["zinc"], ticked=True)
+    assert waiting.ticked == {"Deleted.md"}
+    waiting.drop("Deleted.md")
     looks.finished += 1
-    assert list(waiting.due()) == ["Unticked.md"], "the note is looked at, and asks for nothing"
-    assert waiting.notes == set()
+    assert (list(waiting.due()), waiting.ticked) == ([], set())
