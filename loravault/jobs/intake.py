@@ -260,12 +260,11 @@ class Intake:
     def _tick(self, session: Session, read: ReadNote, request: Request, *, ticked: bool, may_wait: bool = False) -> str:
         """An explicit wish to run. Until its receipt is on disk, it is one and the same wish.
 
-        Where it `may_wait`, for cards or for a look at the library, nothing is done until then. A wish that takes the
-        place of an earlier one never waits: that would be drawn meanwhile.
+        Where it `may_wait`, for cards or for a look at the library, nothing is done until then, but that what it takes
+        the place of is not drawn meanwhile.
         """
         earlier = work.unaccepted_run_of(session, read.rel)
-        may_wait = may_wait and earlier is None
-        if may_wait and self._patience.cards.holds(read.rel):
+        if may_wait and earlier is None and self._patience.cards.holds(read.rel):
             return ""
         run_id = secrets.token_hex(4)
         if earlier is not None and self._is_another_wish(session, earlier, read, request, ticked=ticked):
@@ -281,6 +280,7 @@ class Intake:
                 self._ctx.to_withdraw.update(held)  # when they have come back, the note is looked at again
                 return earlier.id
             # the user went on typing before anything started: plan again from what stands there now
+            may_wait = may_wait and earlier.ticked  # else somebody follows that run
             run_id, ticked = earlier.id, ticked or earlier.ticked
             work.delete_run(session, earlier.id)
         plan = self._plans.tick(session, read, request)
